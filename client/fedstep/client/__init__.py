@@ -1,0 +1,1 @@
+"""The client: agent, local trainer, tasks."""

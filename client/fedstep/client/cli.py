@@ -1,0 +1,163 @@
+"""The command `fedstep client`."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+from fedstep.common import loop
+from fedstep.common.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from fedstep.client.agent import Profile
+    from fedstep.client.events import Printer
+    from fedstep.client.trainer import Trainer
+    from fedstep.common.task import ClientInfo
+
+
+class _PartitionType(click.ParamType[tuple[int, int]]):
+    """`I/N`, counted from 1, as (index, count) counted from 0."""
+
+    name = "I/N"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Reads it."""
+        index, slash, count = str(value).partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            self.fail(f"{value} is not a share: give I/N with I from 1 to N, such as 3/8.", param, ctx)
+        return int(index) - 1, int(count)
+
+
+class _PairType(click.ParamType[tuple[str, str]]):
+    """`KEY=VALUE`, as a pair."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Reads it."""
+        key, equals, rest = str(value).partition("=")
+        if not (key and equals):
+            self.fail(f"{value} is not an option of a task: give KEY=VALUE, such as writers=40.", param, ctx)
+        return key, rest
+
+
+@click.command()
+@click.option(
+    "--coordinator", default="127.0.0.1:7433", show_default=True, metavar="HOST:PORT", help="Whom to work for."
+)
+@click.option(
+    "--task", "reference", required=True, metavar="TASK", help="A built-in task, a .py file, or package.module."
+)
+@click.option("--name", help="Unique in the fleet and stable over restarts. By default the host's name.")
+@click.option("--partition", type=_PartitionType(), help="Take the I-th of N shares of the task's data, such as 3/8.")
+@click.option("--data", metavar="PATH", help="Where the data is; short for --option data=PATH.")
+@click.option("--option", "options", type=_PairType(), multiple=True, help="An option of the task. May be repeated.")
+@click.option("--device", help="cpu, cuda, cuda:N or mps. By default the best there is.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU cores to use; 1 where many clients share a machine.")
+@click.option("--json", "as_json", is_flag=True, help="Write events as JSON, one a line.")
+@click.option("-v", "--verbose", is_flag=True, help="Write what goes on inside, to stderr.")
+def client(
+    coordinator: str,
+    reference: str,
+    name: str | None,
+    partition: tuple[int, int] | None,
+    data: str | None,
+    options: tuple[tuple[str, str], ...],
+    device: str | None,
+    threads: int | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Trains on this machine's own data for a coordinator, until it is stopped.
+
+    It dials out, reconnects by itself for as long as it takes, and sends models only, never data.
+    """
+    if verbose:
+        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+        logging.getLogger("fedstep").setLevel(logging.DEBUG)
+    _check_address(coordinator)
+    try:
+        import torch  # noqa: F401  # late: over a second, which --help need not take
+    except ModuleNotFoundError as error:
+        raise InvalidInputError('A client needs PyTorch: install it with `pip install "fedstep[client]"`.') from error
+    from fedstep.client.events import Printer
+    from fedstep.client.naming import default_name
+    from fedstep.common.task import ClientInfo
+
+    with ExitStack() as held:
+        known = dict(options) | ({"data": data} if data is not None else {})
+        info = ClientInfo(name or default_name(partition, held), partition, known)
+        profile, trainer = _prepare(reference, info, device, threads)
+        printer = Printer(sys.stdout, as_json)
+        try:
+            code, ended = loop.run(_serve(coordinator, profile, trainer, printer))
+        finally:
+            printer.close()
+    if not ended:
+        _leave_at_once(code)
+    sys.exit(code)
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidInputError(f"--coordinator {address} is not HOST:PORT: give one such as 192.168.1.5:7433.")
+
+
+def _prepare(
+    reference: str, info: "ClientInfo", device_name: str | None, threads: int | None
+) -> "tuple[Profile, Trainer]":
+    """Everything slow, before the event loop: the task, its data, its model."""
+    from fedstep.client.agent import Profile
+    from fedstep.client.device import choose_device, describe_device, limit_threads
+    from fedstep.client.trainer import Trainer
+    from fedstep.common.tasks import load_task
+
+    task = load_task(reference)
+    device = choose_device(device_name)
+    limit_threads(threads)
+    trainer = Trainer(task, task.load_data(info), device)
+    profile = Profile(
+        client_name=info.name,
+        task=task.name,
+        manifest=trainer.manifest(),
+        train_samples=trainer.train_samples,
+        validation_samples=trainer.validation_samples,
+        device=describe_device(device),
+    )
+    return profile, trainer
+
+
+async def _serve(coordinator: str, profile: "Profile", trainer: "Trainer", printer: "Printer") -> tuple[int, bool]:
+    """Serves until a signal; the exit code, and whether all work has ended."""
+    from fedstep.client.agent import Agent
+    from fedstep.client.events import ClientEvent
+
+    agent = Agent(coordinator, profile, trainer, printer)
+    code = 0
+
+    def on_signal(number: int) -> None:
+        nonlocal code
+        code = 130 if number == signal.SIGINT else 0
+        agent.stop()
+
+    running = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if sys.platform == "win32":
+            signal.signal(number, lambda number, frame: running.call_soon_threadsafe(on_signal, number) and None)
+        else:
+            running.add_signal_handler(number, on_signal, number)
+    ended = await agent.run()
+    printer(ClientEvent("stopped", "stopped; work under way was abandoned"))
+    return code, ended
+
+
+def _leave_at_once(code: int) -> None:
+    """Ends the process although a local step is still under way in its thread: Python would wait for torch."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

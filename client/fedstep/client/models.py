@@ -1,0 +1,79 @@
+"""Models kept between jobs, and torch's global generator shared fairly between the two threads that need it."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.standard import STANDARD
+from fedstep.common.task import Task
+from torch import nn
+
+_KEPT = 2
+_Key = tuple[tuple[str, Value], ...]
+
+
+class Randomness:
+    """Who may use torch's global generator now.
+
+    Dropout draws from it in the training thread, initial weights in whichever thread builds a model. Drawn from in
+    between, the same seed would not give the same update.
+    """
+
+    def __init__(self) -> None:
+        self._entrance = threading.Lock()
+        self._generator = threading.Lock()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Around the seeding of a training and each of its local steps, whose draws go on where the last one ended."""
+        with self._entrance:
+            pass  # whoever builds stands in it, so that quick steps cannot keep it waiting
+        with self._generator:
+            yield
+
+    @contextmanager
+    def aside(self, seed: int, device: torch.device) -> Iterator[None]:
+        """Around draws from a seed that leave no trace: the CPU's and the device's generator are put back after."""
+        others = [device] if device.type == "cuda" else []
+        with self._entrance, self._generator, torch.random.fork_rng(others):
+            torch.manual_seed(seed)
+            yield
+
+
+class ModelShelf:
+    """The last models built, one set for each of the two threads.
+
+    Building anew for every job would cost more than a short training. A model's values are replaced by each job, so
+    only what may change its structure tells one from another: the hyper-parameters that are not fedstep's own.
+    What a model keeps outside its state dict must not change in training.
+    """
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self.randomness = Randomness()
+        self._task = task
+        self._device = device
+        self._training: OrderedDict[_Key, nn.Module] = OrderedDict()
+        self._evaluating: OrderedDict[_Key, nn.Module] = OrderedDict()
+
+    def for_training(self, values: Hyperparameters) -> nn.Module:
+        """A model for the training thread, on the device, with any values."""
+        return self._take(self._training, values)
+
+    def for_evaluating(self, values: Hyperparameters) -> nn.Module:
+        """A model for the evaluating thread, on the device, with any values."""
+        return self._take(self._evaluating, values)
+
+    def _take(self, shelf: OrderedDict[_Key, nn.Module], values: Hyperparameters) -> nn.Module:
+        key = tuple(sorted((name, value) for name, value in values.items() if name not in STANDARD))
+        model = shelf.get(key)
+        if model is None:
+            with self.randomness.aside(seed=0, device=self._device):
+                model = self._task.build_model(values).to(self._device)
+            shelf[key] = model
+        shelf.move_to_end(key)
+        while len(shelf) > _KEPT:
+            shelf.popitem(last=False)
+        return model

@@ -1,0 +1,39 @@
+"""What a client is called when nobody says."""
+
+import getpass
+import socket
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_MOST = 1000
+
+
+def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Path | None = None) -> str:
+    """A name that is the same after a restart and differs from the other clients' on this machine.
+
+    With a partition it is the host's name and the share's number: `laptop-3`. Without one it is the host's name for
+    the first client, `laptop-2` for the second and so on: the first that no running client holds.
+
+    Args:
+        partition: The client's share as (index, count), counted from 0.
+        held: Keeps the name for as long as it is open.
+        folder: Where running clients note which name they hold; the machine's temporary folder unless given.
+    """
+    host = socket.gethostname() or "client"
+    if partition is not None:
+        return f"{host}-{partition[0] + 1}"
+    folder = folder or Path(tempfile.gettempdir())
+    for number in range(1, _MOST):
+        name = host if number == 1 else f"{host}-{number}"
+        lock = FileLock(folder / f"fedstep-{getpass.getuser()}-{name}.lock")
+        try:
+            held.enter_context(lock.acquire(timeout=0))
+        except Timeout:
+            continue
+        except OSError:
+            return host  # a folder that cannot be written: the coordinator will say so if the name is taken
+        return name
+    return host

@@ -1,0 +1,65 @@
+"""The hyper-parameters of local training, typed and checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.hyperparameters import Value
+from fedstep.common.legal import standard_fault
+from fedstep.common.standard import STANDARD
+from torch import nn
+
+T = TypeVar("T", int, float, str)
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """What `fedstep.common.standard` says of scope client, as the trainer uses it."""
+
+    lr: float
+    momentum: float
+    weight_decay: float
+    batch_size: int
+    local_epochs: int
+    optimizer: str
+    proximal_mu: float
+    gradient_clip: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Value]) -> "LocalSettings":
+        """The settings among all hyper-parameters.
+
+        Raises:
+            InvalidInputError: One is missing or not legal.
+        """
+        return cls(
+            lr=_take(values, "lr", float),
+            momentum=_take(values, "momentum", float),
+            weight_decay=_take(values, "weight_decay", float),
+            batch_size=_take(values, "batch_size", int),
+            local_epochs=_take(values, "local_epochs", int),
+            optimizer=_take(values, "optimizer", str),
+            proximal_mu=_take(values, "proximal_mu", float),
+            gradient_clip=_take(values, "gradient_clip", float),
+        )
+
+    def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The standard local optimizer."""
+        parameters = model.parameters()
+        match self.optimizer:
+            case "adam":
+                return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            case "adamw":
+                return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            case _:
+                return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+def _take(values: Mapping[str, Value], name: str, kind: type[T]) -> T:
+    value = values.get(name, STANDARD[name].default)
+    fault = standard_fault(name, value)
+    if fault:
+        raise InvalidInputError(f"The hyper-parameter {name} {fault}")
+    return kind(value)

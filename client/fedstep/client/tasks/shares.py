@@ -1,0 +1,88 @@
+"""Splits of one data set among clients, made the same way by every process that makes them."""
+
+import hashlib
+
+import numpy as np
+import torch
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.task import ClientData
+from torch.utils.data import TensorDataset
+
+Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
+"""Positions in a data set, int64 [samples]."""
+
+_VALIDATION = 0.15
+_FEWEST_VALIDATION = 4
+_DRAWS = 200
+
+
+def skewed_partition(labels: Indices, count: int, seed: int, concentration: float = 1.0) -> list[Indices]:
+    """Disjoint shares that together are everything, each with its own mix of labels.
+
+    Every label's samples go to the shares in proportions drawn from a Dirichlet distribution (Hsu et al. 2019,
+    Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification).
+
+    Args:
+        labels: [samples].
+        count: How many shares.
+        seed: The same seed and count give the same shares.
+        concentration: Less is more skewed.
+
+    Raises:
+        InvalidInputError: There are more shares than samples.
+    """
+    if count > len(labels):
+        raise InvalidInputError(f"{len(labels)} samples cannot be split into {count} shares: give fewer with I/N.")
+    rng = np.random.default_rng([seed, count])
+    fewest = min(20, len(labels) // (4 * count))
+    shares: list[Indices] = []
+    # Drawn again while a share is all but empty: such a client could not train.
+    for _ in range(_DRAWS):
+        owner = np.empty(len(labels), dtype=np.int64)
+        for label in np.unique(labels):
+            samples = rng.permutation(np.flatnonzero(labels == label))
+            bounds = np.cumsum(rng.dirichlet(np.full(count, concentration)))[:-1] * len(samples)
+            owner[samples] = np.searchsorted(bounds, np.arange(len(samples)), side="right")
+        shares = [np.flatnonzero(owner == index) for index in range(count)]
+        if min(len(share) for share in shares) >= fewest:
+            break
+    return shares
+
+
+def named_share(labels: Indices, name: str, seed: int, part: float = 0.125) -> Indices:
+    """A share of a client's own, drawn from its name: about that part of everything, with its own mix of labels.
+
+    Shares of different names may overlap.
+
+    Args:
+        labels: [samples].
+        name: The client's.
+        seed: The same seed and name give the same share.
+        part: How much of everything.
+    """
+    rng = name_generator(name, seed)
+    kinds, of = np.unique(labels, return_inverse=True)
+    weights = rng.dirichlet(np.ones(len(kinds)))[of] + 1e-6
+    size = max(1, round(part * len(labels)))
+    return np.sort(rng.choice(len(labels), size=size, replace=False, p=weights / weights.sum()))
+
+
+def name_generator(name: str, seed: int) -> np.random.Generator:
+    """A generator of a name's own, the same in every process."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
+
+
+def client_data(inputs: torch.Tensor, targets: torch.Tensor, seed: int) -> ClientData:
+    """A share as training and validation samples: 15 % are kept for validation, at least four where there are eight.
+
+    Args:
+        inputs: [samples, ...].
+        targets: [samples].
+        seed: Draws which.
+    """
+    count = len(targets)
+    validation = max(round(_VALIDATION * count), min(_FEWEST_VALIDATION, count // 2))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    kept, rest = order[:validation], order[validation:]
+    return ClientData(TensorDataset(inputs[rest], targets[rest]), TensorDataset(inputs[kept], targets[kept]))

@@ -1,0 +1,66 @@
+"""gRPC settings that both sides must agree on."""
+
+import json
+
+import grpc
+import grpc.aio
+
+MAX_MESSAGE_BYTES = 8 << 20
+"""The largest single message either side takes; payloads travel in chunks well below it."""
+
+DEFAULT_PORT = 7433
+"""Where a coordinator listens unless told otherwise."""
+
+_KEEPALIVE_MS = 20_000
+
+_COMMON: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+SERVER_OPTIONS: list[tuple[str, int | str]] = [
+    *_COMMON,
+    # Agrees with the clients' keepalive: a server that thinks the pings too many cuts the connection.
+    ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_MS // 2),
+    ("grpc.so_reuseport", 0),
+]
+
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            "name": [{"service": "fedstep.v1.StudyService"}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel on a connection of its own; connecting starts with the first call.
+
+    A client opens two: one for the control stream, one for bulk, so that neither delays the other.
+
+    Args:
+        address: `HOST:PORT`.
+    """
+    return grpc.aio.insecure_channel(
+        address,
+        options=[
+            *_COMMON,
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_retries", 1),
+            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 5_000),
+        ],
+    )

@@ -1,0 +1,173 @@
+"""Every error a person can meet, each with its gRPC status and what to do next.
+
+One sentence that names the thing, the value and the fix. On the wire an error is a
+`google.rpc.Status` whose details carry the fields at fault; `from_rpc` turns it back.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+
+@dataclass(frozen=True)
+class FieldViolation:
+    """One field of a request or a file, and what is wrong with it.
+
+    Attributes:
+        field: A dotted path, such as `space.lr.low`.
+        description: One sentence: the value and the fix.
+    """
+
+    field: str
+    description: str
+
+
+class FedstepError(Exception):
+    """The root of every error that fedstep raises on purpose.
+
+    Attributes:
+        code: The gRPC status it travels as.
+        violations: The fields at fault, where it is about input.
+    """
+
+    code: grpc.StatusCode = grpc.StatusCode.UNKNOWN
+
+    def __init__(self, message: str, violations: Sequence[FieldViolation] = ()) -> None:
+        super().__init__(message)
+        self.violations = tuple(violations)
+
+    @property
+    def message(self) -> str:
+        """The sentence for people."""
+        return str(self)
+
+
+class InvalidInputError(FedstepError):
+    """What was given cannot be used: a study file, an option, a request."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFoundError(FedstepError):
+    """The thing named does not exist."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyExistsError(FedstepError):
+    """The name is taken by something else."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class PreconditionError(FedstepError):
+    """Not in this state: a stale attempt, a study that has ended. A retry of the same call does not help."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class DataLossError(FedstepError):
+    """Bytes that do not match their digest, or cannot be read back."""
+
+    code = grpc.StatusCode.DATA_LOSS
+
+
+class ExhaustedError(FedstepError):
+    """Larger, or more, than the coordinator takes."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class UnavailableError(FedstepError):
+    """Not now: nobody answers there, or it is going away. A later retry may succeed."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class StorageError(FedstepError):
+    """The database or the model folder cannot be used as it is."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class InternalError(FedstepError):
+    """A fault of fedstep's own."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+_BY_CODE: dict[grpc.StatusCode, type[FedstepError]] = {
+    kind.code: kind
+    for kind in (
+        InvalidInputError,
+        NotFoundError,
+        AlreadyExistsError,
+        PreconditionError,
+        DataLossError,
+        ExhaustedError,
+        UnavailableError,
+        InternalError,
+    )
+}
+_NUMBER: dict[grpc.StatusCode, int] = {code: code.value[0] for code in grpc.StatusCode}
+
+
+def to_status(error: FedstepError) -> grpc.Status:
+    """The error as a status that `context.abort_with_status` takes, details included."""
+    status = status_pb2.Status(code=_NUMBER[error.code], message=error.message)
+    if error.violations:
+        bad_request = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            bad_request.field_violations.add(field=violation.field, description=violation.description)
+        detail = any_pb2.Any()
+        detail.Pack(bad_request)
+        status.details.append(detail)
+    converted: grpc.Status = rpc_status.to_status(status)
+    return converted
+
+
+def from_rpc(error: grpc.RpcError, peer: str) -> FedstepError:
+    """The FedstepError that a failed call stands for.
+
+    Args:
+        error: What the call raised.
+        peer: Who was called, `HOST:PORT`, for the sentence when nobody answered.
+    """
+    code, details = error.code(), error.details() or ""
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED) and not _is_ours(error):
+        return UnavailableError(
+            f"No coordinator answers at {peer} ({_short(details)}): start one with `fedstep coordinator`, "
+            "or give the right address with --coordinator HOST:PORT."
+        )
+    return _BY_CODE.get(code, InternalError)(details or f"{peer} answered {code.name}.", _violations(error))
+
+
+def _is_ours(error: grpc.RpcError) -> bool:
+    """Whether the status came from our servicer, not from the transport: ours carries a packed Status."""
+    return _status_of(error) is not None
+
+
+def _status_of(error: grpc.RpcError) -> status_pb2.Status | None:
+    metadata: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    packed = dict(metadata).get("grpc-status-details-bin")
+    return status_pb2.Status.FromString(packed) if isinstance(packed, bytes) else None
+
+
+def _violations(error: grpc.RpcError) -> list[FieldViolation]:
+    status = _status_of(error)
+    found: list[FieldViolation] = []
+    for detail in status.details if status else ():
+        bad_request = error_details_pb2.BadRequest()
+        if detail.Unpack(bad_request):
+            found += [FieldViolation(v.field, v.description) for v in bad_request.field_violations]
+    return found
+
+
+def _short(details: str) -> str:
+    return details.split("; last error:")[-1].strip().split("\n")[0][:120] or "no answer"
+
+

@@ -1,0 +1,104 @@
+"""Samples in batches, and a model measured on them: the same on a client and on the coordinator."""
+
+from collections.abc import Callable, Iterator, Sized
+
+import torch
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.task import Batch, Samples, Task
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def evaluate(
+    task: Task,
+    model: nn.Module,
+    samples: Samples,
+    device: torch.device,
+    batch_size: int = 512,
+    before_batch: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, float], int]:
+    """The task's metrics of a model: means weighted by samples, in eval mode.
+
+    Args:
+        task: Whose metrics.
+        model: Moved to the device; left in the mode it came in.
+        samples: What it is measured on.
+        device: Where.
+        batch_size: Samples at once.
+        before_batch: Called before every batch; it may raise to stop.
+
+    Returns:
+        Metrics by name and the number of samples; no metrics where there are no samples.
+    """
+    model.to(device)
+    training = model.training
+    model.eval()
+    totals: dict[str, float] = {}
+    count = 0
+    try:
+        with torch.inference_mode():
+            for batch in batches(samples, batch_size, None, device):
+                before_batch()
+                size = len(batch[0])
+                for name, mean in task.metrics(model, batch).items():
+                    totals[name] = totals.get(name, 0.0) + float(mean) * size
+                count += size
+    finally:
+        model.train(training)
+    return {name: total / count for name, total in totals.items()}, count
+
+
+def batches(
+    samples: Samples, batch_size: int, generator: torch.Generator | None, device: torch.device
+) -> Iterator[Batch]:
+    """One pass over the samples; the last batch may be short, nothing is dropped.
+
+    A `TensorDataset` is indexed directly: many times faster than a DataLoader for small samples.
+    `place` it once where it is passed over more than once.
+
+    Args:
+        samples: What to pass over.
+        batch_size: Samples in a batch.
+        generator: A CPU generator that shuffles them; None for their own order.
+        device: Where the batches shall lie.
+    """
+    count = sample_count(samples)
+    if not count:
+        return
+    if isinstance(samples, TensorDataset):
+        inputs, targets = (tensor.to(device) for tensor in samples.tensors)
+        order = None if generator is None else torch.randperm(count, generator=generator).to(device)
+        for start in range(0, count, batch_size):
+            part = slice(start, start + batch_size)
+            if order is None:
+                yield inputs[part], targets[part]
+            else:
+                yield inputs[order[part]], targets[order[part]]
+        return
+    # A generator of its own even unshuffled: a loader without one draws from torch's global one, which belongs to
+    # the training.
+    loader: DataLoader[tuple[torch.Tensor, ...]] = DataLoader(
+        samples, batch_size, shuffle=generator is not None, generator=generator or torch.Generator()
+    )
+    for drawn_inputs, drawn_targets in loader:
+        yield drawn_inputs.to(device), drawn_targets.to(device)
+
+
+def place(samples: Samples, device: torch.device) -> Samples:
+    """The samples with their tensors on the device, where they are a `TensorDataset`; else as they are."""
+    if not isinstance(samples, TensorDataset):
+        return samples
+    return TensorDataset(*(tensor.to(device) for tensor in samples.tensors))
+
+
+def sample_count(samples: Samples) -> int:
+    """How many samples there are.
+
+    Raises:
+        InvalidInputError: The data set does not know.
+    """
+    if not isinstance(samples, Sized):
+        raise InvalidInputError(
+            f"The data set {type(samples).__name__} has no length: give it a __len__, as map-style data sets have."
+        )
+    return len(samples)

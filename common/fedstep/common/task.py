@@ -1,0 +1,91 @@
+"""The contract of a task: the one object that a user writes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from fedstep.common.hyperparameters import Hyperparameters, Value
+from torch import nn
+from torch.utils.data import Dataset
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Inputs [batch, ...] and targets [batch, ...], on the model's device."""
+
+Samples = Dataset[tuple[torch.Tensor, ...]]
+"""A data set of (input, target) pairs; a `TensorDataset` is the fastest."""
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """Which client's data is asked for.
+
+    Attributes:
+        name: The client's name, unique in the fleet.
+        partition: Its share as (index, count), counted from 0; None when the client was started without one.
+        options: What was given with `--option KEY=VALUE`, such as a path to the data.
+    """
+
+    name: str
+    partition: tuple[int, int] | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One client's own samples, for training and for validation."""
+
+    train: Samples
+    validation: Samples
+
+
+class Task(ABC):
+    """A model, its data and its loss. The same object serves clients and coordinator.
+
+    Attributes:
+        name: What a study file and `--task` call it.
+        defaults: Hyper-parameters of the task's own, or other defaults for the standard ones, by name.
+            A study may tune any of them.
+    """
+
+    name: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Value]] = {}
+
+    @abstractmethod
+    def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
+        """A fresh model; its initial weights come from torch's seeded generator."""
+
+    @abstractmethod
+    def load_data(self, client: ClientInfo) -> ClientData:
+        """The client's samples. Called once per client process.
+
+        Raises:
+            InvalidInputError: The data cannot be read; one sentence with the path and the fix.
+        """
+
+    def load_held_out(self, options: Mapping[str, str]) -> Samples | None:
+        """Samples that no client trains on, read by the coordinator; None when there are none.
+
+        Args:
+            options: As in `ClientInfo.options`, given to the coordinator.
+        """
+        return None
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """The mean training loss of a batch, a scalar; cross-entropy unless overridden."""
+        inputs, targets = batch
+        return nn.functional.cross_entropy(model(inputs), targets)
+
+    def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, torch.Tensor]:
+        """Means over a batch, scalars by name; must hold "loss". Loss and accuracy unless overridden."""
+        inputs, targets = batch
+        outputs = model(inputs)
+        return {
+            "loss": nn.functional.cross_entropy(outputs, targets),
+            "accuracy": (outputs.argmax(dim=-1) == targets).float().mean(),
+        }
+
+    def optimizer(self, model: nn.Module, hyperparameters: Hyperparameters) -> torch.optim.Optimizer | None:
+        """The local optimizer; None for the standard one (`optimizer`, `lr`, `momentum`, `weight_decay`)."""
+        return None

@@ -1,0 +1,1 @@
+"""The protocol: what protoc makes of the .proto files beside this one."""

@@ -1,0 +1,1 @@
+"""The coordinator: services, rounds, tuning, selection, aggregation, storage."""

@@ -1,0 +1,1 @@
+"""Many updates into one, one update into the next model, and what an update must pass before that."""

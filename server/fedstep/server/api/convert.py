@@ -1,0 +1,120 @@
+"""Records of the store as messages of the protocol."""
+
+import math
+from typing import Any
+
+from fedstep.common import hyperparameters as hp
+from fedstep.common.spec_proto import spec_to_proto
+from fedstep.server.coordination.fleet import Member, Presence
+from fedstep.server.coordination.studies import StudyView
+from fedstep.server.storage.base import AssignmentRecord, ClientRecord, Event, StudyState, TrialRecord, TrialState
+from fedstep.v1 import fleet_pb2, study_pb2
+from google.protobuf import struct_pb2
+
+_STUDY_STATES = {state: getattr(study_pb2, f"STUDY_STATE_{state.name}") for state in StudyState}
+_TRIAL_STATES = {state: getattr(study_pb2, f"TRIAL_STATE_{state.name}") for state in TrialState}
+
+
+def study(view: StudyView, database_url: str) -> study_pb2.Study:
+    """A study as it stands."""
+    record = view.record
+    message = study_pb2.Study(
+        spec=spec_to_proto(record.spec),
+        state=_STUDY_STATES[record.state],
+        trials_finished=sum(t.state is not TrialState.RUNNING for t in view.trials),
+        rounds_committed=sum(t.rounds for t in view.trials),
+        message=record.message,
+    )
+    message.create_time.FromDatetime(record.created_at)
+    message.update_time.FromDatetime(record.updated_at)
+    if view.best is not None:
+        message.best_trial.CopyFrom(trial(view.best))
+    if record.result is not None:
+        message.result.CopyFrom(
+            study_pb2.StudyResult(
+                model_sha256=record.result.model_sha256,
+                metrics=record.result.metrics,
+                held_out=record.result.held_out,
+                model_path=record.result.model_path,
+                picture_path=record.result.picture_path,
+                database_url=database_url,
+            )
+        )
+    return message
+
+
+def trial(record: TrialRecord) -> study_pb2.Trial:
+    """A trial as it stands."""
+    return study_pb2.Trial(
+        number=record.number,
+        state=_TRIAL_STATES[record.state],
+        hyperparameters=hp.map_to_proto(record.hyperparameters),
+        rounds=record.rounds,
+        value=record.value,
+        metrics=record.metrics,
+        message=record.message,
+        values=[math.nan if value is None else value for value in record.values],
+    )
+
+
+def event(record: Event) -> study_pb2.StudyEvent:
+    """An event in its place."""
+    details = struct_pb2.Struct()
+    details.update(_json(record.details))
+    message = study_pb2.StudyEvent(number=record.number, kind=record.kind, text=record.text, details=details)
+    message.time.FromDatetime(record.time)
+    return message
+
+
+def _json(value: Any) -> Any:
+    """JSON has no nan and no tuples."""
+    if isinstance(value, dict):
+        return {str(key): _json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def steps(record: AssignmentRecord) -> study_pb2.ListStepsResponse:
+    """The local steps of an assignment."""
+    found = record.steps
+    return study_pb2.ListStepsResponse(
+        trial=record.trial,
+        round=record.round,
+        client_name=record.client,
+        steps=fleet_pb2.StepReport(
+            ref=fleet_pb2.AssignmentRef(assignment_id=record.assignment_id, attempt=record.attempt),
+            loss=found.loss if found else (),
+            samples=found.samples if found else (),
+            step_ms=found.step_ms if found else (),
+        ),
+    )
+
+
+def client(record: ClientRecord, member: Member | None) -> study_pb2.Client:
+    """A client as it is known; `member` when it has been heard of in this life of the coordinator."""
+    message = study_pb2.Client(
+        name=record.name,
+        state=_client_state(member),
+        task=record.task,
+        device=record.device,
+        train_samples=record.train_samples,
+        validation_samples=record.validation_samples,
+        updates_accepted=record.updates_accepted,
+        faults=record.faults,
+        message=member.message if member else "",
+    )
+    message.last_seen_time.FromDatetime(record.last_seen_at)
+    return message
+
+
+def _client_state(member: Member | None) -> study_pb2.ClientState.ValueType:
+    if member is None or member.presence is Presence.GONE:
+        return study_pb2.CLIENT_STATE_GONE
+    if member.presence is Presence.LOST_TOUCH:
+        return study_pb2.CLIENT_STATE_LOST_TOUCH
+    if member.message:
+        return study_pb2.CLIENT_STATE_MISMATCHED
+    return study_pb2.CLIENT_STATE_WORKING if member.working else study_pb2.CLIENT_STATE_IDLE

@@ -1,0 +1,258 @@
+"""FleetService: clients' control streams, and models and updates in bulk."""
+
+from __future__ import annotations  # grpc's generics exist for the type checker only
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+from fedstep.common import wire
+from fedstep.common.errors import DataLossError, InvalidInputError, PreconditionError, UnavailableError
+from fedstep.common.version import VERSION
+from fedstep.server.api.errors import Context
+from fedstep.server.coordination.executors import Executors
+from fedstep.server.coordination.fleet import Fleet, Member
+from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.shelf import Shelf
+from fedstep.server.coordination.transfers import Slot, Slots, Upload, UploadPool
+from fedstep.v1 import fleet_pb2
+from google.protobuf.message import Message
+
+HELLO_TIMEOUT_S = 10.0
+STALLED_AFTER_S = 20.0
+MAX_CHUNK_BYTES = 4 << 20
+
+
+class FleetService:
+    """The servicer. Bulk calls use hand-written chunk framing, see `fedstep.common.wire`.
+
+    Args:
+        fleet: Who is there.
+        ledger: Their work.
+        shelf: Models they may fetch.
+        executors: For hashing and copying.
+    """
+
+    def __init__(self, fleet: Fleet, ledger: Ledger, shelf: Shelf, executors: Executors) -> None:
+        self._fleet = fleet
+        self._ledger = ledger
+        self._shelf = shelf
+        self._executors = executors
+        self._downloads = Slots()
+        self._uploads = Slots()
+        self._pool = UploadPool()
+        ledger.when_closed(self._forget)
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        """The service's methods for the server."""
+        return {
+            "Connect": grpc.stream_stream_rpc_method_handler(
+                self.connect,
+                fleet_pb2.ConnectRequest.FromString,
+                fleet_pb2.ConnectResponse.SerializeToString,
+            ),
+            "FetchModel": grpc.unary_stream_rpc_method_handler(
+                self.fetch_model, fleet_pb2.FetchModelRequest.FromString, wire.serialize
+            ),
+            "PushUpdate": grpc.stream_unary_rpc_method_handler(
+                self.push_update,
+                wire.deserializer(fleet_pb2.PushUpdateRequest),
+                fleet_pb2.PushUpdateResponse.SerializeToString,
+            ),
+        }
+
+    def _forget(self, assignment: OpenAssignment) -> None:
+        self._pool.close(assignment.ref.assignment_id, assignment.ref.attempt)
+
+    # control ----------------------------------------------------------------------------------------------------
+
+    async def connect(
+        self, requests: AsyncIterator[fleet_pb2.ConnectRequest], context: Context
+    ) -> AsyncIterator[fleet_pb2.ConnectResponse]:
+        """One client's control stream."""
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                first = await anext(aiter(requests))
+        except (TimeoutError, StopAsyncIteration):
+            raise InvalidInputError("The first message of Connect must be a Hello, within 10 s.") from None
+        if first.WhichOneof("message") != "hello":
+            raise InvalidInputError("The first message of Connect must be a Hello.")
+        member = await self._fleet.join(first.hello)
+        stream, outbox = member.stream, member.outbox
+        yield self._welcome(member)
+        self._ledger.reconcile(member, list(first.hello.running))
+        reader = asyncio.create_task(self._read(requests, member, outbox), name=f"control of {member.name}")
+        try:
+            while (message := await outbox.get()) is not None:
+                yield message
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            await self._fleet.left(member, stream)
+
+    def _welcome(self, member: Member) -> fleet_pb2.ConnectResponse:
+        policy = self._fleet.policy
+        welcome = fleet_pb2.Welcome(
+            session_id=member.session_id,
+            version=VERSION,
+            report_max_steps=policy.report_max_steps,
+            max_chunk_bytes=MAX_CHUNK_BYTES,
+        )
+        welcome.lease.FromTimedelta(policy.lease)
+        welcome.heartbeat_interval.FromTimedelta(policy.heartbeat_interval)
+        welcome.report_interval.FromTimedelta(policy.report_interval)
+        return fleet_pb2.ConnectResponse(welcome=welcome)
+
+    async def _read(
+        self,
+        requests: AsyncIterator[fleet_pb2.ConnectRequest],
+        member: Member,
+        outbox: asyncio.Queue[fleet_pb2.ConnectResponse | None],
+    ) -> None:
+        """Takes in what the client says, until it has no more to say; then the stream ends."""
+        try:
+            async for request in requests:
+                self._fleet.heard(member)
+                match request.WhichOneof("message"):
+                    case "step_report":
+                        self._ledger.report(member, request.step_report)
+                    case "outcome":
+                        self._ledger.outcome(member, request.outcome)
+        finally:
+            if outbox.full():
+                outbox.get_nowait()
+            outbox.put_nowait(None)
+
+    # bulk -------------------------------------------------------------------------------------------------------
+
+    async def fetch_model(
+        self, request: fleet_pb2.FetchModelRequest, context: Context
+    ) -> AsyncIterator[bytes | Message]:
+        """A model's payload from an offset on."""
+        member = self._fleet.session(request.session_id)
+        model = self._shelf.get(request.sha256)
+        size = model.manifest.payload_bytes
+        if request.offset > size:
+            raise InvalidInputError(f"The model has {size} bytes; there is nothing at offset {request.offset}.")
+        async with self._downloads.hold() as slot:
+            yield fleet_pb2.FetchModelResponse(
+                header=fleet_pb2.ModelHeader(
+                    manifest=model.manifest.to_proto(), sha256=model.sha256, offset=request.offset
+                )
+            )
+            for frame in model.frames_from(request.offset):
+                yield frame
+                slot.progress()
+                self._fleet.heard(member)
+
+    async def push_update(
+        self, requests: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview], context: Context
+    ) -> fleet_pb2.PushUpdateResponse:
+        """One update, or the rest of it, or a question how much of it is here."""
+        parts = aiter(requests)
+        header = await self._header(parts)
+        member = self._fleet.session(header.session_id)
+        try:
+            assignment = self._ledger.find(header.ref, member)
+        except PreconditionError:
+            self._ledger.fault(member, header.ref.assignment_id, "update_stale", "an update came for work that is over")
+            raise
+        try:
+            return await self._receive(parts, header, assignment)
+        except DataLossError as error:  # the client sends it again
+            self._ledger.fault(member, header.ref.assignment_id, "update_corrupt", error.message)
+            raise
+        except InvalidInputError as error:
+            assignment.owner.settle(assignment, Status.REFUSED, error.message)
+            raise
+
+    async def _header(self, parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview]) -> fleet_pb2.UpdateHeader:
+        first = await _next_part(parts)
+        if not isinstance(first, fleet_pb2.PushUpdateRequest) or first.WhichOneof("part") != "header":
+            raise InvalidInputError("The first message of PushUpdate must be a header.")
+        return first.header
+
+    async def _receive(
+        self,
+        parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview],
+        header: fleet_pb2.UpdateHeader,
+        assignment: OpenAssignment,
+    ) -> fleet_pb2.PushUpdateResponse:
+        ref = assignment.ref
+        if header.payload_bytes != assignment.update_bytes or len(header.sha256) != 32:
+            raise InvalidInputError(
+                f"An update of {header.payload_bytes} bytes where the model has {assignment.update_bytes}: "
+                "its shape is not the model's."
+            )
+        async with self._uploads.hold() as slot:
+            first = await _next_part(parts)
+            upload = self._pool.get(ref.assignment_id, ref.attempt)
+            if first is None:  # a question
+                held = upload.received if upload and upload.sha256 == header.sha256 else 0
+                return fleet_pb2.PushUpdateResponse(received_bytes=held)
+            upload = self._pool.open(ref.assignment_id, ref.attempt, header.payload_bytes, header.sha256)
+            if upload.in_use:
+                raise UnavailableError("This update is arriving on another call already; ask again in a moment.")
+            upload.in_use = True
+            try:
+                await self._fill(upload, header.offset, first, parts, slot)
+                if upload.received < header.payload_bytes:
+                    return fleet_pb2.PushUpdateResponse(received_bytes=upload.received)
+                await self._executors.bulk.run(upload.verify)
+                await assignment.owner.take_update(assignment, upload.update(), header.summary)
+            finally:
+                upload.in_use = False
+                if assignment.status.ended:
+                    self._pool.close(ref.assignment_id, ref.attempt)
+            return fleet_pb2.PushUpdateResponse(received_bytes=header.payload_bytes, accepted=True)
+
+    async def _fill(
+        self,
+        upload: Upload,
+        offset: int,
+        first: fleet_pb2.PushUpdateRequest | memoryview,
+        parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview],
+        slot: Slot,
+    ) -> None:
+        """Writes chunks as they come: the next one is read while the last is copied and hashed."""
+        if offset == 0 and upload.received:
+            upload.restart(upload.sha256)
+        if offset != upload.received:
+            raise UnavailableError(f"Chunks from byte {offset} on, where {upload.received} bytes are here; ask first.")
+        part: fleet_pb2.PushUpdateRequest | memoryview | None = first
+        writing: asyncio.Task[None] | None = None
+        try:
+            while part is not None:
+                chunk = _chunk(part)
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(self._executors.bulk.run(upload.write, chunk))
+                slot.progress()
+                part = await _next_part(parts)
+        finally:
+            if writing is not None:
+                await writing
+
+
+def _chunk(part: fleet_pb2.PushUpdateRequest | memoryview) -> memoryview:
+    chunk = part if isinstance(part, memoryview) else memoryview(part.chunk)
+    if not 0 < len(chunk) <= MAX_CHUNK_BYTES:
+        raise InvalidInputError(f"A chunk of {len(chunk)} bytes; it must have 1 to {MAX_CHUNK_BYTES}.")
+    return chunk
+
+
+async def _next_part(
+    parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview],
+) -> fleet_pb2.PushUpdateRequest | memoryview | None:
+    """The next message of an upload; None at its end.
+
+    Raises:
+        UnavailableError: Nothing has come for so long that the transfer has stalled.
+    """
+    try:
+        async with asyncio.timeout(STALLED_AFTER_S):
+            return await anext(parts, None)
+    except TimeoutError:
+        raise UnavailableError(f"Nothing of the update has come for {STALLED_AFTER_S:g} s; go on later.") from None

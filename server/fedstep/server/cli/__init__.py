@@ -1,0 +1,1 @@
+"""The commands of the coordinator and of studies."""

@@ -1,0 +1,116 @@
+"""`fedstep coordinator`: the server."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import click
+from fedstep.common.channel import DEFAULT_PORT
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.loop import run as run_loop
+from fedstep.server.cli.show import json_option, print_json
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", default=DEFAULT_PORT, show_default=True, type=click.IntRange(0, 65535), help="0 for any free one."
+)
+@click.option(
+    "--data-dir",
+    default="fedstep-data",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Holds the database, the models and the results.",
+)
+@click.option("--database", default="", metavar="URL", help="An SQLAlchemy URL instead of SQLite in the data dir.")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="FILE|MODULE",
+    help="A task of your own that studies may name. Repeatable.",
+)
+@click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="For a task's held-out data. Repeatable.")
+@json_option
+@click.option("-v", "--verbose", is_flag=True, help="Log everything.")
+def coordinator(
+    host: str,
+    port: int,
+    data_dir: Path,
+    database: str,
+    tasks: tuple[str, ...],
+    data: str,
+    options: tuple[str, ...],
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Host studies and aggregate what clients train.
+
+    Started again on the same data dir, it goes on with interrupted studies from their last committed round.
+    """
+    from fedstep.common.tasks import available_tasks, load_task
+    from fedstep.server.coordinator import Coordinator, CoordinatorConfig
+
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    own = [load_task(reference) for reference in tasks]
+    known = {task.name: task for task in [*(load_task(name) for name in available_tasks()), *own]}
+    config = CoordinatorConfig(
+        folder=data_dir,
+        tasks=known,
+        host=host,
+        port=port,
+        database_url=database,
+        task_options=_options((*options, f"data={data}") if data else options),
+    )
+    how_to_resume = " ".join(["fedstep", *sys.argv[1:]])
+
+    async def serve() -> None:
+        server = Coordinator(config)
+        resumed = await server.start()
+        if as_json:
+            print_json({"event": "listening", "address": server.address, "database": config.url, "resumed": resumed})
+        else:
+            print(f"fedstep coordinator at {server.address}; database {_public(config.url)}", flush=True)
+            for name in resumed:
+                print(f"going on with study {name}", flush=True)
+        loop = asyncio.get_running_loop()
+        serving = asyncio.create_task(server.serve())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, serving.cancel)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
+        finally:
+            interrupted = await server.shut_down()
+            lag = server.parts.lag
+            if as_json:
+                print_json({"event": "stopped", "interrupted": interrupted, "loop_lag_ms_p99": lag.percentile_ms(0.99)})
+            else:
+                for name in interrupted:
+                    print(f"study {name} is interrupted and committed; to go on: {how_to_resume}", flush=True)
+                print(f"stopped; event loop lag p99 {lag.percentile_ms(0.99):.1f} ms", flush=True)
+
+    run_loop(serve())
+
+
+def _options(pairs: tuple[str, ...]) -> dict[str, str]:
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InvalidInputError(f"--option {pair}: write it as KEY=VALUE, such as data=digits.npz.")
+        options[key] = value
+    return options
+
+
+def _public(url: str) -> str:
+    from sqlalchemy import make_url
+
+    return make_url(url).render_as_string(hide_password=True)

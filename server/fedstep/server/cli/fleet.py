@@ -1,0 +1,47 @@
+"""`fedstep fleet`: who is there."""
+
+import click
+from fedstep.common.loop import run as run_loop
+from fedstep.server.cli.remote import connect
+from fedstep.server.cli.show import coordinator_option, enum_word, json_option, print_json, print_table
+from fedstep.v1 import study_pb2
+
+
+@click.group()
+def fleet() -> None:
+    """See the clients of a coordinator."""
+
+
+@fleet.command(name="list")
+@coordinator_option
+@json_option
+def list_clients(address: str, as_json: bool) -> None:
+    """Every client ever heard of: state, device, data, updates, faults."""
+
+    async def every() -> None:
+        async with connect(address) as remote:
+            clients = await remote.clients()
+        if as_json:
+            for client in clients:
+                print_json(client)
+            return
+        print_table(
+            ["client", "state", "task", "device", "train", "validation", "updates", "faults", "note"],
+            (
+                [
+                    client.name,
+                    enum_word(client.state, study_pb2.ClientState),
+                    client.task,
+                    client.device,
+                    str(client.train_samples),
+                    str(client.validation_samples),
+                    str(client.updates_accepted),
+                    str(client.faults),
+                    client.message,
+                ]
+                for client in clients
+            ),
+            f"No client has come to {address} yet: fedstep client --coordinator {address} --task digits.",
+        )
+
+    run_loop(every())

@@ -1,0 +1,97 @@
+"""A coordinator and clients as child processes, started together and ended together."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fedstep.common.errors import UnavailableError
+
+START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 15.0
+CLIENT_NICENESS = 5
+
+
+class Processes:
+    """Child processes that do not outlive the `with` block.
+
+    They do not see the terminal's Ctrl-C: they are ended in order, clients first, so that the coordinator can commit.
+
+    Args:
+        logs: A folder for what they print.
+    """
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._clients: list[subprocess.Popen[bytes]] = []
+        self._coordinator: subprocess.Popen[bytes] | None = None
+        self._files = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def start_coordinator(self, arguments: Sequence[str]) -> str:
+        """Starts the coordinator and waits until it listens; answers with its address.
+
+        Raises:
+            UnavailableError: It ended, or did not listen in time.
+        """
+        process = self._coordinator = self._start("coordinator", ["coordinator", *arguments, "--json"], piped=True)
+        assert process.stdout is not None
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(process.stdout, selectors.EVENT_READ)
+            ready = waiting.select(START_TIMEOUT_S)
+        said = json.loads(process.stdout.readline() or b"{}") if ready else {}
+        if "address" not in said:
+            reason = said.get("error") or f"it said nothing within {START_TIMEOUT_S:g} s"
+            raise UnavailableError(f"The coordinator did not start: {reason} ({self._logs / 'coordinator.log'})")
+        return str(said["address"])
+
+    def start_client(self, name: str, arguments: Sequence[str]) -> None:
+        """Starts one client, at a lower priority than the coordinator: it may take its time, the loop may not."""
+        process = self._start(name, ["client", "--name", name, *arguments])
+        self._clients.append(process)
+        if hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, process.pid, CLIENT_NICENESS)
+
+    def _start(self, name: str, arguments: Sequence[str], piped: bool = False) -> subprocess.Popen[bytes]:
+        log = self._files.enter_context((self._logs / f"{name}.log").open("ab"))
+        program = [sys.executable, "-c", "from fedstep.common.cli import main; main()"]
+        return subprocess.Popen(
+            [*program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if piped else log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(self._clients)
+        self._end([self._coordinator] if self._coordinator else [])
+        if self._coordinator is not None and self._coordinator.stdout is not None:
+            self._coordinator.stdout.close()
+        self._files.close()
+
+    def _end(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + END_TIMEOUT_S
+        for process in processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

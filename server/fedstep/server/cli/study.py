@@ -1,0 +1,221 @@
+"""`fedstep study`: run, watch and read studies."""
+
+import sys
+from collections.abc import Awaitable, Callable
+
+import click
+from fedstep.common.errors import InvalidInputError, UnavailableError
+from fedstep.common.loop import run as run_loop
+from fedstep.common.spec_proto import spec_to_proto
+from fedstep.common.study_file import locate, read_study
+from fedstep.server.cli.progress import Progress
+from fedstep.server.cli.remote import Remote, connect
+from fedstep.server.cli.show import (
+    coordinator_option,
+    enum_word,
+    hyperparameters_text,
+    json_option,
+    number,
+    print_json,
+    print_study,
+    print_table,
+)
+from fedstep.v1 import study_pb2
+
+EXIT_NOT_COMPLETED = 1
+
+
+@click.group()
+def study() -> None:
+    """Run studies, watch them and read what they found."""
+
+
+@study.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@coordinator_option
+@click.option("--detach", is_flag=True, help="Start the study and return at once.")
+@json_option
+def run(file: str, address: str, detach: bool, as_json: bool) -> None:
+    """Start the study that FILE describes, and watch it to its end.
+
+    The same file again goes on with the study, or shows its result. Ctrl-C stops watching; the study goes on.
+    """
+    spec = read_study(file)
+
+    async def start(remote: Remote) -> None:
+        try:
+            created = await remote.create(spec_to_proto(spec))
+        except InvalidInputError as error:
+            raise InvalidInputError(locate(file, error.violations) or error.message) from None
+        if detach:
+            print_json(created) if as_json else print(f"Study {spec.name} is under way at {address}.")
+        else:
+            await watch_to_end(remote, spec.name, as_json)
+
+    _call(address, start, spec.name)
+
+
+@study.command()
+@click.argument("name")
+@coordinator_option
+@click.option("--after", default=0, help="Show only events with a greater number.")
+@json_option
+def watch(name: str, address: str, after: int, as_json: bool) -> None:
+    """Watch a study to its end. Ctrl-C stops watching; the study goes on."""
+    _call(address, lambda remote: watch_to_end(remote, name, as_json, after), name)
+
+
+@study.command()
+@click.argument("name")
+@coordinator_option
+@json_option
+def show(name: str, address: str, as_json: bool) -> None:
+    """A study as it stands: state, best hyper-parameters, result."""
+
+    async def one(remote: Remote) -> None:
+        found = await remote.get(name)
+        print_json(found) if as_json else print_study(found)
+
+    _call(address, one)
+
+
+@study.command(name="list")
+@coordinator_option
+@json_option
+def list_studies(address: str, as_json: bool) -> None:
+    """All studies of a coordinator."""
+
+    async def every(remote: Remote) -> None:
+        found = [one async for one in remote.studies()]
+        if as_json:
+            for one in found:
+                print_json(one)
+            return
+        print_table(
+            ["study", "state", "task", "tuner", "trials", "rounds", "best"],
+            (
+                [
+                    one.spec.name,
+                    enum_word(one.state, study_pb2.StudyState),
+                    one.spec.task,
+                    one.spec.tuner.name,
+                    f"{one.trials_finished}/{one.spec.budget.trials}",
+                    str(one.rounds_committed),
+                    number(one.best_trial.value if one.HasField("best_trial") else None),
+                ]
+                for one in found
+            ),
+            f"No studies at {address} yet: start one with `fedstep study run study.toml`.",
+        )
+
+    _call(address, every)
+
+
+@study.command()
+@click.argument("name")
+@coordinator_option
+@json_option
+def trials(name: str, address: str, as_json: bool) -> None:
+    """A study's trials: hyper-parameters, rounds, values."""
+
+    async def every(remote: Remote) -> None:
+        found = [one async for one in remote.trials(name)]
+        if as_json:
+            for one in found:
+                print_json(one)
+            return
+        print_table(
+            ["trial", "state", "rounds", "value", "hyper-parameters"],
+            (
+                [
+                    str(one.number),
+                    enum_word(one.state, study_pb2.TrialState),
+                    str(one.rounds),
+                    number(one.value if one.HasField("value") else None),
+                    hyperparameters_text(one),
+                ]
+                for one in found
+            ),
+            f"Study {name} has no trials yet.",
+        )
+
+    _call(address, every)
+
+
+@study.command()
+@click.argument("name")
+@click.option("--trial", type=click.IntRange(0), help="Only this trial.")
+@click.option("--round", "round_", type=click.IntRange(0), help="Only this round.")
+@click.option("--client", default="", help="Only this client.")
+@coordinator_option
+@json_option
+def steps(name: str, trial: int | None, round_: int | None, client: str, address: str, as_json: bool) -> None:
+    """Every local step that clients reported: loss, samples, milliseconds.
+
+    As CSV, a step a line; with --json, an assignment a line.
+    """
+    request = study_pb2.ListStepsRequest(study=name, trial=trial, round=round_, client_name=client)
+
+    async def every(remote: Remote) -> None:
+        if not as_json:
+            print("trial,round,client,attempt,step,loss,samples,step_ms")
+        async for one in remote.steps(request):
+            if as_json:
+                print_json(one)
+                continue
+            columns = zip(one.steps.loss, one.steps.samples, one.steps.step_ms, strict=True)
+            head = f"{one.trial},{one.round},{one.client_name},{one.steps.ref.attempt}"
+            lines = [f"{head},{i},{loss:.6g},{n},{ms:.3f}" for i, (loss, n, ms) in enumerate(columns)]
+            print("\n".join(lines))
+
+    _call(address, every)
+
+
+@study.command()
+@click.argument("name")
+@coordinator_option
+@json_option
+def stop(name: str, address: str, as_json: bool) -> None:
+    """End a study after the rounds under way; what it found so far is kept."""
+
+    async def one(remote: Remote) -> None:
+        found = await remote.stop(name)
+        state = enum_word(found.state, study_pb2.StudyState)
+        print_json(found) if as_json else print(f"Study {name} is {state}.")
+
+    _call(address, one)
+
+
+async def watch_to_end(remote: Remote, name: str, as_json: bool, after: int = 0) -> None:
+    """Shows a study's events, then its result; exits 1 when it did not complete."""
+    found = await remote.get(name)
+    with Progress(found, as_json) as progress:
+
+        def lost(error: UnavailableError) -> None:
+            progress.note(f"Lost the coordinator at {remote.address}; waiting for it to come back.")
+
+        async for event in remote.watch(name, lost, after):
+            progress.event(event)
+    found = await remote.get(name)
+    print_json(found) if as_json else print_study(found)
+    if found.state not in (study_pb2.STUDY_STATE_COMPLETED, study_pb2.STUDY_STATE_STOPPED):
+        sys.exit(EXIT_NOT_COMPLETED)
+
+
+def _call(address: str, work: Callable[[Remote], Awaitable[None]], watched: str = "") -> None:
+    """Runs a coroutine with a coordinator; Ctrl-C while watching says how to go on."""
+
+    async def with_remote() -> None:
+        async with connect(address) as remote:
+            await work(remote)
+
+    try:
+        run_loop(with_remote())
+    except KeyboardInterrupt:
+        if watched:
+            print(
+                f"\nStudy {watched} goes on without being watched. Watch it again: fedstep study watch {watched}; "
+                f"end it: fedstep study stop {watched}.",
+                file=sys.stderr,
+            )
+        raise

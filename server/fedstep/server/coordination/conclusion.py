@@ -1,0 +1,70 @@
+"""How a study ends: the model measured, written out, and the run drawn."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from fedstep.common.errors import FedstepError
+from fedstep.common.evaluate import evaluate
+from fedstep.common.spec import StudySpec
+from fedstep.common.task import Task
+from fedstep.common.tensors import unpack
+from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.run import Run
+from fedstep.server.report.picture import draw_study
+from fedstep.server.storage.base import Change, NewEvent, StudyResult, StudyState, TrialRecord
+
+log = logging.getLogger(__name__)
+
+
+async def conclude(spec: StudySpec, task: Task, run: Run, trials: Sequence[TrialRecord], parts: Parts, state: StudyState) -> StudyResult:
+    """Measures the final model, writes it as safetensors and draws the study.
+
+    Args:
+        spec: The study.
+        task: Its task.
+        run: The best trial's run at its end.
+        trials: All trials.
+        parts: The coordinator's.
+        state: How the study ends, for the picture.
+    """
+    trial = next(t for t in trials if t.number == run.trial)
+    metrics, held_out = dict(trial.metrics), False
+    if spec.evaluation.held_out:
+        try:
+            measured = await parts.executors.compute.run(_held_out, task, run, dict(parts.task_options))
+        except FedstepError as error:
+            measured = {}
+            text = f"The held-out set cannot be read, so the evaluation cohort's metrics stand: {error.message}"
+            await parts.feed.publish(
+                spec.name,
+                await parts.executors.storage.run(
+                    parts.store.commit, spec.name, Change(events=[NewEvent("held_out_unavailable", text)])
+                ),
+            )
+        metrics, held_out = (measured, True) if measured else (metrics, False)
+    folder = parts.folder / spec.name
+    model_path, picture_path = folder / "model.safetensors", folder / "study.png"
+    await parts.executors.files.run(lambda: folder.mkdir(parents=True, exist_ok=True))
+    await parts.executors.files.run(parts.blobs.export_safetensors, run.model_sha256, model_path)
+    result = StudyResult(run.model_sha256, metrics, held_out, str(model_path), str(picture_path))
+    study = replace(await parts.executors.storage.run(parts.store.study, spec.name), state=state, result=result)
+    rounds = await parts.executors.storage.run(parts.store.rounds, spec.name)
+    try:
+        await parts.executors.files.run(draw_study, picture_path, study, trials, rounds)
+    except Exception:  # a study is not lost because its picture is
+        log.exception("study %s: the picture could not be drawn", spec.name)
+        result = replace(result, picture_path="")
+    return result
+
+
+def _held_out(task: Task, run: Run, options: dict[str, str]) -> dict[str, float]:
+    """The final model's metrics on the task's held-out set; {} when it has none."""
+    samples = task.load_held_out(options)
+    if samples is None:
+        return {}
+    model = task.build_model(run.hyperparameters)
+    model.load_state_dict(unpack(run.payload(), run.manifest))
+    metrics, _ = evaluate(task, model, samples, torch.device("cpu"))
+    return metrics

@@ -1,0 +1,57 @@
+"""Events of studies, from the store's commits to whoever watches."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from fedstep.server.coordination.executors import Executor
+from fedstep.server.storage.base import Event, Store
+
+RECENT = 1000
+PAGE = 500
+
+
+class EventFeed:
+    """Hands a study's events to its watchers, in order and without a gap.
+
+    The store is the source: a watcher that falls behind, or asks for the past, reads there. The latest events are
+    also kept here, so that watching costs the database nothing.
+    """
+
+    def __init__(self, store: Store, storage: Executor) -> None:
+        self._store = store
+        self._storage = storage
+        self._recent: dict[str, deque[Event]] = {}
+        self._changed = asyncio.Condition()
+
+    async def publish(self, study: str, events: list[Event]) -> None:
+        """Tells the watchers of a study what was committed, or only that its state has changed."""
+        self._recent.setdefault(study, deque(maxlen=RECENT)).extend(events)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def watch(self, study: str, after: int, ended: Callable[[], bool]) -> AsyncIterator[Event]:
+        """Every event with a greater number, until `ended` says that there will be no more and all have been given."""
+        while True:
+            over = ended()
+            events = await self._after(study, after)
+            for event in events:
+                yield event
+                after = event.number
+            if events:
+                continue
+            if over:
+                return
+            async with self._changed:
+                while not ended() and self._newest(study) <= after:
+                    await self._changed.wait()
+
+    def _newest(self, study: str) -> int:
+        recent = self._recent.get(study)
+        return recent[-1].number if recent else 0
+
+    async def _after(self, study: str, after: int) -> list[Event]:
+        recent = self._recent.get(study)
+        if recent and recent[0].number <= after:
+            return [event for event in recent if event.number > after]
+        return await self._storage.run(self._store.events, study, after, PAGE)

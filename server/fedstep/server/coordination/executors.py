@@ -1,0 +1,52 @@
+"""The threads that everything blocking runs on, so that the event loop never waits."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Executor:
+    """A named pool of threads that coroutines hand calls to.
+
+    Args:
+        name: Shown in the threads' names.
+        threads: How many; one makes its calls take turns in the order they were handed over.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"fedstep-{name}")
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function on a thread of the pool. It runs to its end even if the caller is cancelled."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
+
+    def shut_down(self) -> None:
+        """Waits for the calls under way; later ones are refused."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Executors:
+    """One pool a kind of work.
+
+    Attributes:
+        storage: The database and the tuner, one writer thread: SQLite takes one writer, and Optuna's study lives there.
+        files: Model files.
+        compute: torch: aggregation, server optimizers, held-out evaluation. One thread: a second one on a busy core
+            slowed it 17-fold.
+        bulk: Copying and hashing of uploads.
+    """
+
+    def __init__(self) -> None:
+        self.storage = Executor("storage", 1)
+        self.files = Executor("files", 1)
+        self.compute = Executor("compute", 1)
+        self.bulk = Executor("bulk", 2)
+
+    def shut_down(self) -> None:
+        """Waits for everything under way."""
+        for executor in (self.bulk, self.compute, self.files, self.storage):
+            executor.shut_down()

@@ -1,0 +1,265 @@
+"""The work that is out: every open assignment, and what came back of it."""
+
+import math
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+from fedstep.common.clock import Clock
+from fedstep.common.errors import PreconditionError
+from fedstep.server.coordination.fleet import Fleet, Member
+from fedstep.server.coordination.guard import LossGuard
+from fedstep.server.storage.base import AssignmentRecord, NewEvent, Steps
+from fedstep.v1 import fleet_pb2
+
+MAX_STEPS_KEPT = 200_000
+"""Steps of one assignment that are kept; later ones still reach the guard."""
+
+
+class Status(StrEnum):
+    """How an assignment stands."""
+
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    DIVERGED = "diverged"
+    ABANDONED = "abandoned"
+    FAILED = "failed"
+    LATE = "late"
+    LOST = "lost"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is expected."""
+        return self is not Status.OPEN
+
+
+class Owner(Protocol):
+    """Who an assignment was made for: one phase of one round."""
+
+    async def take_update(
+        self, assignment: "OpenAssignment", update: torch.Tensor, summary: fleet_pb2.TrainingSummary
+    ) -> None:
+        """Takes in a whole and verified update."""
+        ...
+
+    def take_outcome(self, assignment: "OpenAssignment", outcome: fleet_pb2.Outcome) -> None:
+        """Takes in the end of an assignment that no update came from."""
+        ...
+
+    def settle(self, assignment: "OpenAssignment", status: Status, message: str) -> None:
+        """Ends an assignment without a result."""
+        ...
+
+
+class StepLog:
+    """The local steps of one assignment, packed: 12 bytes a step."""
+
+    def __init__(self) -> None:
+        self.loss = array("f")
+        self.samples = array("I")
+        self.step_ms = array("f")
+
+    def add(self, report: fleet_pb2.StepReport) -> None:
+        """Appends a report. A gap is filled with nan, what was reported before is passed over."""
+        count = min(len(report.loss), len(report.samples), len(report.step_ms))
+        if report.first_step + count > MAX_STEPS_KEPT:
+            return
+        gap = report.first_step - len(self.loss)
+        if gap > 0:
+            self.loss.extend([math.nan] * gap)
+            self.samples.extend([0] * gap)
+            self.step_ms.extend([math.nan] * gap)
+        skip = max(0, -gap)
+        self.loss.extend(report.loss[skip:count])
+        self.samples.extend(report.samples[skip:count])
+        self.step_ms.extend(report.step_ms[skip:count])
+
+    def steps(self) -> Steps:
+        """The steps for the store."""
+        return Steps(self.loss, self.samples, self.step_ms)
+
+
+@dataclass(eq=False)
+class OpenAssignment:
+    """One client's piece of work in one phase of a round.
+
+    Attributes:
+        message: What the client was sent.
+        member: The client.
+        owner: The phase it belongs to.
+        update_bytes: The size its update must have; 0 for an evaluation.
+        sent_at: By the coordinator's monotonic clock.
+    """
+
+    message: fleet_pb2.Assignment
+    member: Member
+    owner: Owner
+    update_bytes: int
+    sent_at: float
+    deadline_s: float
+    guard: LossGuard
+    status: Status = Status.OPEN
+    note: str = ""
+    samples: int = 0
+    elapsed_s: float = 0.0
+    payload_bytes: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    log: StepLog = field(default_factory=StepLog)
+
+    @property
+    def ref(self) -> fleet_pb2.AssignmentRef:
+        """Its fencing token."""
+        return self.message.ref
+
+    @property
+    def is_training(self) -> bool:
+        """Whether it is to train, not to evaluate."""
+        return self.message.work == fleet_pb2.WORK_TRAIN
+
+    def record(self) -> AssignmentRecord:
+        """The assignment for the store."""
+        return AssignmentRecord(
+            assignment_id=self.ref.assignment_id,
+            trial=self.message.trial,
+            round=self.message.round,
+            attempt=self.ref.attempt,
+            client=self.member.name,
+            work="train" if self.is_training else "evaluate",
+            status=self.status.value,
+            message=self.note,
+            samples=self.samples,
+            elapsed_s=self.elapsed_s,
+            payload_bytes=self.payload_bytes,
+            metrics=self.metrics,
+            steps=self.log.steps() if self.log.loss else None,
+        )
+
+
+class Ledger:
+    """Every open assignment of every study, by its id.
+
+    Args:
+        fleet: Who does the work.
+        clock: For how long things took.
+    """
+
+    def __init__(self, fleet: Fleet, clock: Clock) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._open: dict[str, OpenAssignment] = {}
+        self._closed_hooks: list[Callable[[OpenAssignment], None]] = []
+        self._fault_hooks: list[Callable[[str, NewEvent], None]] = []
+        fleet.when_gone(self._lose)
+        fleet.when_joined(self._hand_over_again)
+
+    def when_closed(self, call: Callable[[OpenAssignment], None]) -> None:
+        """Has `call` told of every assignment that ends."""
+        self._closed_hooks.append(call)
+
+    def when_fault(self, call: Callable[[str, NewEvent], None]) -> None:
+        """Has `call` told of every fault that does not end an assignment: the study's name and the event."""
+        self._fault_hooks.append(call)
+
+    def fault(self, member: Member, assignment_id: str, kind: str, text: str) -> None:
+        """Counts a client's fault and names it in the study that the assignment's id stands under."""
+        member.faults += 1
+        event = NewEvent(kind, f"{member.name}: {text}", {"client": member.name, "assignment": assignment_id[:200]})
+        for call in self._fault_hooks:
+            call(assignment_id.split("/", 1)[0], event)
+
+    def open(self, assignment: OpenAssignment) -> None:
+        """Sends the assignment to its client and keeps it until it is closed."""
+        self._open[assignment.ref.assignment_id] = assignment
+        assignment.member.working += 1
+        if assignment.is_training:
+            assignment.member.busy = assignment.ref.assignment_id
+        self._fleet.send(assignment.member, fleet_pb2.ConnectResponse(assignment=assignment.message))
+
+    def close(self, assignment: OpenAssignment, status: Status, note: str = "") -> None:
+        """Ends the assignment; nothing that comes later for it is taken."""
+        if assignment.status is not Status.OPEN:
+            return
+        assignment.status, assignment.note = status, note
+        assignment.elapsed_s = self._clock.monotonic() - assignment.sent_at
+        del self._open[assignment.ref.assignment_id]
+        member = assignment.member
+        member.working -= 1
+        if member.busy == assignment.ref.assignment_id:
+            member.busy = ""
+        if status is Status.ACCEPTED and assignment.is_training:
+            member.updates_accepted += 1
+        elif status in (Status.REFUSED, Status.FAILED, Status.LOST, Status.DIVERGED):
+            member.faults += 1
+        for call in self._closed_hooks:
+            call(assignment)
+
+    def dismiss(self, assignment: OpenAssignment, status: Status, reason: str) -> None:
+        """Tells the client to stop, because nobody will use its work, and closes the assignment."""
+        self.direct(assignment.member, assignment.ref, reason)
+        self.close(assignment, status, reason)
+
+    def direct(self, member: Member, ref: fleet_pb2.AssignmentRef, reason: str) -> None:
+        """Tells a client to abandon some work."""
+        directive = fleet_pb2.Directive(ref=ref, kind=fleet_pb2.DIRECTIVE_KIND_ABANDON, reason=reason)
+        self._fleet.send(member, fleet_pb2.ConnectResponse(directive=directive))
+
+    def find(self, ref: fleet_pb2.AssignmentRef, member: Member) -> OpenAssignment:
+        """The open assignment of that id and attempt, of that client.
+
+        Raises:
+            PreconditionError: It is closed, of another attempt, or another client's: what came is stale.
+        """
+        assignment = self._open.get(ref.assignment_id)
+        if assignment is None or assignment.ref.attempt != ref.attempt or assignment.member is not member:
+            raise PreconditionError(
+                f"Assignment {ref.assignment_id!r:.200} attempt {ref.attempt} is over; its work is no longer wanted."
+            )
+        return assignment
+
+    def report(self, member: Member, report: fleet_pb2.StepReport) -> None:
+        """Takes in local steps: keeps them, and stops a client whose loss has run away or whose work is over."""
+        assignment = self._open.get(report.ref.assignment_id)
+        if assignment is None or assignment.ref.attempt != report.ref.attempt or assignment.member is not member:
+            self.direct(member, report.ref, "this work is no longer wanted")
+            return
+        assignment.log.add(report)
+        reason = assignment.guard.feed(report.loss)
+        if reason:
+            self.direct(member, assignment.ref, reason)
+            assignment.owner.settle(assignment, Status.DIVERGED, reason)
+
+    def outcome(self, member: Member, outcome: fleet_pb2.Outcome) -> None:
+        """Takes in the end of an assignment; a stale one is passed over."""
+        assignment = self._open.get(outcome.ref.assignment_id)
+        if assignment is not None and assignment.ref.attempt == outcome.ref.attempt and assignment.member is member:
+            assignment.owner.take_outcome(assignment, outcome)
+
+    def reconcile(self, member: Member, running: list[fleet_pb2.AssignmentRef]) -> None:
+        """After a reconnect: what the client works on in vain is called off."""
+        for ref in running:
+            try:
+                self.find(ref, member)
+            except PreconditionError:
+                self.direct(member, ref, "this work is no longer wanted")
+
+    def _of(self, member: Member) -> list[OpenAssignment]:
+        return [assignment for assignment in self._open.values() if assignment.member is member]
+
+    def _lose(self, member: Member) -> None:
+        for assignment in self._of(member):
+            lease_s = self._fleet.policy.lease.total_seconds()
+            assignment.owner.settle(assignment, Status.LOST, f"{member.name} was not heard of for {lease_s:g} s")
+
+    def _hand_over_again(self, member: Member) -> None:
+        """A client that came back is sent its open work again: it may never have arrived. A double is passed over."""
+        for assignment in self._of(member):
+            left_s = max(0.1, assignment.deadline_s - (self._clock.monotonic() - assignment.sent_at))
+            again = fleet_pb2.Assignment()
+            again.CopyFrom(assignment.message)
+            again.time_left.FromTimedelta(timedelta(seconds=left_s))
+            self._fleet.send(member, fleet_pb2.ConnectResponse(assignment=again))

@@ -1,0 +1,109 @@
+"""What a study's events say: one sentence for people, the same facts for programs."""
+
+from collections.abc import Mapping
+
+from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.spec import StudySpec
+from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
+
+
+def describe(values: Hyperparameters) -> str:
+    """Hyper-parameters in one line, numbers to four digits."""
+    parts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+    return ", ".join(parts) or "the defaults"
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Metrics in one line."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in sorted(metrics.items())) or "no metrics"
+
+
+def study_started(spec: StudySpec, resumed_rounds: int) -> NewEvent:
+    """A study begins, or goes on."""
+    if resumed_rounds:
+        return NewEvent(
+            "study_resumed",
+            f"Study {spec.name} goes on after {resumed_rounds} committed rounds.",
+            {"rounds": resumed_rounds},
+        )
+    budget = spec.budget
+    return NewEvent(
+        "study_started",
+        f"Study {spec.name}: {budget.trials} trials of {budget.rounds_per_trial} rounds, tuned by {spec.tuner.name}.",
+        {"trials": budget.trials, "rounds_per_trial": budget.rounds_per_trial, "tuner": spec.tuner.name},
+    )
+
+
+def trial_started(trial: TrialRecord) -> NewEvent:
+    """A trial begins."""
+    return NewEvent(
+        "trial_started",
+        f"Trial {trial.number}: {describe(trial.hyperparameters)}.",
+        {"trial": trial.number, "hyperparameters": dict(trial.hyperparameters)},
+    )
+
+
+def round_committed(spec: StudySpec, record: RoundRecord) -> NewEvent:
+    """A round is done and will not be lost."""
+    metric = spec.objective.metric
+    value = "nobody could evaluate" if record.value is None else f"{metric} {record.value:.4f}"
+    return NewEvent(
+        "round_committed",
+        f"Trial {record.trial} round {record.round}: {value}, {record.updates} updates, {record.seconds:.2f} s.",
+        {
+            "trial": record.trial,
+            "round": record.round,
+            "value": record.value,
+            "metrics": record.metrics,
+            "updates": record.updates,
+            "evaluators": len(record.evaluators),
+            "seconds": record.seconds,
+        },
+    )
+
+
+def trial_ended(spec: StudySpec, trial: TrialRecord) -> NewEvent:
+    """A trial is over."""
+    value = "" if trial.value is None else f" at {spec.objective.metric} {trial.value:.4f}"
+    how = {
+        TrialState.COMPLETED: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAILED: "failed",
+    }[trial.state]
+    why = f": {trial.message}" if trial.message else ""
+    return NewEvent(
+        f"trial_{trial.state.value}",
+        f"Trial {trial.number} is {how}{value} after {trial.rounds} rounds{why}."
+        if how != "failed"
+        else f"Trial {trial.number} failed after {trial.rounds} rounds{why}.",
+        {"trial": trial.number, "value": trial.value, "rounds": trial.rounds, "message": trial.message},
+    )
+
+
+def final_rounds(trial: TrialRecord, rounds: int) -> NewEvent:
+    """The best trial's model is trained on."""
+    return NewEvent(
+        "final_rounds",
+        f"Trial {trial.number} is the best; its model is trained on for {rounds} rounds.",
+        {"trial": trial.number, "rounds": rounds},
+    )
+
+
+def study_ended(state: str, best: TrialRecord, result: StudyResult, lag_p99_ms: float, lag_max_ms: float) -> NewEvent:
+    """A study has its result."""
+    where = "the held-out set" if result.held_out else "the evaluation cohort"
+    return NewEvent(
+        f"study_{state}",
+        f"Study {state}: best trial {best.number} ({describe(best.hyperparameters)}); "
+        f"final model on {where}: {metrics_text(result.metrics)}. Event loop lag p99 {lag_p99_ms:.1f} ms.",
+        {
+            "trial": best.number,
+            "hyperparameters": dict(best.hyperparameters),
+            "metrics": result.metrics,
+            "held_out": result.held_out,
+            "model_path": result.model_path,
+            "picture_path": result.picture_path,
+            "loop_lag_ms_p99": lag_p99_ms,
+            "loop_lag_ms_max": lag_max_ms,
+        },
+    )

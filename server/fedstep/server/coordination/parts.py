@@ -1,0 +1,39 @@
+"""What every study of a coordinator works with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedstep.common.clock import Clock
+from fedstep.server.coordination.events import EventFeed
+from fedstep.server.coordination.executors import Executors
+from fedstep.server.coordination.fleet import Fleet
+from fedstep.server.coordination.lag import LoopLag
+from fedstep.server.coordination.ledger import Ledger
+from fedstep.server.coordination.shelf import Shelf
+from fedstep.server.storage.base import Store
+from fedstep.server.storage.blobs import BlobStore
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The coordinator's parts, made once.
+
+    Attributes:
+        database_url: Of the store, for the Optuna study beside it.
+        folder: Where results are written, one folder a study.
+        task_options: For the held-out data of tasks.
+    """
+
+    store: Store
+    blobs: BlobStore
+    fleet: Fleet
+    ledger: Ledger
+    shelf: Shelf
+    feed: EventFeed
+    executors: Executors
+    clock: Clock
+    lag: LoopLag
+    database_url: str
+    folder: Path
+    task_options: Mapping[str, str]

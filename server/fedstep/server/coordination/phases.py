@@ -1,0 +1,212 @@
+"""The two phases of a round that clients take part in: training and evaluation.
+
+Each opens assignments, gathers what comes back, and is over when it has what it wants, when nothing more can come,
+or when its deadline passes: by the coordinator's own timer, never by an arriving message.
+"""
+
+import asyncio
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from fedstep.common.errors import InvalidInputError, PreconditionError
+from fedstep.server.aggregation.base import Aggregator
+from fedstep.server.aggregation.checks import check_update
+from fedstep.server.coordination.executors import Executor
+from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.v1 import fleet_pb2
+
+
+class Phase(ABC):
+    """Assignments that are waited for together.
+
+    Args:
+        ledger: Where they are opened and closed.
+        wanted: The phase is over when so many have been accepted.
+        deadline_s: It is over so many seconds after `begin`, whatever has come.
+    """
+
+    def __init__(self, ledger: Ledger, wanted: int, deadline_s: float) -> None:
+        self._ledger = ledger
+        self._wanted = wanted
+        self._deadline_s = deadline_s
+        self._over = asyncio.Event()
+        self.assignments: list[OpenAssignment] = []
+
+    @property
+    def accepted(self) -> list[OpenAssignment]:
+        """The assignments that brought what was asked for."""
+        return self._with(Status.ACCEPTED)
+
+    def _with(self, *statuses: Status) -> list[OpenAssignment]:
+        return [assignment for assignment in self.assignments if assignment.status in statuses]
+
+    def begin(self, assignments: Sequence[OpenAssignment]) -> None:
+        """Sends the work out."""
+        self.assignments = list(assignments)
+        for assignment in assignments:
+            self._ledger.open(assignment)
+        self._check()
+
+    async def wait(self) -> None:
+        """Waits for the end of the phase, then calls off what is still open."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._over.wait()
+            status, reason = Status.ABANDONED, "enough clients have answered"
+        except TimeoutError:
+            status, reason = Status.LATE, f"the deadline of {self._deadline_s:g} s has passed"
+        self.call_off(status, reason)
+
+    def call_off(self, status: Status, reason: str) -> None:
+        """Ends every open assignment and tells its client to stop."""
+        for assignment in self._with(Status.OPEN):
+            self._ledger.dismiss(assignment, status, reason)
+        self._over.set()
+
+    @abstractmethod
+    async def take_update(
+        self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary
+    ) -> None:
+        """See `ledger.Owner`."""
+
+    @abstractmethod
+    def take_outcome(self, assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> None:
+        """See `ledger.Owner`."""
+
+    def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
+        """Ends one assignment."""
+        self._ledger.close(assignment, status, message)
+        self._check()
+
+    def _check(self) -> None:
+        if len(self.accepted) >= self._wanted or not self._with(Status.OPEN):
+            self._over.set()
+
+
+class TrainingPhase(Phase):
+    """Trains a cohort; every update goes into the mean as it lands.
+
+    Args:
+        ledger: See `Phase`.
+        wanted: See `Phase`.
+        deadline_s: See `Phase`.
+        aggregator: Takes the updates in, in the order they arrive.
+        compute: Where the arithmetic runs.
+        weights_norm: L2 norm of the model that was sent out.
+        max_update_ratio: An update of a norm this many times larger is refused.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        wanted: int,
+        deadline_s: float,
+        *,
+        aggregator: Aggregator,
+        compute: Executor,
+        weights_norm: float,
+        max_update_ratio: float,
+    ) -> None:
+        super().__init__(ledger, wanted, deadline_s)
+        self._aggregator = aggregator
+        self._compute = compute
+        self._weights_norm = weights_norm
+        self._max_update_ratio = max_update_ratio
+        self._one_at_a_time = asyncio.Lock()
+
+    async def take_update(
+        self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary
+    ) -> None:
+        """Checks the update and adds it to the mean.
+
+        Raises:
+            InvalidInputError: It is refused: not finite, absurdly large, or of no samples.
+            PreconditionError: The round ended while it waited its turn.
+        """
+        async with self._one_at_a_time:
+            if assignment.status is not Status.OPEN or self._over.is_set():
+                raise PreconditionError(f"Round {assignment.message.round} is over; this update came too late.")
+            try:
+                weight = self._weight(assignment, summary)
+                await self._compute.run(self._check_and_add, update, weight)
+            except InvalidInputError as error:
+                self.settle(assignment, Status.REFUSED, error.message)
+                raise
+            assignment.samples = summary.samples
+            assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)}
+            assignment.payload_bytes = assignment.update_bytes
+            self.settle(assignment, Status.ACCEPTED)
+
+    def _check_and_add(self, update: torch.Tensor, weight: float) -> None:
+        check_update(update, self._weights_norm, self._max_update_ratio)
+        self._aggregator.add(update, weight)
+
+    def _weight(self, assignment: OpenAssignment, summary: fleet_pb2.TrainingSummary) -> float:
+        declared = assignment.member.train_samples
+        if not 0 < summary.samples <= declared:
+            raise InvalidInputError(
+                f"{assignment.member.name} claims {summary.samples} training samples where it announced {declared}."
+            )
+        return float(summary.samples)
+
+    def take_outcome(self, assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> None:
+        """A client that sends no update says why."""
+        refused = outcome.status == fleet_pb2.OUTCOME_STATUS_REFUSED
+        self.settle(
+            assignment, Status.REFUSED if refused else Status.FAILED, outcome.message[:500] or "no reason given"
+        )
+
+    @property
+    def diverged(self) -> list[OpenAssignment]:
+        """The assignments whose training ran away."""
+        return self._with(Status.DIVERGED)
+
+    @property
+    def faults(self) -> list[OpenAssignment]:
+        """The assignments that ended badly."""
+        return self._with(Status.DIVERGED, Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE)
+
+    def train_loss(self) -> float:
+        """The weighted mean of the clients' training losses."""
+        return _weighted_mean([(a.metrics["loss"], a.samples) for a in self.accepted])
+
+
+class EvaluationPhase(Phase):
+    """Measures one model on the validation sets of a cohort."""
+
+    async def take_update(
+        self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary
+    ) -> None:
+        """Nobody asked for one.
+
+        Raises:
+            PreconditionError: Always.
+        """
+        raise PreconditionError(f"Assignment {assignment.ref.assignment_id} is an evaluation; it takes no update.")
+
+    def take_outcome(self, assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> None:
+        """Takes in one client's metrics."""
+        declared = assignment.member.validation_samples
+        if outcome.status != fleet_pb2.OUTCOME_STATUS_COMPLETED:
+            self.settle(assignment, Status.FAILED, outcome.message[:500] or "no reason given")
+        elif not 0 < outcome.samples <= declared:
+            self.settle(assignment, Status.REFUSED, f"claims {outcome.samples} validation samples of {declared}")
+        else:
+            assignment.samples = outcome.samples
+            assignment.metrics = dict(outcome.metrics)
+            self.settle(assignment, Status.ACCEPTED)
+
+    def metrics(self) -> dict[str, float]:
+        """The mean of every metric over the samples of the cohort, in the order of the clients' names."""
+        answers = sorted(self.accepted, key=lambda a: a.member.name)
+        names = sorted({name for answer in answers for name in answer.metrics})
+        return {
+            name: _weighted_mean([(a.metrics[name], a.samples) for a in answers if name in a.metrics]) for name in names
+        }
+
+
+def _weighted_mean(values: Sequence[tuple[float, int]]) -> float:
+    total = sum(weight for _, weight in values)
+    return math.fsum(value * weight for value, weight in values) / total if total else math.nan

@@ -1,0 +1,33 @@
+"""Which trial is the best."""
+
+from collections.abc import Iterable
+
+from fedstep.common.spec import StudySpec
+from fedstep.server.storage.base import TrialRecord, TrialState
+
+
+def searched_value(spec: StudySpec, trial: TrialRecord) -> float | None:
+    """The trial's value after its search budget; the final rounds that only the best one gets do not count."""
+    searched = trial.values[: spec.budget.rounds_per_trial]
+    return searched[-1] if searched else None
+
+
+def best_trial(spec: StudySpec, trials: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The best trial by its value: complete ones before others, then the earliest; None when none has a value."""
+    best: TrialRecord | None = None
+    for trial in trials:
+        value = searched_value(spec, trial)
+        if value is None:
+            continue
+        incumbent = searched_value(spec, best) if best is not None else None
+        if best is None or incumbent is None:
+            best = trial
+        elif _complete(trial) != _complete(best):
+            best = trial if _complete(trial) else best
+        elif spec.objective.better(value, incumbent):
+            best = trial
+    return best
+
+
+def _complete(trial: TrialRecord) -> bool:
+    return trial.state is TrialState.COMPLETED

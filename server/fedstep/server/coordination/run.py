@@ -1,0 +1,99 @@
+"""A run: one federated training as far as it has come."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.spec import StudySpec
+from fedstep.common.task import Task
+from fedstep.common.tasks import full_hyperparameters
+from fedstep.common.tensors import Manifest, narrow, pack, sha256, widen
+from fedstep.server.aggregation.base import OptimizerState
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model, its server optimizer's state and its round count: all that the next round starts from.
+
+    Nothing in it is ever changed: a step gives a new run, so that one can be kept, forked and gone back to.
+
+    Attributes:
+        study: What it belongs to.
+        trial: The trial's number.
+        hyperparameters: Tuned, fixed and default values together.
+        manifest: The model's layout.
+        weights: float32 [elements].
+        model_sha256: The digest of the model's payload.
+        optimizer_state: The server optimizer's moments.
+        rounds: Rounds behind it.
+    """
+
+    study: StudySpec
+    trial: int
+    hyperparameters: Hyperparameters
+    manifest: Manifest
+    weights: torch.Tensor
+    model_sha256: bytes
+    optimizer_state: OptimizerState = field(default_factory=dict)
+    rounds: int = 0
+
+    def payload(self) -> torch.Tensor:
+        """The model as it is sent: uint8 [payload_bytes]."""
+        return narrow(self.weights, self.manifest)
+
+    def stepped(self, weights: torch.Tensor, optimizer_state: OptimizerState) -> "Run":
+        """The run one round later."""
+        payload = narrow(weights, self.manifest)
+        return replace(
+            self,
+            # What clients receive is what the next update is added to, also where narrowing rounds.
+            weights=widen(payload, self.manifest),
+            model_sha256=sha256(payload),
+            optimizer_state=optimizer_state,
+            rounds=self.rounds + 1,
+        )
+
+
+def resolve(spec: StudySpec, task: Task, point: Hyperparameters) -> dict[str, Value]:
+    """Every hyper-parameter of a trial: the point of the space over fixed values over the task's over the standard."""
+    return full_hyperparameters(task, {**spec.hyperparameters, **point})
+
+
+def initial_run(spec: StudySpec, task: Task, trial: int, hyperparameters: Mapping[str, Value]) -> Run:
+    """A trial before its first round. The same seed gives every trial the same initial model."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        state = task.build_model(hyperparameters).state_dict()
+    manifest = Manifest.of(state)
+    payload = pack(state, manifest)
+    return Run(spec, trial, hyperparameters, manifest, widen(payload, manifest), sha256(payload))
+
+
+def default_manifest(task: Task) -> Manifest:
+    """The layout of the task's model at its default hyper-parameters: what clients are compared by."""
+    with torch.random.fork_rng(devices=[]):
+        return Manifest.of(task.build_model(full_hyperparameters(task, {})).state_dict())
+
+
+def pack_state(state: OptimizerState) -> torch.Tensor:
+    """A server optimizer's moments as one payload: uint8 [bytes], moments in the order of their names."""
+    return torch.cat([state[name].reshape(-1) for name in sorted(state)]).view(torch.uint8)
+
+
+def state_manifest(state: OptimizerState) -> Manifest:
+    """The layout of `pack_state`'s payload."""
+    return Manifest.of({name: state[name] for name in sorted(state)})
+
+
+def seed_of(*parts: object) -> int:
+    """A seed in [0, 2⁶³) drawn from what it is for."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def rng_of(*parts: object) -> np.random.Generator:
+    """A generator seeded by what it is for."""
+    return np.random.default_rng(seed_of(*parts))

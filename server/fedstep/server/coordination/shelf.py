@@ -1,0 +1,71 @@
+"""Models that clients may fetch, cut into chunks once for all of them."""
+
+from dataclasses import dataclass
+
+import torch
+from fedstep.common import wire
+from fedstep.common.errors import NotFoundError
+from fedstep.common.tensors import Manifest, as_bytes
+
+
+@dataclass(frozen=True)
+class ShelvedModel:
+    """A model ready to be sent.
+
+    Attributes:
+        manifest: Its layout.
+        sha256: Its digest, 32 bytes.
+        frames: Its payload as serialised messages of one chunk each; shared by every transfer.
+    """
+
+    manifest: Manifest
+    sha256: bytes
+    frames: tuple[bytes, ...]
+
+    def frames_from(self, offset: int) -> "list[bytes] | tuple[bytes, ...]":
+        """The frames from a byte of the payload on."""
+        if offset == 0:
+            return self.frames
+        first, inside = divmod(offset, wire.CHUNK_BYTES)
+        if inside == 0:
+            return self.frames[first:]
+        header_bytes = len(self.frames[first]) - self._chunk_bytes(first)
+        rest = memoryview(self.frames[first])[header_bytes + inside :]
+        return [wire.frame(rest), *self.frames[first + 1 :]]
+
+    def _chunk_bytes(self, index: int) -> int:
+        return min(wire.CHUNK_BYTES, self.manifest.payload_bytes - index * wire.CHUNK_BYTES)
+
+
+class Shelf:
+    """The models in use, by digest. Each run keeps its latest there and takes it away when the next one comes."""
+
+    def __init__(self) -> None:
+        self._models: dict[bytes, ShelvedModel] = {}
+        self._users: dict[bytes, int] = {}
+
+    def put(self, payload: torch.Tensor, manifest: Manifest, sha256: bytes) -> None:
+        """Adds a model, or one more user of it. Cuts the payload: call it off the event loop when that is large."""
+        if sha256 not in self._models:
+            frames = tuple(wire.frames(as_bytes(payload)))
+            self._models[sha256] = ShelvedModel(manifest, sha256, frames)
+        self._users[sha256] = self._users.get(sha256, 0) + 1
+
+    def drop(self, sha256: bytes) -> None:
+        """Takes away one user of a model; the model goes with the last. Transfers under way are not cut."""
+        left = self._users.pop(sha256, 0) - 1
+        if left > 0:
+            self._users[sha256] = left
+        else:
+            self._models.pop(sha256, None)
+
+    def get(self, sha256: bytes) -> ShelvedModel:
+        """The model of that digest.
+
+        Raises:
+            NotFoundError: No run uses it any more.
+        """
+        model = self._models.get(sha256)
+        if model is None:
+            raise NotFoundError(f"No model {sha256.hex()[:16]} is in use now: the assignment that named it is over.")
+        return model

@@ -1,0 +1,187 @@
+"""All studies of a coordinator: created, found, resumed, stopped."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedstep.common.errors import AlreadyExistsError, FieldViolation, InvalidInputError
+from fedstep.common.names import check_names
+from fedstep.common.spec import StudySpec
+from fedstep.common.task import Task
+from fedstep.common.validation import one_of
+from fedstep.server.aggregation.registry import validate_aggregator
+from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.ranking import best_trial
+from fedstep.server.coordination.study import StudyRunner
+from fedstep.server.selection.registry import validate_selector
+from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord
+from fedstep.server.tuning.registry import validate_tuner
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """A study as it stands now, for whoever asks."""
+
+    record: StudyRecord
+    trials: Sequence[TrialRecord]
+    best: TrialRecord | None
+
+
+class Studies:
+    """The coordinator's studies.
+
+    Args:
+        tasks: The tasks it may run, by name: built-in ones and those it was started with. A study names one of
+            them; no request makes the coordinator load code.
+        parts: What studies work with.
+    """
+
+    def __init__(self, tasks: dict[str, Task], parts: Parts) -> None:
+        self._tasks = tasks
+        self._parts = parts
+        self._runners: dict[str, StudyRunner] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._side_work: set[asyncio.Task[None]] = set()
+        self._results: set[bytes] = set()
+        parts.ledger.when_fault(self.announce_soon)
+
+    async def resume_all(self) -> list[str]:
+        """Goes on with every study that has not ended; answers with their names."""
+        resumed = []
+        for record in await self._every():
+            if record.result is not None:
+                self._results.add(record.result.model_sha256)
+            if not record.state.ended:
+                self._launch(record)
+                resumed.append(record.spec.name)
+        return resumed
+
+    async def create(self, spec: StudySpec) -> StudyRecord:
+        """A new study, running; or the one there is, when it is the same.
+
+        Raises:
+            InvalidInputError: The specification cannot be run here; each violation names its field.
+            AlreadyExistsError: Another study has the name.
+        """
+        self._check(spec)
+        try:
+            record = await self._parts.executors.storage.run(self._parts.store.create_study, spec)
+        except AlreadyExistsError:
+            record = await self.record(spec.name)
+            if record.spec != spec:
+                raise AlreadyExistsError(
+                    f"A study named {spec.name} exists with other settings ({record.state.value}): change `name` in "
+                    "the study file, or its settings back."
+                ) from None
+        if not record.state.ended and spec.name not in self._running:
+            self._launch(record)
+        return record
+
+    def _check(self, spec: StudySpec) -> None:
+        task = self._tasks.get(spec.task)
+        if task is None:
+            text = (
+                f"the coordinator has no task {spec.task!r}: {one_of(spec.task, sorted(self._tasks))} "
+                "A task of one's own is given to it with `fedstep coordinator --task FILE`."
+            )
+            raise InvalidInputError(f"task: {text}", [FieldViolation("task", text)])
+        check_names(spec, task.defaults, spec.task)
+        validate_tuner(spec)
+        validate_selector(spec.selector)
+        validate_aggregator(spec.aggregator)
+
+    async def record(self, name: str) -> StudyRecord:
+        """A study as the store has it.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        return await self._parts.executors.storage.run(self._parts.store.study, name)
+
+    async def view(self, name: str) -> StudyView:
+        """A study with its trials.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        record = await self.record(name)
+        trials = await self._parts.executors.storage.run(self._parts.store.trials, name)
+        return StudyView(record, trials, best_trial(record.spec, trials))
+
+    async def stop(self, name: str) -> StudyRecord:
+        """Ends a study after the rounds under way; one that has ended stays as it is.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        record = await self.record(name)
+        runner = self._runners.get(name)
+        if record.state.ended:
+            return record
+        change = Change(state=StudyState.STOPPING, events=[NewEvent("study_stopping", f"Study {name} is stopping.")])
+        events = await self._parts.executors.storage.run(self._parts.store.commit, name, change)
+        await self._parts.feed.publish(name, events)
+        if runner is not None and name in self._running:
+            runner.stop()
+        else:
+            self._launch(await self.record(name))
+        return await self.record(name)
+
+    def under_way(self, name: str) -> bool:
+        """Whether the study is being run: more events will come."""
+        return name in self._running
+
+    def announce_soon(self, study: str, event: NewEvent) -> None:
+        """Commits an event to a study that is running, without waiting for it."""
+        runner = self._runners.get(study)
+        if runner is None or study not in self._running or len(self._side_work) > 1000:
+            return
+        task = asyncio.get_running_loop().create_task(runner.announce(event))
+        self._side_work.add(task)
+        task.add_done_callback(self._side_work.discard)
+
+    async def drain(self) -> list[str]:
+        """Interrupts every running study, waits until each is committed, and answers with their names."""
+        running = dict(self._running)
+        for task in running.values():
+            task.cancel()
+        await asyncio.gather(*running.values(), *self._side_work, return_exceptions=True)
+        return sorted(running)
+
+    def _launch(self, record: StudyRecord) -> None:
+        name = record.spec.name
+        task = self._tasks.get(record.spec.task)
+        if task is None:
+            log.warning("study %s waits: start the coordinator with its task %s", name, record.spec.task)
+            return
+        runner = self._runners[name] = StudyRunner(record, task, self._parts, self._tidy, self.announce_soon)
+        running = asyncio.get_running_loop().create_task(runner.run(), name=f"study {name}")
+        self._running[name] = running
+        running.add_done_callback(lambda _: self._ended(name))
+
+    def _ended(self, name: str) -> None:
+        self._running.pop(name, None)
+        self._results |= self._runners[name].kept_models()
+        wake = asyncio.get_running_loop().create_task(self._parts.feed.publish(name, []))
+        self._side_work.add(wake)
+        wake.add_done_callback(self._side_work.discard)
+
+    async def _tidy(self) -> None:
+        """Removes model files that neither a running study nor a result needs."""
+        keep = set(self._results)
+        for name in self._running:
+            keep |= self._runners[name].kept_models()
+        await self._parts.executors.files.run(self._parts.blobs.retain, keep)
+
+    async def _every(self) -> list[StudyRecord]:
+        records: list[StudyRecord] = []
+        while page := await self.page(records[-1].spec.name if records else "", 100):
+            records += page
+        return records
+
+    async def page(self, after: str, limit: int) -> list[StudyRecord]:
+        """Studies by name, from the first one after a name on."""
+        return await self._parts.executors.storage.run(self._parts.store.studies, after, limit)

@@ -1,0 +1,364 @@
+"""One study, from its first proposal to its result."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from fedstep.common.errors import FedstepError, InvalidInputError, UnavailableError
+from fedstep.common.task import Task
+from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
+from fedstep.server.coordination import checkpoint, conclusion, narrate
+from fedstep.server.coordination.engine import RunEngine, StepOutcome
+from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.ranking import best_trial
+from fedstep.server.coordination.run import Run, initial_run, resolve
+from fedstep.server.selection.registry import create_selector
+from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, TrialState
+from fedstep.server.tuning.base import Arm, Decision, Observation, ProposeContext, Tuner
+from fedstep.server.tuning.registry import create_tuner
+from fedstep.v1 import fleet_pb2
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_ENDS = {Decision.FINISH: TrialState.COMPLETED, Decision.PRUNE: TrialState.PRUNED, Decision.FAIL: TrialState.FAILED}
+
+
+class StudyRunner:
+    """Runs a study. A round reads: propose, step (select, dispatch, collect, aggregate, evaluate), observe, commit.
+
+    Args:
+        record: The study as the store has it.
+        task: Its task.
+        parts: What it works with.
+        tidy: Removes model files that no study needs any more.
+        announce_soon: Commits an event where nobody can wait for it.
+    """
+
+    def __init__(
+        self,
+        record: StudyRecord,
+        task: Task,
+        parts: Parts,
+        tidy: Callable[[], Awaitable[None]],
+        announce_soon: Callable[[str, NewEvent], None],
+    ) -> None:
+        self._tidy = tidy
+        self._announce_soon = announce_soon
+        self.spec = record.spec
+        self.state = record.state
+        self.trials: dict[int, TrialRecord] = {}
+        self._task = task
+        self._parts = parts
+        self._tuner_state = record.tuner_state
+        self._tuner: Tuner | None = None
+        self._tuning = asyncio.Condition()
+        self._open: dict[int, Run] = {}
+        self._seconds = record.seconds_spent
+        self._counted_at = parts.clock.monotonic()
+        self._being_saved: dict[int, set[bytes]] = {}
+        self._told: set[str] = set()
+        self.engine = RunEngine(
+            self.spec,
+            task,
+            fleet=parts.fleet,
+            ledger=parts.ledger,
+            shelf=parts.shelf,
+            executors=parts.executors,
+            clock=parts.clock,
+            selector=create_selector(self.spec.selector),
+            make_aggregator=lambda elements: create_aggregator(self.spec.aggregator, elements),
+            server_optimizer=create_server_optimizer(self.spec.aggregator),
+            announce=self.announce,
+        )
+
+    async def run(self) -> None:
+        """Runs the study to its end, or to where it is interrupted; its state says which."""
+        forget = self._parts.fleet.when_joined(lambda member: self._tell_mismatch(member.name))
+        try:
+            await self._begin()
+            await self._search()
+            await self._conclude()
+        except asyncio.CancelledError:
+            await self._end(StudyState.INTERRUPTED, "the coordinator was stopped; it goes on when it is started again")
+            raise
+        except UnavailableError as error:
+            await self._end(StudyState.INTERRUPTED, f"{error.message} Then run the same study file again to go on.")
+        except FedstepError as error:
+            await self._end(StudyState.FAILED, error.message)
+        except Exception as error:  # a task's own code may raise anything
+            log.exception("study %s failed", self.spec.name)
+            await self._end(StudyState.FAILED, f"{type(error).__name__}: {error}; the coordinator's log has the rest")
+        finally:
+            forget()
+            for run in self._open.values():
+                self._parts.shelf.drop(run.model_sha256)
+            if self._tuner is not None:
+                await self._parts.executors.storage.run(self._tuner.close)
+
+    def stop(self) -> None:
+        """Ends the study after the rounds under way."""
+        if not self.state.ended:
+            self.state = StudyState.STOPPING
+
+    async def announce(self, event: NewEvent) -> None:
+        """Commits an event by itself and tells the watchers."""
+        await self._commit(Change(events=[event]))
+
+    def kept_models(self) -> set[bytes]:
+        """Digests of what a resumed study, or its result, would need."""
+        needed = {digest for digests in self._being_saved.values() for digest in digests}
+        for trial in self.trials.values():
+            if trial.state is TrialState.RUNNING or trial is self.best():
+                needed |= {trial.model_sha256, trial.optimizer_sha256}
+        return needed - {b""}
+
+    def best(self) -> TrialRecord | None:
+        """The best trial so far."""
+        return best_trial(self.spec, self.trials.values())
+
+    # propose ----------------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        storage = self._parts.executors.storage
+        self.trials = {trial.number: trial for trial in await storage.run(self._all_trials)}
+        self._tuner = tuner = await storage.run(create_tuner, self.spec, self._parts.database_url)
+        open_arms = [Arm(t.number, t.hyperparameters) for t in self.trials.values() if t.state is TrialState.RUNNING]
+        rounds = sum(trial.rounds for trial in self.trials.values())
+        if self.trials:
+            await storage.run(tuner.restore, self._tuner_state, open_arms)
+        resumed = StudyState.RUNNING if self.state is StudyState.INTERRUPTED else self.state
+        await self._commit(Change(state=resumed, events=[narrate.study_started(self.spec, rounds)]))
+        self.state = resumed
+        for member in self._parts.fleet.members():
+            self._tell_mismatch(member.name)
+
+    def _all_trials(self) -> list[TrialRecord]:
+        trials: list[TrialRecord] = []
+        while page := self._parts.store.trials(self.spec.name, trials[-1].number if trials else -1):
+            trials += page
+        return trials
+
+    async def _search(self) -> None:
+        waiting = [trial for trial in self.trials.values() if trial.state is TrialState.RUNNING]
+        lanes = self.spec.parallel_trials
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane in range(lanes):
+                    group.create_task(self._lane(waiting[lane::lanes]), name=f"{self.spec.name} lane {lane}")
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+
+    async def _lane(self, waiting: list[TrialRecord]) -> None:
+        """Trains one trial after the other: first those that were under way, then new ones."""
+        for trial in waiting:
+            await self._train(await self._resume(trial))
+        while (run := await self._propose()) is not None:
+            await self._train(run)
+
+    async def _propose(self) -> Run | None:
+        """The next trial; None when there is none."""
+        async with self._tuning:
+            while True:
+                number = len(self.trials)
+                if self._over() or number >= self.spec.budget.trials:
+                    return None
+                context = ProposeContext(slots=1, next_number=number, open_arms=sorted(self._open))
+                arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
+                if arms:
+                    return await _to_its_end(self._start(arms[0]))
+                if not self._open:
+                    return None
+                await self._tuning.wait()
+
+    async def _start(self, arm: Arm) -> Run:
+        trial = TrialRecord(arm.number, TrialState.RUNNING, arm.hyperparameters)
+        run = await self._on_shelf(self._fresh, arm.number, arm.hyperparameters)
+        self.trials[arm.number] = trial
+        await self._commit(
+            Change(trials=[trial], tuner_state=self._the_tuner().state(), events=[narrate.trial_started(trial)])
+        )
+        return run
+
+    async def _resume(self, trial: TrialRecord) -> Run:
+        if not trial.rounds:
+            return await self._on_shelf(self._fresh, trial.number, trial.hyperparameters)
+        return await self._on_shelf(checkpoint.load, self.spec, self._task, trial, self._parts.blobs)
+
+    def _fresh(self, number: int, point: dict[str, Any]) -> Run:
+        return initial_run(self.spec, self._task, number, resolve(self.spec, self._task, point))
+
+    async def _on_shelf(self, make: Any, *args: Any) -> Run:
+        """A run that clients can fetch the model of."""
+
+        def put() -> Run:
+            run: Run = make(*args)
+            self._parts.shelf.put(run.payload(), run.manifest, run.model_sha256)
+            return run
+
+        run = await self._parts.executors.compute.run(put)
+        self._open[run.trial] = run
+        return run
+
+    # step, observe, commit ----------------------------------------------------------------------------------------
+
+    async def _train(self, run: Run) -> None:
+        """A trial's rounds, until it is complete, pruned or failed, or the study is over."""
+        while self.trials[run.trial].state is TrialState.RUNNING:
+            if self._over():
+                await _to_its_end(self._give_up(run))
+                break
+            outcome = await self.engine.step(run)
+            run = await _to_its_end(self._observe(run, outcome))
+        self._parts.shelf.drop(self._open.pop(run.trial).model_sha256)
+        await self._tidy()
+
+    async def _observe(self, run: Run, outcome: StepOutcome) -> Run:
+        """What the tuner says to the round; then round, model and tuner state are committed together."""
+        last = run.rounds + 1 >= self.spec.budget.rounds_per_trial
+        value = outcome.record.value if outcome.record else None
+        metrics = outcome.record.metrics if outcome.record else {}
+        observation = Observation(run.trial, run.rounds, value, metrics, last=last, failed=outcome.failed)
+        async with self._tuning:
+            decision = await self._parts.executors.storage.run(self._the_tuner().observe, observation)
+            state = _ENDS.get(decision, TrialState.COMPLETED if last else TrialState.RUNNING)
+            await self._commit_round(run, outcome, state, self._the_tuner().state())
+            self._tuning.notify_all()
+        return self._open[run.trial]
+
+    async def _commit_round(
+        self, run: Run, outcome: StepOutcome, state: TrialState, tuner_state: dict[str, Any] | None
+    ) -> None:
+        """The models first, then everything that names them in one transaction, then the old model may go."""
+        trial = trial_before = self.trials[run.trial]
+        events = list(outcome.events)
+        if outcome.record is not None:
+            saved = await self._save(outcome.run)
+            trial = replace(
+                trial,
+                state=state,
+                values=(*trial.values, outcome.record.value),
+                metrics=outcome.record.metrics,
+                model_sha256=outcome.run.model_sha256,
+                optimizer_sha256=saved,
+            )
+            events.append(narrate.round_committed(self.spec, outcome.record))
+        else:
+            trial = replace(trial, state=state, message=outcome.failed)
+        if state is not trial_before.state:
+            events.append(narrate.trial_ended(self.spec, trial))
+        change = Change(
+            trials=[trial],
+            round=outcome.record,
+            assignments=outcome.assignments,
+            events=events,
+            tuner_state=tuner_state,
+        )
+        await self._commit(change)
+        self.trials[run.trial] = trial
+        self._being_saved.pop(run.trial, None)
+        if outcome.run is not run:
+            self._open[run.trial] = outcome.run
+            self._parts.shelf.drop(run.model_sha256)
+
+    async def _save(self, run: Run) -> bytes:
+        """Writes a run's model and optimizer state to the model folder; answers with the latter's digest."""
+        optimizer_sha256 = await self._parts.executors.compute.run(checkpoint.optimizer_digest, run)
+        self._being_saved[run.trial] = {run.model_sha256, optimizer_sha256}
+        await self._parts.executors.files.run(checkpoint.save, run, optimizer_sha256, self._parts.blobs)
+        return optimizer_sha256
+
+    async def _give_up(self, run: Run) -> None:
+        """The study is over before the trial is."""
+        reason = "the study was stopped" if self.state is StudyState.STOPPING else "the study's time is used up"
+        observation = Observation(run.trial, run.rounds, None, failed=reason)
+        async with self._tuning:
+            await self._parts.executors.storage.run(self._the_tuner().observe, observation)
+            await self._commit_round(
+                run, StepOutcome(run, None, failed=reason), TrialState.FAILED, self._the_tuner().state()
+            )
+            self._tuning.notify_all()
+
+    def _over(self) -> bool:
+        limit = self.spec.budget.time
+        spent = self._seconds + self._parts.clock.monotonic() - self._counted_at
+        return self.state is StudyState.STOPPING or (limit is not None and spent >= limit.total_seconds())
+
+    # conclude -------------------------------------------------------------------------------------------------------
+
+    async def _conclude(self) -> None:
+        best = self.best()
+        stopped = self.state is StudyState.STOPPING
+        if best is None:
+            await self._end(
+                StudyState.STOPPED if stopped else StudyState.FAILED,
+                "no trial came to a value, so there is no model" + _last_reason(self.trials),
+            )
+            return
+        run = await self._resume(best)
+        missing = self.spec.budget.rounds_per_trial + self.spec.budget.final_rounds - run.rounds
+        if best.state is TrialState.COMPLETED and missing > 0 and not self._over():
+            await self.announce(narrate.final_rounds(best, missing))
+            for _ in range(missing):
+                if self._over():
+                    break
+                outcome = await self.engine.step(run)
+                if outcome.record is None:
+                    break
+                await _to_its_end(self._commit_round(run, outcome, best.state, None))
+                run = self._open[run.trial]
+        state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
+        result = await conclusion.conclude(self.spec, self._task, run, list(self.trials.values()), self._parts, state)
+        lag = self._parts.lag
+        event = narrate.study_ended(state.value, self.trials[best.number], result, lag.percentile_ms(0.99), lag.max_ms)
+        await self._commit(Change(state=state, result=result, events=[event]), state)
+
+    async def _end(self, state: StudyState, message: str) -> None:
+        event = NewEvent(f"study_{state.value}", f"Study {self.spec.name} is {state.value}: {message}", {})
+        await self._commit(Change(state=state, message=message, events=[event]), state)
+
+    async def _commit(self, change: Change, state: StudyState | None = None) -> None:
+        now = self._parts.clock.monotonic()
+        spent, self._counted_at = now - self._counted_at, now
+        self._seconds += spent
+        change = replace(change, seconds=spent)
+        events = await self._parts.executors.storage.run(self._parts.store.commit, self.spec.name, change)
+        if state is not None:
+            self.state = state
+        await self._parts.feed.publish(self.spec.name, events)
+
+    def _the_tuner(self) -> Tuner:
+        if self._tuner is None:
+            raise InvalidInputError("the study has not begun")
+        return self._tuner
+
+    def _tell_mismatch(self, name: str) -> None:
+        """Tells a client, once, why this study gives it no work."""
+        member = next(m for m in self._parts.fleet.members() if m.name == name)
+        reason = self.engine.mismatch(member)
+        member.message = reason or ""
+        if reason and name not in self._told:
+            self._told.add(name)
+            self._parts.fleet.send(
+                member, fleet_pb2.ConnectResponse(notice=fleet_pb2.Notice(text=f"No work for {name}: {reason}."))
+            )
+            self._announce_soon(
+                self.spec.name, NewEvent("client_mismatched", f"{name}: {reason}.", {"client": name, "reason": reason})
+            )
+
+
+def _last_reason(trials: dict[int, TrialRecord]) -> str:
+    reasons = [trial.message for trial in trials.values() if trial.message]
+    return f"; the last one ended because {reasons[-1]}" if reasons else ""
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Lets a commit finish even when its study is cancelled meanwhile; the cancellation comes after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

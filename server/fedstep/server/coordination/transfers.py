@@ -1,0 +1,149 @@
+"""Bulk on the coordinator: who may transfer now, and updates that are still arriving."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import torch
+from fedstep.common.errors import DataLossError, InvalidInputError
+from fedstep.common.tensors import as_bytes
+
+ACTIVE_TRANSFERS = 4
+OPEN_TRANSFERS = 16
+SLOW_AFTER_S = 0.5
+
+
+class Slots:
+    """Lets a few transfers run at once and the others queue: as fast as all at once, under half the memory.
+
+    A transfer whose peer is slow does not hold the others up: after half a second without progress it goes on
+    outside the count, up to a second bound, so that memory stays bounded however many clients are slow.
+    """
+
+    def __init__(self, active: int = ACTIVE_TRANSFERS, open_at_once: int = OPEN_TRANSFERS) -> None:
+        self._semaphore = asyncio.Semaphore(active)
+        self._open = asyncio.Semaphore(open_at_once)
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncGenerator["Slot"]:
+        """A slot for the time of one transfer."""
+        async with self._open:
+            await self._semaphore.acquire()
+            slot = Slot(self._semaphore)
+            try:
+                yield slot
+            finally:
+                slot.release()
+
+
+class Slot:
+    """One transfer's place; `progress` keeps it."""
+
+    def __init__(self, semaphore: asyncio.Semaphore) -> None:
+        self._semaphore = semaphore
+        self._held = True
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(SLOW_AFTER_S, self.release)
+
+    def progress(self) -> None:
+        """Says that a chunk has moved."""
+        self._timer.cancel()
+        if self._held:
+            self._timer = self._loop.call_later(SLOW_AFTER_S, self.release)
+
+    def release(self) -> None:
+        """Gives the place to the next transfer; a second time does nothing."""
+        self._timer.cancel()
+        if self._held:
+            self._held = False
+            self._semaphore.release()
+
+
+class Upload:
+    """An update as far as it has arrived: its bytes and the digest of them."""
+
+    def __init__(self, buffer: torch.Tensor, sha256: bytes) -> None:
+        self.buffer = buffer
+        self.sha256 = sha256
+        self.received = 0
+        self.in_use = False
+        self._view = as_bytes(buffer)
+        self._hash = hashlib.sha256()
+
+    def restart(self, sha256: bytes) -> None:
+        """Forgets what has arrived."""
+        self.sha256, self.received, self._hash = sha256, 0, hashlib.sha256()
+
+    def write(self, chunk: memoryview) -> None:
+        """Copies and hashes the next chunk; runs on the bulk executor.
+
+        Raises:
+            InvalidInputError: It is longer than the update was said to be.
+        """
+        end = self.received + len(chunk)
+        if end > len(self._view):
+            raise InvalidInputError(f"More than the {len(self._view)} bytes announced have come.")
+        self._view[self.received : end] = chunk
+        self._hash.update(chunk)
+        self.received = end
+
+    def verify(self) -> None:
+        """Holds the whole update against its digest.
+
+        Raises:
+            DataLossError: They do not agree; the upload starts again from 0.
+        """
+        if self._hash.digest() != self.sha256:
+            self.restart(self.sha256)
+            raise DataLossError("The update does not match its SHA-256: it was corrupted on the way; send it again.")
+
+    def update(self) -> torch.Tensor:
+        """The update, float32 [elements]: a view, valid until the buffer is given back."""
+        return self.buffer.view(torch.float32)
+
+
+class UploadPool:
+    """Buffers for arriving updates. Reused, because fresh memory costs more than the copy into it."""
+
+    def __init__(self, spare: int = ACTIVE_TRANSFERS) -> None:
+        self._uploads: dict[tuple[str, int], Upload] = {}
+        self._spare: list[torch.Tensor] = []
+        self._max_spare = spare
+
+    def get(self, assignment_id: str, attempt: int) -> Upload | None:
+        """What has arrived of an assignment's update; None when nothing has."""
+        return self._uploads.get((assignment_id, attempt))
+
+    def open(self, assignment_id: str, attempt: int, size_bytes: int, sha256: bytes) -> Upload:
+        """The assignment's upload, new or as far as an earlier connection brought it."""
+        key = (assignment_id, attempt)
+        upload = self._uploads.get(key)
+        if upload is None:
+            self._forget_one_cut_off()
+            upload = self._uploads[key] = Upload(self._buffer(size_bytes), sha256)
+        elif upload.sha256 != sha256:
+            upload.restart(sha256)
+        return upload
+
+    def close(self, assignment_id: str, attempt: int) -> None:
+        """Gives an assignment's buffer back, unless a transfer still writes to it."""
+        upload = self._uploads.get((assignment_id, attempt))
+        if upload is not None and not upload.in_use:
+            del self._uploads[assignment_id, attempt]
+            if len(self._spare) < self._max_spare:
+                self._spare.append(upload.buffer)
+
+    def _forget_one_cut_off(self) -> None:
+        """Keeps what waits for its client to come back within bounds: the oldest starts again from 0."""
+        if len(self._uploads) >= OPEN_TRANSFERS:
+            cut_off = next((key for key, upload in self._uploads.items() if not upload.in_use), None)
+            if cut_off is not None:
+                self.close(*cut_off)
+
+    def _buffer(self, size_bytes: int) -> torch.Tensor:
+        for index, buffer in enumerate(self._spare):
+            if buffer.numel() == size_bytes:
+                return self._spare.pop(index)
+        self._spare.clear()  # of another model: its size is not wanted any more
+        return torch.empty(size_bytes, dtype=torch.uint8)

@@ -1,0 +1,95 @@
+"""The trials of a study as they are drawn: which is the best, which belong together, what each looks like."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedstep.server.storage.base import StudyRecord, TrialRecord, TrialState
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the trials of one kind are drawn.
+
+    Attributes:
+        label: What the legend calls them.
+        color: Of line and mark.
+        alpha: Of the line.
+        width: Of the line, in points.
+        mark: How a trial's end is marked.
+        order: Greater ones lie on top.
+    """
+
+    label: str
+    color: str
+    alpha: float
+    width: float
+    mark: str
+    order: int
+
+
+BEST = Look("best", "#e8590c", 1.0, 2.6, "*", 6)
+RUNNING = Look("running", "#2b8a3e", 0.75, 1.4, ">", 5)
+COMPLETED = Look("completed", "#1c7ed6", 0.75, 1.4, "o", 4)
+PRUNED = Look("pruned", "#8f9ba8", 0.55, 1.1, "X", 3)
+FAILED = Look("failed", "#c92a2a", 0.6, 1.1, "x", 2)
+
+
+@dataclass(frozen=True)
+class Course:
+    """One trial as it is drawn.
+
+    Attributes:
+        trial: Its record.
+        points: (round from 1, objective) wherever a finite value was measured.
+        score: The last value that the search saw, before any final rounds; None when it saw none.
+        look: Colour, line and mark.
+    """
+
+    trial: TrialRecord
+    points: tuple[tuple[int, float], ...]
+    score: float | None
+    look: Look
+
+
+def courses_of(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[Course]:
+    """The trials by number, at most one of them the best."""
+    plain = [_course(trial, study.spec.budget.rounds_per_trial) for trial in trials]
+    plain.sort(key=lambda course: course.trial.number)
+    best = _best(study, plain)
+    return [Course(course.trial, course.points, course.score, BEST) if course is best else course for course in plain]
+
+
+def _course(trial: TrialRecord, tuned: int) -> Course:
+    match trial.state:
+        case TrialState.RUNNING:
+            look = RUNNING
+        case TrialState.COMPLETED:
+            look = COMPLETED
+        case TrialState.PRUNED:
+            look = PRUNED
+        case TrialState.FAILED:
+            look = FAILED
+    points = tuple(
+        (number, value)
+        for number, value in enumerate(trial.values, start=1)
+        if value is not None and math.isfinite(value)
+    )
+    searched = [value for number, value in points if number <= tuned]
+    return Course(trial, points, searched[-1] if searched else None, look)
+
+
+def _best(study: StudyRecord, courses: Sequence[Course]) -> Course | None:
+    """The trial that went into the final rounds; before those the best complete one, else the best not failed."""
+    tuned = study.spec.budget.rounds_per_trial
+    chosen = [course for course in courses if course.trial.rounds > tuned]
+    complete = [course for course in courses if course.look is COMPLETED]
+    going = [course for course in courses if course.look is not FAILED]
+    sign = 1 if study.spec.objective.direction == "minimize" else -1
+    for candidates in (chosen, complete, going):
+        scored = [
+            (sign * course.score, course.trial.number, course) for course in candidates if course.score is not None
+        ]
+        if scored:
+            return min(scored, key=lambda entry: entry[:2])[2]
+    return None

@@ -1,0 +1,267 @@
+"""The picture of a study: how every trial fared, and which hyper-parameters made it so.
+
+Drawn with matplotlib's objects alone, without pyplot: it runs in an executor thread of a server, where a figure that
+a global registry holds would be shared and never freed.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from fedstep.common.space import CategoricalParameter, Parameter
+from fedstep.server.report.courses import BEST, Course, Look, courses_of
+from fedstep.server.report.scales import ValueRange, set_choices, set_numbers
+from fedstep.server.report.words import cost, outcome, settings, short
+from fedstep.server.storage.base import RoundRecord, StudyRecord, TrialRecord
+
+_WIDTH, _HEADER, _MAIN, _ROW = 11.0, 1.5, 4.3, 2.3
+"""Inches: the whole width, and the heights of the header, of the large axes and of a row of small ones."""
+
+_LEFT, _RIGHT, _GAP = 0.8, 0.35, 0.3
+_DOTS_PER_INCH = 130
+_COLUMNS, _MOST_PARAMETERS = 5, 20
+_LABELLED_TRIALS = 12
+"""With more, their numbers beside the lines would hide one another."""
+
+_CROWD = 30
+"""From this many trials on, lines are thinner and without a dot for every round."""
+
+_INK, _FAINT, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
+
+
+def draw_study(path: Path, study: StudyRecord, trials: Sequence[TrialRecord], rounds: Sequence[RoundRecord]) -> None:
+    """Draws a study as a PNG; a reader of the file sees the old picture or the new one, never half of it.
+
+    Above, the objective over the rounds of every trial; below, one small picture for each of the first twenty
+    hyper-parameters of the space, with the trials' values against it. Values far outside the rest are drawn at the
+    edge.
+
+    Args:
+        path: The file to write, in a folder that exists.
+        study: The study.
+        trials: Its trials, with their values.
+        rounds: Its committed rounds.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    courses = courses_of(study, trials)
+    parameters = list(study.spec.space.parameters.items())[:_MOST_PARAMETERS]
+    rows = math.ceil(len(parameters) / _COLUMNS)
+    figure = Figure(figsize=(_WIDTH, _HEADER + _MAIN + rows * _ROW), dpi=_DOTS_PER_INCH, facecolor="white")
+    FigureCanvasAgg(figure)
+    _write_header(figure, study, courses, rounds)
+    _draw_rounds(_axes(figure, _LEFT, _HEADER, _WIDTH - _LEFT - _RIGHT, _MAIN - 0.65), study, courses)
+    # As many in every row; three or fewer do not spread out.
+    columns = math.ceil(len(parameters) / rows)
+    pitch = (_WIDTH - _LEFT - _RIGHT + _GAP) / max(columns, 3)
+    for index, (name, parameter) in enumerate(parameters):
+        row, column = divmod(index, columns)
+        top = _HEADER + _MAIN + row * _ROW + 0.1
+        axes = _axes(figure, _LEFT + column * pitch, top, pitch - _GAP, _ROW - 0.85)
+        _draw_parameter(axes, name, parameter, study, courses, pitch - _GAP)
+        if column == 0:
+            axes.set_ylabel(study.spec.objective.metric, color=_FAINT, fontsize=9, parse_math=False)
+        else:
+            axes.tick_params(labelleft=False)
+    half = path.with_name(path.name + ".part")
+    figure.savefig(half, format="png")
+    os.replace(half, path)
+
+
+def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the upper left corner."""
+    across, down = figure.get_size_inches()
+    axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+    axes.set_axisbelow(True)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GRID)
+    axes.tick_params(colors=_FAINT, labelsize=8.5, length=0, pad=4)
+    return axes
+
+
+def _write_header(figure: Figure, study: StudyRecord, courses: Sequence[Course], rounds: Sequence[RoundRecord]) -> None:
+    """What came out, in words: the study, its result, the best hyper-parameters, what it cost."""
+    best = next((course for course in courses if course.look is BEST), None)
+    inches = figure.get_size_inches()[1]
+    left, right = 0.35 / _WIDTH, 1 - _RIGHT / _WIDTH
+
+    def write(text: str, down: float, color: str, size: float, weight: str = "normal", at_right: bool = False) -> None:
+        figure.text(
+            right if at_right else left,
+            1 - down / inches,
+            text,
+            color=color,
+            fontsize=size,
+            fontweight=weight,
+            ha="right" if at_right else "left",
+            parse_math=False,
+        )
+
+    write(study.spec.name, 0.42, _INK, 16, "bold")
+    write(cost(study, len(courses), rounds), 0.42, _FAINT, 9.5, at_right=True)
+    write(outcome(study, best), 0.71, BEST.color, 11.5, "bold")
+    write(settings(best), 0.94, _INK, 9.5)
+
+
+def _draw_rounds(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> None:
+    """The objective over the rounds of every trial."""
+    objective = study.spec.objective
+    longest = max((course.trial.rounds for course in courses), default=0)
+    values = [value for course in courses for _, value in course.points]
+    best = [value for course in courses if course.look is BEST for _, value in course.points]
+    shown = ValueRange.of(values, best, objective.direction == "minimize")
+    shown.apply(axes, ticks=9)
+    axes.set_xlim(0.5, max(longest, 2) + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
+    axes.set_xlabel("round", color=_FAINT, fontsize=9.5)
+    axes.set_ylabel(objective.metric, color=_FAINT, fontsize=9.5, parse_math=False)
+    _shade_final_rounds(axes, study.spec.budget.rounds_per_trial, longest)
+    dots = "." if longest <= 40 and len(courses) < _CROWD else ""
+    for course in courses:
+        look = course.look
+        thin = 1.0 if look is BEST or len(courses) < _CROWD else 0.55
+        # A round without a value leaves no hole: its neighbours are joined, and the dots say which were measured.
+        axes.plot(
+            [number for number, _ in course.points],
+            [shown.clip(value) for _, value in course.points],
+            color=look.color,
+            linewidth=look.width * thin,
+            alpha=look.alpha * thin,
+            marker=dots,
+            markersize=3.5 + look.width,
+            markeredgewidth=0,
+            zorder=look.order,
+        )
+        if course.points:
+            last, value = course.points[-1]
+            _mark(axes, last, shown.clip(value), look, len(courses))
+    _label_ends(axes, courses, shown)
+    _write_legend(axes, courses)
+    if not values:
+        axes.text(0.5, 0.5, "no round has been evaluated", transform=axes.transAxes, ha="center", color=_FAINT)
+
+
+def _shade_final_rounds(axes: Axes, tuned: int, longest: int) -> None:
+    """Sets the rounds after the search apart."""
+    if longest <= tuned:
+        return
+    axes.axvspan(tuned + 0.5, longest + 0.5, color=BEST.color, alpha=0.07, linewidth=0)
+    axes.annotate(
+        "final rounds of the best",
+        (tuned + 0.5, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(5, -12),
+        textcoords="offset points",
+        color=BEST.color,
+        fontsize=8.5,
+    )
+
+
+def _mark(axes: Axes, across: float, up: float, look: Look, trials: int) -> None:
+    """The mark that says how a trial ended."""
+    cross = look.mark == "x"
+    axes.plot(
+        [across],
+        [up],
+        look.mark,
+        color=look.color,
+        markersize=14 if look is BEST else 6 if trials < _CROWD else 5,
+        alpha=1.0 if look is BEST else 0.75,
+        markeredgewidth=1.4 if cross else 0.6,
+        markeredgecolor=look.color if cross else "white",
+        zorder=look.order + 0.5,
+        clip_on=False,
+    )
+
+
+def _label_ends(axes: Axes, courses: Sequence[Course], shown: ValueRange) -> None:
+    """The trials' numbers beside the ends of their lines, where one does not cover another."""
+    taken: list[tuple[int, float]] = []
+    # The best first: it keeps its label whoever else must go without.
+    for course in sorted(courses, key=lambda course: -course.look.order):
+        best = course.look is BEST
+        if not course.points or (len(courses) > _LABELLED_TRIALS and not best):
+            continue
+        last, value = course.points[-1]
+        height = shown.height(value)
+        if any(last == other and abs(height - there) < 0.045 for other, there in taken):
+            continue
+        taken.append((last, height))
+        axes.annotate(
+            f"{course.trial.number}",
+            (last, height),
+            xycoords=("data", "axes fraction"),
+            xytext=(9, 0) if best else (6, 0),
+            textcoords="offset points",
+            va="center",
+            color=course.look.color,
+            fontsize=10 if best else 8.5,
+            fontweight="bold" if best else "normal",
+            zorder=8,
+        )
+
+
+def _write_legend(axes: Axes, courses: Sequence[Course]) -> None:
+    """What the colours mean, above the axes, with how many trials there are of each."""
+    handles = []
+    for look in sorted({course.look for course in courses}, key=lambda look: -look.order):
+        numbers = [course.trial.number for course in courses if course.look is look]
+        label = f"trial {numbers[0]}, the best" if look is BEST else f"{len(numbers)} {look.label}"
+        size = 11 if look is BEST else 6
+        handles.append(
+            Line2D([], [], color=look.color, marker=look.mark, markersize=size, linewidth=look.width, label=label)
+        )
+    if handles:
+        axes.legend(
+            handles=handles,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.03),
+            borderaxespad=0.0,
+            borderpad=0.0,
+            ncols=len(handles),
+            frameon=False,
+            fontsize=9,
+            labelcolor=_INK,
+            handlelength=2.2,
+            columnspacing=1.8,
+        )
+
+
+def _draw_parameter(
+    axes: Axes, name: str, parameter: Parameter, study: StudyRecord, courses: Sequence[Course], width: float
+) -> None:
+    """What the search saw last of every trial, against one of its hyper-parameters, on that one's own scale."""
+    scores = [course.score for course in courses if course.score is not None]
+    best = [course.score for course in courses if course.look is BEST and course.score is not None]
+    shown = ValueRange.of(scores, best, study.spec.objective.direction == "minimize")
+    shown.apply(axes, ticks=4)
+    axes.set_title(short(name, int(width * 11)), loc="left", color=_INK, fontsize=10, parse_math=False)
+    if isinstance(parameter, CategoricalParameter):
+        set_choices(axes, parameter, width)
+    else:
+        set_numbers(axes, parameter)
+    for course, across in _places(name, parameter, courses):
+        if course.score is not None:
+            _mark(axes, across, shown.clip(course.score), course.look, len(courses))
+
+
+def _places(name: str, parameter: Parameter, courses: Sequence[Course]) -> Iterator[tuple[Course, float]]:
+    """Where each trial that has the parameter stands on its axis; those of one choice stand side by side."""
+    having = [course for course in courses if name in course.trial.hyperparameters]
+    if not isinstance(parameter, CategoricalParameter):
+        yield from ((course, float(course.trial.hyperparameters[name])) for course in having)
+        return
+    for index, choice in enumerate(parameter.choices):
+        chosen = [c for c in having if c.trial.hyperparameters[name] == choice and c.score is not None]
+        spread = min(0.3, 0.06 * (len(chosen) - 1))
+        for rank, course in enumerate(chosen):
+            yield course, index + (spread * (2 * rank / (len(chosen) - 1) - 1) if len(chosen) > 1 else 0.0)

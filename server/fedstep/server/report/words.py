@@ -1,0 +1,75 @@
+"""What a picture says in words."""
+
+from collections.abc import Sequence
+
+from fedstep.common.hyperparameters import Value
+from fedstep.server.report.courses import Course
+from fedstep.server.storage.base import RoundRecord, StudyRecord, StudyState
+
+_LONGEST_LINE = 145
+_MOST_METRICS = 4
+
+
+def outcome(study: StudyRecord, best: Course | None) -> str:
+    """The result in one line: the metrics of the final model, else the objective of the best trial."""
+    metric = study.spec.objective.metric
+    if study.result is not None and study.result.metrics:
+        metrics = study.result.metrics
+        names = sorted(metrics, key=lambda name: (name != metric, name))[:_MOST_METRICS]
+        said = ", ".join(f"{name} {_number(metrics[name])}" for name in names)
+        return f"{said} {'on held-out data' if study.result.held_out else 'on the evaluation cohort'}"
+    if best is None or best.score is None:
+        return "no result" if study.state.ended else "no result yet"
+    said = f"{metric} {_number(best.score)} in trial {best.trial.number}"
+    return said if study.state.ended else f"{said}, the best so far"
+
+
+def settings(best: Course | None) -> str:
+    """The best trial's hyper-parameters in one line."""
+    if best is None or not best.trial.hyperparameters:
+        return ""
+    said = [f"{name} {say(value, 20)}" for name, value in best.trial.hyperparameters.items()]
+    return "with " + short("  ·  ".join(said), _LONGEST_LINE)
+
+
+def cost(study: StudyRecord, trials: int, rounds: Sequence[RoundRecord]) -> str:
+    """What it took in one line: the task, trials, rounds, clients and time; and the state, when not completed."""
+    clients = {name for record in rounds for name in (*record.cohort, *record.evaluators)}
+    seconds = study.seconds_spent or sum(record.seconds for record in rounds)
+    said = [
+        short(study.spec.task, 40),
+        _count(trials, "trial"),
+        _count(len(rounds), "round"),
+        _count(len(clients), "client"),
+        _duration(seconds),
+    ]
+    if study.state is not StudyState.COMPLETED:
+        said.append(study.state.value)
+    return "  ·  ".join(said)
+
+
+def say(value: Value, length: int) -> str:
+    """A hyper-parameter's value, cut to that many characters."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.3g}" if isinstance(value, float) else short(str(value), length)
+
+
+def short(text: str, length: int) -> str:
+    """A text, cut to that many characters, at least two."""
+    return text if len(text) <= length else text[: max(length - 1, 1)] + "…"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,18 @@
+"""`all`: every client trains in every round."""
+
+from collections.abc import Sequence
+
+from fedstep.server.selection.base import Candidate, Selection, SelectionContext, Selector
+
+
+class Everyone(Selector):
+    """Asks every candidate and waits for every one, until the deadline.
+
+    That is what "all" says, so neither `wanted` nor `over_selection` changes it: a round of `cohort_size` clients is
+    `random`'s to draw. The order of dispatch is that of the names.
+    """
+
+    def select(self, candidates: Sequence[Candidate], wanted: int, context: SelectionContext) -> Selection:
+        """Everybody, by name."""
+        names = tuple(sorted(candidate.name for candidate in candidates))
+        return Selection(cohort=names, wanted=len(names), deadline_s=context.deadline_s)

@@ -1,0 +1,312 @@
+"""The contract of a store: what a coordinator must find again after it was killed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.spec import StudySpec
+
+
+class StudyState(StrEnum):
+    """Where a study stands. RUNNING, STOPPING and INTERRUPTED go on after a restart; the others have ended."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self in (StudyState.STOPPED, StudyState.COMPLETED, StudyState.FAILED)
+
+
+class TrialState(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study ends with.
+
+    Attributes:
+        model_sha256: The final model's digest, 32 bytes.
+        metrics: Of the final model.
+        held_out: Whether `metrics` are from the held-out set.
+        model_path: The model's file.
+        picture_path: The picture of the run; "" when none was drawn.
+    """
+
+    model_sha256: bytes
+    metrics: dict[str, float]
+    held_out: bool
+    model_path: str
+    picture_path: str = ""
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as it stands. `seconds_spent` is the time its rounds have taken, for a budget in time."""
+
+    spec: StudySpec
+    state: StudyState
+    created_at: datetime
+    updated_at: datetime
+    message: str = ""
+    tuner_state: dict[str, Any] = field(default_factory=dict)
+    seconds_spent: float = 0.0
+    result: StudyResult | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as it stands; also what its run is resumed from.
+
+    Attributes:
+        number: From 0.
+        state: Where it stands.
+        hyperparameters: The point of the space it trains with.
+        values: The objective after each committed round; its length is the number of rounds. None where a round
+            gave no value.
+        metrics: Of the last round.
+        model_sha256: The model after the last committed round; b"" before the first.
+        optimizer_sha256: The server optimizer's state; b"" when it has none.
+        message: Why it failed, in one sentence.
+    """
+
+    number: int
+    state: TrialState
+    hyperparameters: Hyperparameters
+    values: tuple[float | None, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    model_sha256: bytes = b""
+    optimizer_sha256: bytes = b""
+    message: str = ""
+
+    @property
+    def rounds(self) -> int:
+        """Rounds committed."""
+        return len(self.values)
+
+    @property
+    def value(self) -> float | None:
+        """The objective after the last round."""
+        return self.values[-1] if self.values else None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The local steps of one assignment, from number 0, in columns of equal length."""
+
+    loss: tuple[float, ...] | Sequence[float] = ()
+    samples: tuple[int, ...] | Sequence[int] = ()
+    step_ms: tuple[float, ...] | Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class AssignmentRecord:
+    """What one client was asked to do in a round and how it went.
+
+    Attributes:
+        assignment_id: Unique.
+        trial: The trial's number.
+        round: The round inside the trial.
+        attempt: The round's attempt, from 1.
+        client: The client's name.
+        work: "train" or "evaluate".
+        status: "accepted", "refused", "abandoned", "failed", "late" or "lost".
+        message: One sentence when it is not "accepted".
+        samples: Samples it counted for.
+        elapsed_s: From dispatch to its end, by the coordinator's clock.
+        payload_bytes: Bytes of its update.
+        metrics: Of an evaluation; of a training its "loss".
+        steps: What was reported of its local steps.
+    """
+
+    assignment_id: str
+    trial: int
+    round: int
+    attempt: int
+    client: str
+    work: str
+    status: str
+    message: str = ""
+    samples: int = 0
+    elapsed_s: float = 0.0
+    payload_bytes: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    steps: Steps | None = None
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One committed round.
+
+    Attributes:
+        trial: The trial's number.
+        round: From 0 inside the trial.
+        attempts: How often it was tried; 1 when it went well at once.
+        model_sha256: The model it made.
+        value: The objective; None when nobody could evaluate.
+        metrics: Weighted means over the evaluation cohort.
+        train_loss: Weighted mean of the clients' training losses.
+        cohort: Who was asked to train.
+        updates: How many updates were taken.
+        evaluators: Who evaluated.
+        seconds: Wall-clock time of the whole round.
+        ended_at: When it was committed.
+    """
+
+    trial: int
+    round: int
+    attempts: int
+    model_sha256: bytes
+    value: float | None
+    metrics: dict[str, float]
+    train_loss: float
+    cohort: tuple[str, ...]
+    updates: int
+    evaluators: tuple[str, ...]
+    seconds: float
+    ended_at: datetime
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """Something that happened, before it has a number.
+
+    Attributes:
+        kind: Such as "round_committed".
+        text: One sentence for people.
+        details: JSON types, for programs.
+    """
+
+    kind: str
+    text: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Event(NewEvent):
+    """An event in its place: `number` grows with every commit, in one study and over all."""
+
+    number: int = 0
+    time: datetime = datetime.min
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """What is kept of a client while it is away."""
+
+    name: str
+    task: str
+    device: str
+    train_samples: int
+    validation_samples: int
+    last_seen_at: datetime
+    updates_accepted: int = 0
+    faults: int = 0
+
+
+@dataclass(frozen=True)
+class Change:
+    """Everything that happens to a study at one instant, written in one transaction or not at all.
+
+    Attributes:
+        trials: Trials to add or to replace, by number.
+        round: The round that was finished.
+        assignments: Of that round, all attempts.
+        events: Appended in order.
+        tuner_state: Replaces the one there; None leaves it.
+        state: Replaces the one there; None leaves it.
+        message: Goes with `state`.
+        result: Replaces the one there; None leaves it.
+        seconds: Added to the time spent.
+    """
+
+    trials: Sequence[TrialRecord] = ()
+    round: RoundRecord | None = None
+    assignments: Sequence[AssignmentRecord] = ()
+    events: Sequence[NewEvent] = ()
+    tuner_state: dict[str, Any] | None = None
+    state: StudyState | None = None
+    message: str = ""
+    result: StudyResult | None = None
+    seconds: float = 0.0
+
+
+class Store(ABC):
+    """Keeps studies, trials, rounds, assignments, steps, events and clients.
+
+    What an implementation promises: every call is one transaction; a call that raised has changed nothing; what was
+    committed is found again by the next process; lists are in the order of their numbers; times are aware and in UTC.
+    It is called from one thread at a time and may block. A second coordinator on the same database is refused when it
+    opens it, and a coordinator that was killed, however, does not keep the next one out.
+
+    Every call that names a study raises NotFoundError, with the names that exist, when there is none of that name.
+    """
+
+    @abstractmethod
+    def create_study(self, spec: StudySpec) -> StudyRecord:
+        """A new study, RUNNING.
+
+        Raises:
+            AlreadyExistsError: There is one of that name.
+        """
+
+    @abstractmethod
+    def study(self, name: str) -> StudyRecord:
+        """The study of that name."""
+
+    @abstractmethod
+    def studies(self, after: str = "", limit: int = 100) -> list[StudyRecord]:
+        """Studies by name, from the first name greater than `after` on."""
+
+    @abstractmethod
+    def commit(self, study: str, change: Change) -> list[Event]:
+        """Writes the change, whole or not at all, and gives its events their numbers.
+
+        Raises:
+            AlreadyExistsError: The round was committed before.
+        """
+
+    @abstractmethod
+    def trials(self, study: str, after: int = -1, limit: int = 1000) -> list[TrialRecord]:
+        """Trials by number, from the first number greater than `after` on."""
+
+    @abstractmethod
+    def rounds(self, study: str, trial: int | None = None) -> list[RoundRecord]:
+        """Committed rounds, by trial and round."""
+
+    @abstractmethod
+    def assignments(
+        self, study: str, trial: int | None = None, round: int | None = None, client: str = ""
+    ) -> Iterator[AssignmentRecord]:
+        """Assignments with their steps, by trial, round and client, read a page at a time."""
+
+    @abstractmethod
+    def events(self, study: str, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Events by number, from the first number greater than `after` on."""
+
+    @abstractmethod
+    def save_clients(self, clients: Sequence[ClientRecord]) -> None:
+        """Adds or replaces what is kept of these clients."""
+
+    @abstractmethod
+    def clients(self) -> list[ClientRecord]:
+        """Every client ever seen, by name."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of the database; the next coordinator may open it."""

@@ -1,0 +1,234 @@
+"""Model files in a folder, each named by the SHA-256 of its content.
+
+`ab/abcdef….bin` is a payload (see `fedstep.common.tensors`), `ab/abcdef….json` says which tensors it holds. A file
+appears whole or not at all, and what a database names after `put` returned is on the disk.
+"""
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from google.protobuf import json_format
+
+from fedstep.common.errors import DataLossError, InvalidInputError, NotFoundError, StorageError
+from fedstep.common.tensors import Manifest, as_bytes, unpack
+from fedstep.common.tensors import sha256 as digest_of
+from fedstep.v1 import tensors_pb2
+
+_PAYLOAD = ".bin"
+_MANIFEST = ".json"
+_PART = ".part"
+
+
+class BlobStore:
+    """Keeps payloads, each once. One coordinator owns the folder; any of its threads may call.
+
+    Args:
+        folder: Made when it is missing. What writers that were killed left in it is removed.
+
+    Raises:
+        StorageError: The folder cannot be made or written to. Any call that writes raises it, such as on a full disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        # Puts are counted, and holds remember the count at their start: what was put since must not be deleted.
+        self._puts = 0
+        self._recent: dict[bytes, int] = {}
+        self._holds: list[int] = []
+        with self._told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in folder.glob(f"*/*{_PART}"):
+                part.unlink(missing_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+
+    def path(self, sha256: bytes) -> Path:
+        """Where the payload of that digest is or would be."""
+        name = sha256.hex()
+        return self._folder / name[:2] / f"{name}{_PAYLOAD}"
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """What is put from here on is kept until the end of the block, whatever `retain` is told.
+
+        For the time between a `put` and the commit that names it.
+        """
+        with self._lock:
+            start = self._puts
+            self._holds.append(start)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holds.remove(start)
+                oldest = min(self._holds, default=self._puts)
+                self._recent = {digest: number for digest, number in self._recent.items() if number > oldest}
+
+    def put(self, data: memoryview | bytes, sha256: bytes, manifest: Manifest | None = None) -> Path:
+        """Writes a payload, unless it is there.
+
+        Args:
+            data: The payload.
+            sha256: Its digest, which the caller has computed; it is not computed again.
+            manifest: The tensors in it; without one `manifest` and `export_safetensors` will not find any.
+
+        Returns:
+            The payload's file.
+
+        Raises:
+            InvalidInputError: The manifest is of a payload of another length.
+        """
+        size = memoryview(data).nbytes
+        if manifest is not None and manifest.payload_bytes != size:
+            raise InvalidInputError(f"A payload of {size} bytes with a manifest of {manifest.payload_bytes}.")
+        path = self.path(sha256)
+        with self.hold(), self._told(path):
+            with self._lock:
+                self._puts += 1
+                self._recent[sha256] = self._puts
+                there = path.exists() and path.stat().st_size == size
+            if manifest is not None and not path.with_suffix(_MANIFEST).exists():
+                # Before the payload: a payload that was given a manifest is never there without it.
+                _write(path.with_suffix(_MANIFEST), json_format.MessageToJson(manifest.to_proto()).encode())
+            if not there:
+                _write(path, data)
+        return path
+
+    def get(self, sha256: bytes) -> torch.Tensor:
+        """The payload of that digest, verified: uint8 [payload_bytes].
+
+        Raises:
+            NotFoundError: It is not there.
+            DataLossError: The file is not what its name says.
+        """
+        path = self.path(sha256)
+        with self._told(path), self._found(path), path.open("rb", buffering=0) as file:
+            payload = torch.empty(os.fstat(file.fileno()).st_size, dtype=torch.uint8)
+            view, read = as_bytes(payload), 0
+            while read < len(view) and (count := file.readinto(view[read:])):
+                read += count
+        if read != len(view) or digest_of(payload) != sha256:
+            raise DataLossError(
+                f"The model file {path} is damaged, its content does not match its name: restore it from a copy."
+            )
+        return payload
+
+    def manifest(self, sha256: bytes) -> Manifest:
+        """The tensors in the payload of that digest.
+
+        Raises:
+            NotFoundError: None was put with it, or the payload itself is not there.
+            DataLossError: The manifest cannot be read.
+        """
+        path = self.path(sha256).with_suffix(_MANIFEST)
+        with self._told(path), self._found(path):
+            text = path.read_bytes()
+        try:
+            return Manifest.from_proto(json_format.Parse(text, tensors_pb2.TensorManifest()))
+        except (json_format.ParseError, UnicodeDecodeError, InvalidInputError) as error:
+            raise DataLossError(f"The manifest {path} cannot be read ({error}): restore it from a copy.") from error
+
+    def retain(self, keep: Set[bytes]) -> int:
+        """Deletes every payload but these and those under a `hold`.
+
+        Returns:
+            How many payloads it deleted.
+        """
+        deleted = 0
+        with self._told(self._folder):
+            for path in self._folder.glob(f"*/*{_PAYLOAD}"):
+                try:
+                    digest = bytes.fromhex(path.stem)
+                except ValueError:  # somebody else's file
+                    continue
+                with self._lock:
+                    if digest in keep or digest in self._recent:
+                        continue
+                    # The payload first: a manifest without one does no harm.
+                    path.unlink(missing_ok=True)
+                    path.with_suffix(_MANIFEST).unlink(missing_ok=True)
+                deleted += 1
+        return deleted
+
+    def export_safetensors(self, sha256: bytes, path: Path) -> None:
+        """Writes a model as a safetensors file, which most frameworks read.
+
+        Args:
+            sha256: A payload that was put with its manifest.
+            path: Replaced if it exists; its folder must.
+
+        Raises:
+            NotFoundError: The payload or its manifest is not there.
+            DataLossError: One of them is damaged.
+        """
+        import safetensors  # only who exports needs it
+        from safetensors.torch import save_file
+
+        state = unpack(self.get(sha256), self.manifest(sha256))
+        part = path.with_name(path.name + _PART)
+        with self._told(path):
+            try:
+                save_file(state, part, metadata={"format": "pt", "sha256": sha256.hex()})
+                part.replace(path)
+            except safetensors.SafetensorError as error:  # how it reports the system's errors
+                raise StorageError(f"The file {path} cannot be written ({error}): give another path.") from error
+            finally:
+                part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _found(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"There is no {path.name} in {self._folder}: was it removed, or is this another coordinator's folder?"
+            ) from error
+
+    @contextmanager
+    def _told(self, path: Path) -> Iterator[None]:
+        """Turns what the system raises into a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{path} cannot be read or written ({error.strerror or error}): "
+                "check its rights and the room on its disk, or give another folder."
+            ) from error
+
+
+def _write(path: Path, data: memoryview | bytes) -> None:
+    """Makes the file, whole and on the disk, or raises OSError and leaves nothing."""
+    folder = path.parent
+    if not folder.exists():
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+    part = folder / f"{path.stem[:16]}-{threading.get_ident()}{_PART}"
+    try:
+        with part.open("wb", buffering=0) as file:
+            left = memoryview(data).cast("B")
+            while left.nbytes:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the names in it last; Windows does so by itself and cannot open a folder."""
+    if os.name == "nt":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,0 +1,1 @@
+"""Tuners: who decides what is trained next."""

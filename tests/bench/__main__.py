@@ -1,0 +1,19 @@
+"""Runs one benchmark by name, or all."""
+
+import importlib
+import sys
+
+NAMES = ("rounds", "steps", "control", "large_model", "mnist_writers")
+
+
+def main() -> None:
+    """`python -m tests.bench [NAME [OPTIONS]]`."""
+    name, *arguments = sys.argv[1:] or ["all"]
+    if name not in (*NAMES, "all"):
+        sys.exit(f"There is no benchmark {name}: {', '.join(NAMES)} or all.")
+    for each in NAMES if name == "all" else (name,):
+        print(f"== {each}", flush=True)
+        importlib.import_module(f"tests.bench.{each}").main(arguments)
+
+
+main()

@@ -1,0 +1,112 @@
+"""A real PostgreSQL, started for the tests and stopped with them: one a worker, one database a test."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_USER, _PASSWORD = "fedstep", "pass:w/rd"
+_START_S = 60
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A running server that listens on a socket in its own folder, never on a port."""
+
+    folder: Path
+
+    def url(self, database: str, password: str = "pass%3Aw%2Frd") -> str:
+        """As a user would write it; the password holds what must be escaped."""
+        return f"postgresql+psycopg://{_USER}:{password}@/{database}?host={self.folder}"
+
+    def execute(self, statement: str) -> None:
+        """Runs one statement as the owner, outside of any test's database."""
+        import psycopg
+
+        settings = {"host": str(self.folder), "user": _USER, "password": _PASSWORD, "connect_timeout": 5}
+        with psycopg.connect(dbname="postgres", autocommit=True, **settings) as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    programs = _programs()
+    if programs is None:
+        pytest.skip("PostgreSQL's server programs (initdb, postgres) are not on this machine")
+    become = _as_somebody_else()
+    # Not under pytest's own temporary folders: those are root's alone, and too deep for a socket's name.
+    folder = Path(tempfile.mkdtemp(prefix="fedstep-pg-", dir="/tmp"))
+    try:
+        (folder / "password").write_text(_PASSWORD)
+        if become:
+            subprocess.run(["chown", "-R", "nobody", str(folder)], check=True)
+        data = folder / "data"
+        make = [programs / "initdb", "-D", data, "-U", _USER, "-A", "scram-sha-256", "-E", "UTF8", "--no-sync"]
+        make += [f"--pwfile={folder / 'password'}", "--locale=C.UTF-8"]
+        subprocess.run([*become, *map(str, make)], check=True, capture_output=True, cwd=folder)
+        with (folder / "log").open("wb") as log:
+            serve = [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
+            process = subprocess.Popen([*become, *map(str, serve)], stdout=log, stderr=log, cwd=folder)
+        server = PostgresServer(folder)
+        try:
+            _wait_until_up(server, process)
+            yield server
+        finally:
+            process.send_signal(signal.SIGQUIT)  # at once, nothing in it is worth saving
+            process.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of an empty database."""
+    name = f"t{uuid.uuid4().hex}"
+    postgres_server.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.url(name)
+    postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _programs() -> Path | None:
+    """The folder of the server's programs; Debian keeps it off the PATH."""
+    if initdb := shutil.which("initdb"):
+        return Path(initdb).resolve().parent
+    if pg_config := shutil.which("pg_config"):
+        found = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
+        folder = Path(found.stdout.strip())
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    return None
+
+
+def _as_somebody_else() -> list[str]:
+    """PostgreSQL refuses to run as root. The server dies with the tests, however they end."""
+    setpriv = shutil.which("setpriv")
+    if os.getuid() != 0:
+        return [setpriv, "--pdeathsig", "QUIT"] if setpriv else []
+    if setpriv is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no setpriv to become somebody else")
+    return [setpriv, "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--pdeathsig", "QUIT"]
+
+
+def _wait_until_up(server: PostgresServer, process: subprocess.Popen[bytes]) -> None:
+    import psycopg
+
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            server.execute("SELECT 1")
+            return
+        except psycopg.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"PostgreSQL did not start: {(server.folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)

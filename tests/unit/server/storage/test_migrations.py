@@ -1,0 +1,74 @@
+"""Migrations: what they make is what the code says, and a newer schema is left alone."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import URL, create_engine, inspect
+
+from fedstep.common.errors import StorageError
+from fedstep.server.storage.schema import FORMAT, PREFIX, VERSION_TABLE, Base
+from fedstep.server.storage.sql_store import open_store
+
+
+def differences(url: str) -> list[object]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        options = {
+            "version_table": VERSION_TABLE,
+            "compare_type": True,
+            "include_object": lambda item, name, kind, *_: kind != "table" or name.startswith(PREFIX),
+        }
+        found = compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
+        for table in Base.metadata.sorted_tables:  # what Alembic does not look at
+            inspector = inspect(connection)
+            key = inspector.get_pk_constraint(table.name)["constrained_columns"]
+            if key != [column.name for column in table.primary_key]:
+                found.append((table.name, key))
+            for column in inspector.get_columns(table.name):
+                wanted = table.columns[column["name"]].type.dialect_impl(connection.dialect)
+                if getattr(column["type"], "collation", None) != getattr(wanted, "collation", None):
+                    found.append((table.name, column["name"], "collation"))
+    engine.dispose()
+    return found
+
+
+def test_migrated_is_what_the_code_says(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'f.db'}"
+    open_store(url).close()
+    assert differences(url) == []
+
+
+@pytest.mark.postgres
+def test_migrated_is_what_the_code_says_on_postgresql(postgres_database: str) -> None:
+    open_store(postgres_database).close()
+    assert differences(postgres_database) == []
+
+
+def test_a_database_is_marked_as_ours(tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path / 'f.db'}").close()
+    connection = sqlite3.connect(tmp_path / "f.db")
+    assert connection.execute("SELECT value FROM fedstep_meta WHERE key = 'format'").fetchone() == (FORMAT,)
+    connection.close()
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "f.db"
+    open_store(f"sqlite:///{path}").close()
+    connection = sqlite3.connect(path)
+    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    connection.commit()
+    with pytest.raises(StorageError, match=r"schema 9999, made by a newer fedstep.*`pip install --upgrade fedstep`"):
+        open_store(f"sqlite:///{path}")
+    assert connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall() == [("9999",)]
+    connection.close()
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "100% of ü"
+    folder.mkdir()
+    url = URL.create("sqlite", database=str(folder / "f.db")).render_as_string()
+    open_store(url).close()
+    assert (folder / "f.db").exists()
