@@ -4,10 +4,11 @@ Try it: `fedstep client --task examples/my_task.py`
 """
 
 import torch
-from fedstep.common.task import ClientData, ClientInfo, Task
 from sklearn.datasets import load_breast_cancer
 from torch import nn
 from torch.utils.data import TensorDataset
+
+from fedstep.common.task import ClientData, ClientInfo, Task
 
 
 class Tumours(Task):

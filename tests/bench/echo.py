@@ -15,6 +15,7 @@ from fedstep.client.work import Control, Evaluated, Job, StepSink, Trained
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.loop import run
 from fedstep.common.task import ClientData, ClientInfo, Task
+from fedstep.common.tasks import load_task
 from fedstep.common.tensors import Manifest
 
 
@@ -41,7 +42,8 @@ class EchoWork:
     """Trains nothing."""
 
     def train(self, job: Job, control: Control, steps: StepSink) -> Trained:
-        return Trained(job.model.payload.view(torch.float32), samples=1, steps=0, loss=0.0, train_time_s=0.0)
+        update = job.model.payload.view(torch.float32)
+        return Trained(update, samples=1, steps=0, loss=0.0, train_time_s=0.0, sha256=job.model.sha256)
 
     def evaluate(self, job: Job, control: Control) -> Evaluated:
         return Evaluated({"loss": 0.0}, 1)
@@ -51,11 +53,10 @@ task = EchoTask()
 
 
 async def client(address: str, name: str) -> None:
-    manifest = Manifest.of(task.build_model({}).state_dict())
+    served = load_task(os.environ.get("FEDSTEP_BENCH_TASK", "tests/bench/echo.py"))
+    manifest = Manifest.of(served.build_model({}).state_dict())
     await Agent(address, Profile(name, "echo", manifest, 1, 1), EchoWork()).run()
 
 
 if __name__ == "__main__":
     run(client(sys.argv[1], sys.argv[2]))
-
-

@@ -41,6 +41,11 @@ class EchoFleet:
         return times.user + times.system
 
 
+def bench_task() -> str:
+    """The task's file; another benchmark may name its own."""
+    return os.environ.get("FEDSTEP_BENCH_TASK", "tests/bench/echo.py")
+
+
 @contextmanager
 def echo_fleet(clients: int, megabytes: float) -> Iterator[EchoFleet]:
     """Starts a coordinator and clients, and ends them."""
@@ -53,7 +58,7 @@ def echo_fleet(clients: int, megabytes: float) -> Iterator[EchoFleet]:
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as folder:
         program = [sys.executable, "-c", "from fedstep.common.cli import main; main()", "coordinator"]
-        arguments = ["--port", "0", "--data-dir", folder, "--task", str(ROOT / "tests/bench/echo.py"), "--json"]
+        arguments = ["--port", "0", "--data-dir", folder, "--task", str(ROOT / bench_task()), "--json"]
         server = subprocess.Popen([*program, *arguments], env=env, stdout=subprocess.PIPE, cwd=ROOT)
         processes.append(server)
         try:

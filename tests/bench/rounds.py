@@ -85,7 +85,9 @@ def main(arguments: list[str]) -> None:
             floors.append(ours["round_s"] / floor["round_s"])
         if flower:
             flowers.append(flower["round_s"] / ours["round_s"])
-    print(f"{options.clients} x {options.megabytes:g} MB: round {_spread([o['round_s'] for o in ours_all])} s, ", end="")
+    print(
+        f"{options.clients} x {options.megabytes:g} MB: round {_spread([o['round_s'] for o in ours_all])} s, ", end=""
+    )
     print(f"{_spread([o['over_idle_mb'] for o in ours_all])} MB over idle")
     if floors:
         print(f"  times the floor: {_spread(floors)}")

@@ -31,9 +31,15 @@ class PostgresServer:
         """Runs one statement as the owner, outside of any test's database."""
         import psycopg
 
-        settings = {"host": str(self.folder), "user": _USER, "password": _PASSWORD, "connect_timeout": 5}
-        with psycopg.connect(dbname="postgres", autocommit=True, **settings) as connection:
-            connection.execute(statement)
+        with psycopg.connect(
+            host=str(self.folder),
+            dbname="postgres",
+            user=_USER,
+            password=_PASSWORD,
+            connect_timeout=5,
+            autocommit=True,
+        ) as connection:
+            connection.execute(statement.encode())
 
 
 @pytest.fixture(scope="session")

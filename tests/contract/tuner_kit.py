@@ -35,7 +35,7 @@ def loss_of(arm: Mapping[str, Value], round: int) -> float:
 
 
 class Coordinator:
-    """The part of a coordinator that drives a tuner: opens arms, trains them round by round, keeps what is committed."""
+    """The part of a coordinator that drives a tuner: opens arms, trains them by rounds, keeps what is committed."""
 
     def __init__(self, tuner: Tuner, spec: StudySpec) -> None:
         self.tuner = tuner
@@ -125,7 +125,7 @@ class TunerKit:
             "seed": 7,
             "space": self.space,
             "tuner": self.tuner,
-            "budget": {"trials": 7, "rounds_per_trial": 4},
+            "budget": {"trials": 6, "rounds_per_trial": 3},
         }
         return StudySpec.model_validate(content | changes)
 
@@ -212,7 +212,7 @@ class TunerKit:
         assert json.loads(json.dumps(coordinator.state)) == coordinator.state
         assert len(json.dumps(coordinator.state)) < 10_000
 
-    @pytest.mark.parametrize("rounds", [0, 1, 6, 13])
+    @pytest.mark.parametrize("rounds", [0, 1, 7])
     def test_a_restart_changes_nothing(self, tuners: Callable[..., Tuner], rounds: int) -> None:
         spec = self.spec(parallel_trials=2)
         whole, cut = Coordinator(tuners(spec, "a"), spec), Coordinator(tuners(spec, "b"), spec)
@@ -236,7 +236,7 @@ class TunerKit:
             round, value = cut.open[number], loss_of(cut.arms[number].hyperparameters, cut.open[number])
             last = round + 1 == spec.budget.rounds_per_trial
             cut.tuner.observe(Observation(number, round, value, {"loss": value}, last))
-            if round == 3 or number == 5:  # the coordinator dies here, before its commit
+            if round == 2 or number == 4:  # the coordinator dies here, before its commit
                 cut.restart(tuners(spec, "b"))
             cut.train(number)
         assert cut.arms == whole.arms

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
+
 from fedstep.common import loop
 from fedstep.common.errors import InvalidInputError
 
@@ -152,7 +153,7 @@ async def _serve(coordinator: str, profile: "Profile", trainer: "Trainer", print
         else:
             running.add_signal_handler(number, on_signal, number)
     ended = await agent.run()
-    printer(ClientEvent("stopped", "stopped; work under way was abandoned"))
+    printer(ClientEvent("stopped", "stopped"))
     return code, ended
 
 

@@ -3,6 +3,7 @@
 import platform
 
 import torch
+
 from fedstep.common.errors import InvalidInputError
 
 

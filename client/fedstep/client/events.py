@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -56,7 +57,8 @@ class Printer:
         """Takes one event; never waits."""
         line = event.text
         if self._as_json:
-            line = json.dumps({"event": event.kind, "text": event.text, **event.details})
+            details = {name: _json_value(value) for name, value in event.details.items()}
+            line = json.dumps({**details, "event": event.kind, "text": event.text})
         with contextlib.suppress(queue.Full):
             self._lines.put_nowait(line)
 
@@ -73,3 +75,8 @@ class Printer:
                 self._out.flush()
             except (OSError, ValueError):
                 return  # whoever read has gone
+
+
+def _json_value(value: Value) -> Value | None:
+    """The value as JSON can say it: there is no word for NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import grpc.aio
 import torch
+from google.protobuf.message import Message
+
 from fedstep.client.link import Link, OpenLink
 from fedstep.client.retry import Backoff, CutError, Persistence, cuts
 from fedstep.client.work import Model
@@ -15,7 +17,6 @@ from fedstep.common import wire
 from fedstep.common.errors import DataLossError, ExhaustedError
 from fedstep.common.tensors import Manifest, as_bytes, sha256
 from fedstep.v1 import fleet_pb2 as pb
-from google.protobuf.message import Message
 
 _METHOD = "/fedstep.v1.FleetService/FetchModel"
 
@@ -149,7 +150,7 @@ class ModelFetcher:
             raise ExhaustedError(
                 f"The model has {manifest.payload_bytes} bytes, and this client takes at most {self._max_bytes}."
             )
-        part.model = Model(manifest, torch.empty(manifest.payload_bytes, dtype=torch.uint8))
+        part.model = Model(manifest, torch.empty(manifest.payload_bytes, dtype=torch.uint8), digest)
 
 
 class ModelCache:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
+
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.standard import STANDARD
 from fedstep.common.task import Task
-from torch import nn
 
 _KEPT = 2
 _Key = tuple[tuple[str, Value], ...]

@@ -10,6 +10,7 @@ from enum import Enum
 
 import grpc.aio
 import torch
+
 from fedstep.client.link import Link, OpenLink
 from fedstep.client.retry import Backoff, CutError, Persistence, cuts
 from fedstep.common import wire

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import grpc
 import grpc.aio
+
 from fedstep.client.link import Link, OpenLink
 from fedstep.common.errors import UnavailableError, from_rpc
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import grpc.aio
+
 from fedstep.client.durations import seconds_of
 from fedstep.client.link import Link, OpenLink
 from fedstep.client.outbox import Outbox

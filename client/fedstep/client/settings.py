@@ -2,16 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
+from torch import nn
+
+from fedstep.client.sgd import PlainSGD
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Value
 from fedstep.common.legal import standard_fault
 from fedstep.common.standard import STANDARD
-from torch import nn
 
 T = TypeVar("T", int, float, str)
+
+
+class LocalOptimizer(Protocol):
+    """What the trainer needs of an optimizer; any of torch.optim has it."""
+
+    def step(self) -> object:
+        """Moves the parameters by their gradients."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class LocalSettings:
             gradient_clip=_take(values, "gradient_clip", float),
         )
 
-    def optimizer_for(self, model: nn.Module) -> torch.optim.Optimizer:
+    def optimizer_for(self, model: nn.Module) -> LocalOptimizer:
         """The standard local optimizer."""
         parameters = model.parameters()
         match self.optimizer:
@@ -54,7 +63,7 @@ class LocalSettings:
             case "adamw":
                 return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
             case _:
-                return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+                return PlainSGD(parameters, self.lr, self.momentum, self.weight_decay)
 
 
 def _take(values: Mapping[str, Value], name: str, kind: type[T]) -> T:

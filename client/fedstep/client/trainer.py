@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
+
 from fedstep.client.models import ModelShelf, Randomness
-from fedstep.client.settings import LocalSettings
+from fedstep.client.settings import LocalOptimizer, LocalSettings
 from fedstep.client.work import AbandonedError, Control, DivergedError, Evaluated, Job, StepSink, Trained
 from fedstep.common import tensors
 from fedstep.common.errors import InvalidInputError
@@ -15,7 +17,6 @@ from fedstep.common.evaluate import batches, evaluate, place, sample_count
 from fedstep.common.task import Batch, ClientData, Samples, Task
 from fedstep.common.tasks import full_hyperparameters
 from fedstep.common.tensors import Manifest
-from torch import nn
 
 
 class Trainer:
@@ -128,7 +129,7 @@ class _Run:
     control: Control
     steps: StepSink
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: LocalOptimizer
     received: list[torch.Tensor]
     step: int = 0
     epoch_loss: float = math.nan
@@ -165,7 +166,7 @@ class _Run:
 
     def _one_step(self, batch: Batch) -> float:
         """One local step; the batch's loss, without the proximal term."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss = self.task.loss(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         if self.received:

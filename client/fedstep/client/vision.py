@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 import torch.library
+
 from fedstep.common.errors import InvalidInputError
 
 _SCHEMAS = {

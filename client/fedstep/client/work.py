@@ -12,6 +12,7 @@ from typing import Protocol
 
 import grpc
 import torch
+
 from fedstep.common.errors import FedstepError
 from fedstep.common.hyperparameters import Value
 from fedstep.common.tensors import Manifest
@@ -39,10 +40,12 @@ class Model:
     Attributes:
         manifest: Its layout.
         payload: Its values, uint8 [payload_bytes] on the CPU. Shared: nobody writes to it.
+        sha256: Its digest, 32 bytes.
     """
 
     manifest: Manifest
     payload: torch.Tensor
+    sha256: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Trained:
         steps: Local steps taken.
         loss: Mean of the step losses over the last local epoch.
         train_time_s: How long it took.
+        sha256: The digest of `update`, where the work knows it already; else it is computed.
     """
 
     update: torch.Tensor
@@ -82,6 +86,7 @@ class Trained:
     steps: int
     loss: float
     train_time_s: float
+    sha256: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -36,19 +36,19 @@ class WorkerThread:
         future: Future[T] = Future()
 
         def job() -> None:
-            future.set_running_or_notify_cancel()
             try:
                 result = work()
             except BaseException as error:  # whatever it is, it belongs to the one who waits
+                self._busy = False
                 future.set_exception(error)
             else:
-                future.set_result(result)
-            finally:
                 self._busy = False
+                future.set_result(result)
 
         self._busy = True
         self._jobs.put_nowait(job)
-        return await asyncio.wrap_future(future)
+        # Shielded: one who stops waiting does not stop the work, and its end needs a future to go to.
+        return await asyncio.shield(asyncio.wrap_future(future))
 
     @property
     def busy(self) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from traceback import extract_tb
 from typing import TypeVar
@@ -18,7 +18,7 @@ from fedstep.client.reporter import Reporter
 from fedstep.client.work import AbandonedError, Evaluated, Job, Monotonic, Trained, Work
 from fedstep.client.worker import WorkerThread
 from fedstep.common.errors import ExhaustedError, FedstepError, InvalidInputError
-from fedstep.common.hyperparameters import map_from_proto
+from fedstep.common.hyperparameters import Value, map_from_proto
 from fedstep.common.tensors import sha256
 from fedstep.v1 import fleet_pb2 as pb
 
@@ -169,7 +169,7 @@ class Workload:
 
     async def _train(self, active: Active) -> pb.Outcome | None:
         """Fetch, train, tell the steps, push. The update is the answer: there is no outcome."""
-        self._tell(active, "assignment", "training")
+        self._tell(active, "assignment", "training", {"work": "train"})
         job, fetch_time_s = await self._job(active)
         reporter = self._outbox.reporter(active.ref)
         try:
@@ -187,17 +187,18 @@ class Workload:
             pushed, why = await self._pusher.push(Update(active.ref, trained.update, digest, summary))
         if pushed is Pushed.REFUSED:
             _logger.warning("%s: the coordinator refused the update: %s", active.label, why)
-            self._tell(active, "outcome", f"the update was refused: {why}", status="refused", message=why)
+            self._tell(active, "outcome", f"the update was refused: {why}", {"status": "refused", "message": why})
         elif pushed is Pushed.STALE:
             _logger.debug("%s: the update came too late: %s", active.label, why)
         else:
             text = f"{trained.steps} steps in {trained.train_time_s:.2g} s, loss {trained.loss:.4g}"
-            self._tell(active, "outcome", f"trained {text}", status="sent", steps=trained.steps, loss=trained.loss)
+            details: dict[str, Value] = {"status": "sent", "steps": trained.steps, "loss": trained.loss}
+            self._tell(active, "outcome", f"trained {text}", details)
         return None
 
     async def _evaluate(self, active: Active) -> pb.Outcome:
         """Fetch, measure, answer."""
-        self._tell(active, "assignment", "evaluating")
+        self._tell(active, "assignment", "evaluating", {"work": "evaluate"})
         job, _ = await self._job(active)
         result: Evaluated = await self._in_turn(
             active, self._evaluating, lambda: self._work.evaluate(job, active.control)
@@ -229,7 +230,7 @@ class Workload:
     def _trained(self, job: Job, active: Active, reporter: Reporter) -> tuple[Trained, bytes]:
         """In the training thread: the result and its digest, which is computed nowhere else."""
         trained = self._work.train(job, active.control, reporter)
-        return trained, sha256(trained.update)
+        return trained, trained.sha256 or sha256(trained.update)
 
     def _tell_outcome(self, active: Active, outcome: pb.Outcome) -> None:
         status = pb.OutcomeStatus.Name(outcome.status).removeprefix("OUTCOME_STATUS_").lower()
@@ -238,12 +239,13 @@ class Workload:
             text = f"evaluated on {outcome.samples} samples{': ' if metrics else ''}{metrics}"
         else:
             text = f"{status}: {outcome.message}"
-        self._tell(active, "outcome", text, status=status, message=outcome.message, **outcome.metrics)
+        # The task names its metrics as it likes: what is fedstep's own comes after them, and stays.
+        self._tell(active, "outcome", text, {**outcome.metrics, "status": status, "message": outcome.message})
 
-    def _tell(self, active: Active, kind: str, text: str, **details: float | int | str) -> None:
+    def _tell(self, active: Active, kind: str, text: str, details: Mapping[str, Value]) -> None:
         assignment = active.assignment
-        details.update(study=assignment.study, trial=assignment.trial, round=assignment.round)
-        self._listener(ClientEvent(kind, f"{active.label}: {text}", details))
+        about: dict[str, Value] = {"study": assignment.study, "trial": assignment.trial, "round": assignment.round}
+        self._listener(ClientEvent(kind, f"{active.label}: {text}", {**details, **about}))
 
 
 def _ending(status: pb.OutcomeStatus.ValueType, message: str) -> pb.Outcome:

@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import EntryPoint, entry_points
 
 import click
+
 from fedstep.common.errors import FedstepError
 from fedstep.common.version import VERSION
 

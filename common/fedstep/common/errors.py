@@ -116,13 +116,20 @@ _BY_CODE: dict[grpc.StatusCode, type[FedstepError]] = {
 _NUMBER: dict[grpc.StatusCode, int] = {code: code.value[0] for code in grpc.StatusCode}
 
 
+# gRPC takes 8 KiB of trailers, and the message travels twice in them.
+_MESSAGE_BYTES = 1500
+_DETAILS_BYTES = 3000
+
+
 def to_status(error: FedstepError) -> grpc.Status:
     """The error as a status that `context.abort_with_status` takes, details included."""
-    status = status_pb2.Status(code=_NUMBER[error.code], message=error.message)
+    status = status_pb2.Status(code=_NUMBER[error.code], message=_cut(error.message, _MESSAGE_BYTES))
     if error.violations:
         bad_request = error_details_pb2.BadRequest()
         for violation in error.violations:
-            bad_request.field_violations.add(field=violation.field, description=violation.description)
+            if bad_request.ByteSize() > _DETAILS_BYTES:
+                break
+            bad_request.field_violations.add(field=violation.field, description=_cut(violation.description, 1000))
         detail = any_pb2.Any()
         detail.Pack(bad_request)
         status.details.append(detail)
@@ -167,7 +174,10 @@ def _violations(error: grpc.RpcError) -> list[FieldViolation]:
     return found
 
 
+def _cut(text: str, size_bytes: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= size_bytes else encoded[: size_bytes - 3].decode(errors="ignore") + "…"
+
+
 def _short(details: str) -> str:
     return details.split("; last error:")[-1].strip().split("\n")[0][:120] or "no answer"
-
-

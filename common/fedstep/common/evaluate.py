@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sized
 
 import torch
-from fedstep.common.errors import InvalidInputError
-from fedstep.common.task import Batch, Samples, Task
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.task import Batch, Samples, Task
 
 
 def evaluate(

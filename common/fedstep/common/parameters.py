@@ -165,7 +165,7 @@ class FloatParameter(BaseParameter):
         """How many steps lead from low to the greatest value; 0 without a step."""
         if self.step is None:
             return 0
-        return int((Decimal(repr(self.high)) - Decimal(repr(self.low))) // Decimal(repr(self.step)))
+        return int((_exact(self.high) - _exact(self.low)) // _exact(self.step))
 
     def from_unit(self, unit: float) -> float:
         """See `BaseParameter.from_unit`."""
@@ -216,8 +216,7 @@ class FloatParameter(BaseParameter):
         return f"from {show(self.low)} to {show(self.high)}" + (f" in steps of {show(self.step)}" if self.step else "")
 
     def _at(self, k: int) -> float:
-        # In decimals: 0.1 + 2 * 0.1 shall be 0.3.
-        value = float(Decimal(repr(self.low)) + k * Decimal(repr(self.step)))
+        value = float(_exact(self.low) + k * _exact(self.step or 0.0))
         return min(max(value, self.low), self.high)
 
 
@@ -339,12 +338,17 @@ def _check_range(low: float, high: float, log: bool, step: float | None) -> None
         problems.append(
             FieldViolation("step", f"is {show(step)}: it does not go with log = true; drop one of the two.")
         )
-    elif step is not None and 0 < high - low < step:
+    elif step is not None and 0 < _exact(high) - _exact(low) < _exact(step):
         problems.append(FieldViolation("step", f"is {show(step)}, wider than the range: make it smaller or drop it."))
     elif step is not None and (high - low) / step > _FINEST:
         problems.append(FieldViolation("step", f"is {show(step)}, too fine for the range: make it larger or drop it."))
     if problems:
         raise MistakesError(problems)
+
+
+def _exact(value: float) -> Decimal:
+    """The number as it was written: 0.1 + 2 * 0.1 shall be 0.3."""
+    return Decimal(repr(value))
 
 
 def _check_countable(count: int) -> None:

@@ -206,9 +206,9 @@ class Budget(Part):
 class GuardPolicy(Part):
     """When a client is told to abandon, and how large an update may be (see `GuardPolicy` in study.proto)."""
 
-    window: PositiveCount = 5
+    window: PositiveCount = 8
     factor: Real = Field(default=3.0, gt=1.0)
-    margin: Real = Field(default=1.0, ge=0.0)
+    margin: Real = Field(default=3.0, ge=0.0)
     max_update_ratio: Real = Field(default=100.0, gt=0.0)
 
 

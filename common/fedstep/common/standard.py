@@ -56,7 +56,7 @@ STANDARD: dict[str, StandardParameter] = {
     ),
     "server_beta_2": StandardParameter(Scope.SERVER, 0.99, "beta_2 of fedadam and fedyogi", low=0.0, high=1.0),
     "server_tau": StandardParameter(
-        Scope.SERVER, 1e-3, "adaptivity of fedadam, fedyogi and fedadagrad (Reddi et al. 2021)", low=0.0
+        Scope.SERVER, 1e-3, "adaptivity of fedadam, fedyogi and fedadagrad (Reddi et al. 2021)", low=1e-12
     ),
     "cohort_size": StandardParameter(Scope.ROUND, 0, "clients a round waits for; 0 for everybody", low=0),
     "deadline_s": StandardParameter(Scope.ROUND, 0.0, "seconds a round may take; 0 for the study's own", low=0.0),

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from fedstep.common.hyperparameters import Hyperparameters, Value
 from torch import nn
 from torch.utils.data import Dataset
+
+from fedstep.common.hyperparameters import Hyperparameters, Value
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Inputs [batch, ...] and targets [batch, ...], on the model's device."""

@@ -137,7 +137,7 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
         )
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return f"is {value}: it must be {words} {context[key]:g}."
+        return f"is {value}: it must be {words} {context[key]:.15g}."
     if kind == "string_too_short":
         return f"is {value}: it must not be empty."
     for prefix, words in _EXPECTED.items():

@@ -9,9 +9,12 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import torch
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
 from fedstep.common.channel import DEFAULT_PORT, SERVER_OPTIONS
 from fedstep.common.clock import SystemClock
-from fedstep.common.errors import UnavailableError
+from fedstep.common.errors import StorageError, UnavailableError
 from fedstep.common.task import Task
 from fedstep.server.api.errors import ErrorInterceptor
 from fedstep.server.api.fleet_service import FleetService
@@ -27,8 +30,6 @@ from fedstep.server.coordination.studies import Studies
 from fedstep.server.storage.blobs import BlobStore
 from fedstep.server.storage.sql_store import open_store
 from fedstep.v1 import fleet_pb2, study_pb2, study_pb2_grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 log = logging.getLogger(__name__)
 
@@ -103,25 +104,30 @@ class Coordinator:
         torch.set_num_threads(1)  # two threads on a busy core slowed aggregation 17-fold
         try:
             self._parts = parts = await self._make_parts()
-            await self._listen(parts)
+            self.studies = Studies(dict(self._config.tasks), parts)
+            self._server = self._take_port(parts, self.studies)
+            self._owned = [
+                asyncio.create_task(parts.fleet.expire_leases(), name="leases"),
+                asyncio.create_task(parts.lag.measure(), name="loop lag"),
+                asyncio.create_task(self._save_clients(), name="clients"),
+            ]
+            resumed = await self.studies.resume_all()
+            await self._server.start()  # last: whoever asks for a study finds it under way
         except BaseException:
             await self.shut_down("the coordinator could not start")
             raise
-        self._owned = [
-            asyncio.create_task(parts.fleet.expire_leases(), name="leases"),
-            asyncio.create_task(parts.lag.measure(), name="loop lag"),
-            asyncio.create_task(self._save_clients(), name="clients"),
-        ]
-        assert self.studies is not None
-        resumed = await self.studies.resume_all()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return resumed
 
     async def _make_parts(self) -> Parts:
         config, executors = self._config, self._executors
-        if not config.database_url:
+        try:
             config.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"The folder {config.folder} cannot be made ({error.strerror or error}): give another with --data-dir."
+            ) from error
         store = await executors.storage.run(open_store, config.url)
         blobs = await executors.files.run(BlobStore, config.folder / "models")
         clock = SystemClock()
@@ -141,12 +147,16 @@ class Coordinator:
             task_options=config.task_options,
         )
 
-    async def _listen(self, parts: Parts) -> None:
-        self.studies = Studies(dict(self._config.tasks), parts)
+    def _take_port(self, parts: Parts, studies: Studies) -> grpc.aio.Server:
+        """The server, not started yet, with a port that nobody else has.
+
+        Raises:
+            UnavailableError: The port is taken.
+        """
         server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[ErrorInterceptor()])
         fleet_service = FleetService(parts.fleet, parts.ledger, parts.shelf, self._executors)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICES[0], fleet_service.handlers()),))
-        study_pb2_grpc.add_StudyServiceServicer_to_server(StudyService(self.studies, parts), server)
+        study_pb2_grpc.add_StudyServiceServicer_to_server(StudyService(studies, parts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         asked = f"{self._config.host}:{self._config.port}"
@@ -159,8 +169,7 @@ class Coordinator:
                 f"Nothing can listen on {asked}: another program has the port, or the address is not this machine's. "
                 "Choose another with --port, or end the other program."
             )
-        self._server = server
-        await server.start()
+        return server
 
     async def _save_clients(self) -> None:
         while True:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import grpc
 import grpc.aio
 import torch
+
 from fedstep.common import wire
 from fedstep.common.channel import SERVER_OPTIONS
-from fedstep.common.tensors import Manifest, as_bytes, sha256
+from fedstep.common.tensors import Manifest, as_bytes, pack, sha256
 from fedstep.v1 import fleet_pb2 as pb
 
 
@@ -70,7 +71,6 @@ class FakeCoordinator:
         return f"127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        self._outgoing = asyncio.Queue()
         server = grpc.aio.server(options=SERVER_OPTIONS)
         handlers: dict[str, grpc.RpcMethodHandler] = {
             "Connect": grpc.stream_stream_rpc_method_handler(
@@ -96,8 +96,6 @@ class FakeCoordinator:
 
     def store(self, state: dict[str, torch.Tensor]) -> bytes:
         manifest = Manifest.of(state)
-        from fedstep.common.tensors import pack
-
         payload = pack(state, manifest)
         digest = sha256(payload)
         self.models[digest] = Stored(manifest, payload)
@@ -127,18 +125,22 @@ class FakeCoordinator:
         if self.refuse:
             await context.abort(*self.refuse)
         self.streams += 1
+        # The newest stream takes over what is still to be said: an older one may not have noticed its end.
+        outgoing: asyncio.Queue[pb.ConnectResponse | None] = asyncio.Queue()
+        while not self._outgoing.empty():
+            outgoing.put_nowait(self._outgoing.get_nowait())
+        self._outgoing = outgoing
         welcome = pb.Welcome()
         welcome.CopyFrom(self.welcome)
         welcome.session_id = f"session-{self.streams}"
         yield pb.ConnectResponse(welcome=welcome)
         reader = asyncio.create_task(self._read(requests))
         try:
-            while (message := await self._outgoing.get()) is not None:
+            while (message := await outgoing.get()) is not None:
                 yield message
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
-            self.streams -= 0
 
     async def _read(self, requests: AsyncIterator[pb.ConnectRequest]) -> None:
         async for request in requests:

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 import torch
+from unit.client.fake_coordinator import FakeCoordinator, eventually
+
 from fedstep.client.fetch import ModelCache, ModelFetcher
 from fedstep.client.link import Link, OpenLink
 from fedstep.client.push import Pushed, Update, UpdatePusher
@@ -16,7 +18,6 @@ from fedstep.common.channel import open_channel
 from fedstep.common.errors import DataLossError, ExhaustedError, NotFoundError, UnavailableError
 from fedstep.common.tensors import sha256
 from fedstep.v1 import fleet_pb2 as pb
-from unit.client.fake_coordinator import FakeCoordinator, eventually
 
 QUICK = Backoff(0.001, 0.01)
 REF = pb.AssignmentRef(assignment_id="a", attempt=1)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
 from fedstep.client.tasks.shares import Indices, client_data, named_share, skewed_partition
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
-from torch import nn
-from torch.utils.data import TensorDataset
 
 _SEED = 20240607
 _HELD_OUT = 0.2
@@ -28,7 +29,7 @@ class Digits(Task):
     """
 
     name = "digits"
-    defaults = {"lr": 0.1, "batch_size": 16}  # noqa: RUF012  # the contract's own form
+    defaults = {"lr": 0.2, "batch_size": 16}  # noqa: RUF012  # the contract's own form
 
     def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
         """A perceptron with one hidden layer: 4,810 parameters."""

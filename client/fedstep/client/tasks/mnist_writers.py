@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
 from fedstep.client.tasks.shares import Indices, client_data, name_generator
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
-from torch import nn
-from torch.utils.data import TensorDataset
 
 _SEED = 20240608
 _WRITERS = 300
@@ -32,7 +33,7 @@ class MnistWriters(Task):
     """
 
     name = "mnist-writers"
-    defaults = {"lr": 0.05, "batch_size": 16}  # noqa: RUF012  # the contract's own form
+    defaults = {"lr": 0.1, "batch_size": 16}  # noqa: RUF012  # the contract's own form
 
     def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
         """Two convolutions and two dense layers: 56,714 parameters, no batch norm."""
@@ -92,7 +93,10 @@ class _Archive:
             raise InvalidInputError("The task mnist-writers needs its data: give the path to an npz with --data PATH.")
         path = Path(options["data"])
         try:
-            with np.load(path, allow_pickle=False) as file:
+            file = np.load(path, allow_pickle=False)
+            if isinstance(file, np.ndarray):
+                raise ValueError("a single array")
+            with file:
                 missing = {"images", "labels", "writer_ids"} - set(file.files)
                 if missing:
                     raise InvalidInputError(

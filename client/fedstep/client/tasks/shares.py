@@ -4,9 +4,10 @@ import hashlib
 
 import numpy as np
 import torch
+from torch.utils.data import TensorDataset
+
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.task import ClientData
-from torch.utils.data import TensorDataset
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Positions in a data set, int64 [samples]."""

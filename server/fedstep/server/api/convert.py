@@ -3,13 +3,14 @@
 import math
 from typing import Any
 
+from google.protobuf import struct_pb2
+
 from fedstep.common import hyperparameters as hp
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.server.coordination.fleet import Member, Presence
 from fedstep.server.coordination.studies import StudyView
 from fedstep.server.storage.base import AssignmentRecord, ClientRecord, Event, StudyState, TrialRecord, TrialState
 from fedstep.v1 import fleet_pb2, study_pb2
-from google.protobuf import struct_pb2
 
 _STUDY_STATES = {state: getattr(study_pb2, f"STUDY_STATE_{state.name}") for state in StudyState}
 _TRIAL_STATES = {state: getattr(study_pb2, f"TRIAL_STATE_{state.name}") for state in TrialState}
@@ -85,7 +86,7 @@ def steps(record: AssignmentRecord) -> study_pb2.ListStepsResponse:
         round=record.round,
         client_name=record.client,
         steps=fleet_pb2.StepReport(
-            ref=fleet_pb2.AssignmentRef(assignment_id=record.assignment_id, attempt=record.attempt),
+            ref=fleet_pb2.AssignmentRef(assignment_id=record.assignment_id.rpartition("/")[0], attempt=record.attempt),
             loss=found.loss if found else (),
             samples=found.samples if found else (),
             step_ms=found.step_ms if found else (),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations  # grpc's generics exist for the type checker only
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
-from fedstep.common.errors import FedstepError, InternalError, to_status
+from google.protobuf.message import DecodeError
+
+from fedstep.common.errors import FedstepError, InternalError, InvalidInputError, to_status
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +30,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/fedstep."):
             return handler  # type: ignore[no-any-return]  # None means: no such method
-        for kind, wrap in (
-            ("unary_unary", _one_answer),
-            ("stream_unary", _one_answer),
-            ("unary_stream", _many_answers),
-            ("stream_stream", _many_answers),
-        ):
+        for kind in ("unary_unary", "stream_unary", "unary_stream", "stream_stream"):
             behaviour = getattr(handler, kind)
             if behaviour is not None:
+                wrap = _many_answers if inspect.isasyncgenfunction(behaviour) else _one_answer
                 return getattr(grpc, f"{kind}_rpc_method_handler")(  # type: ignore[no-any-return]
                     wrap(behaviour), handler.request_deserializer, handler.response_serializer
                 )
@@ -45,12 +44,10 @@ def _one_answer(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Await
     async def wrapped(request: Any, context: Context) -> Any:
         try:
             return await behaviour(request, context)
-        except FedstepError as error:
-            await context.abort_with_status(to_status(error))
+        except grpc.aio.AbortError:
+            raise
         except Exception as error:
-            if isinstance(error, grpc.aio.AbortError):
-                raise
-            await _internal(error, context)
+            await context.abort_with_status(to_status(_for_the_caller(error)))
 
     return wrapped
 
@@ -60,17 +57,19 @@ def _many_answers(behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[...,
         try:
             async for answer in behaviour(request, context):
                 yield answer
-        except FedstepError as error:
-            await context.abort_with_status(to_status(error))
+        except grpc.aio.AbortError:
+            raise
         except Exception as error:
-            if isinstance(error, grpc.aio.AbortError):
-                raise
-            await _internal(error, context)
+            await context.abort_with_status(to_status(_for_the_caller(error)))
 
     return wrapped
 
 
-async def _internal(error: Exception, context: Context) -> None:
-    log.exception("a call failed")
-    sentence = f"The coordinator failed ({type(error).__name__}); its log says where."
-    await context.abort_with_status(to_status(InternalError(sentence)))
+def _for_the_caller(error: Exception) -> FedstepError:
+    """What the caller is told; a fault of ours is logged, not one of theirs."""
+    if isinstance(error, FedstepError):
+        return error
+    if isinstance(error, DecodeError):
+        return InvalidInputError("The bytes that came are no message of fedstep.v1: look at the program that sent them.")
+    log.exception("a call failed", exc_info=error)
+    return InternalError(f"The coordinator failed ({type(error).__name__}); its log says where.")

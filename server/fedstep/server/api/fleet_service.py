@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+
 from fedstep.common import wire
 from fedstep.common.errors import DataLossError, InvalidInputError, PreconditionError, UnavailableError
 from fedstep.common.version import VERSION
@@ -18,10 +19,8 @@ from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.transfers import Slot, Slots, Upload, UploadPool
 from fedstep.v1 import fleet_pb2
-from google.protobuf.message import Message
 
 HELLO_TIMEOUT_S = 10.0
-STALLED_AFTER_S = 20.0
 MAX_CHUNK_BYTES = 4 << 20
 
 
@@ -127,9 +126,7 @@ class FleetService:
 
     # bulk -------------------------------------------------------------------------------------------------------
 
-    async def fetch_model(
-        self, request: fleet_pb2.FetchModelRequest, context: Context
-    ) -> AsyncIterator[bytes | Message]:
+    async def fetch_model(self, request: fleet_pb2.FetchModelRequest, context: Context) -> None:
         """A model's payload from an offset on."""
         member = self._fleet.session(request.session_id)
         model = self._shelf.get(request.sha256)
@@ -137,15 +134,14 @@ class FleetService:
         if request.offset > size:
             raise InvalidInputError(f"The model has {size} bytes; there is nothing at offset {request.offset}.")
         async with self._downloads.hold() as slot:
-            yield fleet_pb2.FetchModelResponse(
-                header=fleet_pb2.ModelHeader(
-                    manifest=model.manifest.to_proto(), sha256=model.sha256, offset=request.offset
-                )
+            header = fleet_pb2.ModelHeader(
+                manifest=model.manifest.to_proto(), sha256=model.sha256, offset=request.offset
             )
+            await context.write(fleet_pb2.FetchModelResponse(header=header))
             for frame in model.frames_from(request.offset):
-                yield frame
+                await context.write(frame)
                 slot.progress()
-                self._fleet.heard(member)
+        self._fleet.heard(member)
 
     async def push_update(
         self, requests: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview], context: Context
@@ -169,7 +165,8 @@ class FleetService:
             raise
 
     async def _header(self, parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview]) -> fleet_pb2.UpdateHeader:
-        first = await _next_part(parts)
+        async with asyncio.timeout(HELLO_TIMEOUT_S):
+            first = await anext(parts, None)
         if not isinstance(first, fleet_pb2.PushUpdateRequest) or first.WhichOneof("part") != "header":
             raise InvalidInputError("The first message of PushUpdate must be a header.")
         return first.header
@@ -187,7 +184,7 @@ class FleetService:
                 "its shape is not the model's."
             )
         async with self._uploads.hold() as slot:
-            first = await _next_part(parts)
+            first = await anext(parts, None)
             upload = self._pool.get(ref.assignment_id, ref.attempt)
             if first is None:  # a question
                 held = upload.received if upload and upload.sha256 == header.sha256 else 0
@@ -216,24 +213,24 @@ class FleetService:
         parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview],
         slot: Slot,
     ) -> None:
-        """Writes chunks as they come: the next one is read while the last is copied and hashed."""
+        """Copies chunks as they come; they are hashed meanwhile."""
         if offset == 0 and upload.received:
             upload.restart(upload.sha256)
         if offset != upload.received:
             raise UnavailableError(f"Chunks from byte {offset} on, where {upload.received} bytes are here; ask first.")
+        loop = asyncio.get_running_loop()
         part: fleet_pb2.PushUpdateRequest | memoryview | None = first
-        writing: asyncio.Task[None] | None = None
+        hashing = loop.create_future()
+        hashing.set_result(None)
         try:
             while part is not None:
-                chunk = _chunk(part)
-                if writing is not None:
-                    await writing
-                writing = asyncio.create_task(self._executors.bulk.run(upload.write, chunk))
+                upload.write(_chunk(part))
                 slot.progress()
-                part = await _next_part(parts)
+                if hashing.done():
+                    hashing = asyncio.ensure_future(self._executors.bulk.run(upload.hash))
+                part = await anext(parts, None)
         finally:
-            if writing is not None:
-                await writing
+            await hashing
 
 
 def _chunk(part: fleet_pb2.PushUpdateRequest | memoryview) -> memoryview:
@@ -241,18 +238,3 @@ def _chunk(part: fleet_pb2.PushUpdateRequest | memoryview) -> memoryview:
     if not 0 < len(chunk) <= MAX_CHUNK_BYTES:
         raise InvalidInputError(f"A chunk of {len(chunk)} bytes; it must have 1 to {MAX_CHUNK_BYTES}.")
     return chunk
-
-
-async def _next_part(
-    parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview],
-) -> fleet_pb2.PushUpdateRequest | memoryview | None:
-    """The next message of an upload; None at its end.
-
-    Raises:
-        UnavailableError: Nothing has come for so long that the transfer has stalled.
-    """
-    try:
-        async with asyncio.timeout(STALLED_AFTER_S):
-            return await anext(parts, None)
-    except TimeoutError:
-        raise UnavailableError(f"Nothing of the update has come for {STALLED_AFTER_S:g} s; go on later.") from None

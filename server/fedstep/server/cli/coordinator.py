@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import click
+
 from fedstep.common.channel import DEFAULT_PORT
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.loop import run as run_loop

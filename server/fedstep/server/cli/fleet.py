@@ -1,6 +1,7 @@
 """`fedstep fleet`: who is there."""
 
 import click
+
 from fedstep.common.loop import run as run_loop
 from fedstep.server.cli.remote import connect
 from fedstep.server.cli.show import coordinator_option, enum_word, json_option, print_json, print_table

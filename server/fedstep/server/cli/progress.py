@@ -4,11 +4,12 @@ import sys
 from types import TracebackType
 from typing import Self
 
-from fedstep.server.cli.show import print_json
-from fedstep.v1 import study_pb2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
+
+from fedstep.server.cli.show import print_json
+from fedstep.v1 import study_pb2
 
 _MARKS = {
     "round_committed": "dim",

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 import grpc.aio
+
 from fedstep.common.channel import open_channel
 from fedstep.common.errors import UnavailableError, from_rpc
 from fedstep.v1 import study_pb2, study_pb2_grpc

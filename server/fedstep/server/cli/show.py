@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
-from fedstep.common import hyperparameters as hp
-from fedstep.v1 import study_pb2
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
+
+from fedstep.common import hyperparameters as hp
+from fedstep.v1 import study_pb2
 
 coordinator_option = click.option(
     "--coordinator",

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 import click
+
 from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.loop import run as run_loop
 from fedstep.common.spec_proto import spec_to_proto

@@ -3,7 +3,7 @@
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import as_bytes, sha256, unpack, widen
-from fedstep.server.coordination.run import Run, pack_state, resolve, state_manifest
+from fedstep.server.coordination.run import Run, norm_of, pack_state, resolve, state_manifest
 from fedstep.server.storage.base import TrialRecord
 from fedstep.server.storage.blobs import BlobStore
 
@@ -37,13 +37,15 @@ def load(spec: StudySpec, task: Task, trial: TrialRecord, blobs: BlobStore) -> R
     state = {}
     if trial.optimizer_sha256:
         state = unpack(blobs.get(trial.optimizer_sha256), blobs.manifest(trial.optimizer_sha256))
+    weights = widen(blobs.get(trial.model_sha256), manifest)
     return Run(
         study=spec,
         trial=trial.number,
         hyperparameters=resolve(spec, task, trial.hyperparameters),
         manifest=manifest,
-        weights=widen(blobs.get(trial.model_sha256), manifest),
+        weights=weights,
         model_sha256=trial.model_sha256,
+        norm=norm_of(weights),
         optimizer_state=state,
         rounds=trial.rounds,
     )

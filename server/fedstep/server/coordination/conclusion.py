@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+
 from fedstep.common.errors import FedstepError
 from fedstep.common.evaluate import evaluate
 from fedstep.common.spec import StudySpec
@@ -18,7 +19,9 @@ from fedstep.server.storage.base import Change, NewEvent, StudyResult, StudyStat
 log = logging.getLogger(__name__)
 
 
-async def conclude(spec: StudySpec, task: Task, run: Run, trials: Sequence[TrialRecord], parts: Parts, state: StudyState) -> StudyResult:
+async def conclude(
+    spec: StudySpec, task: Task, run: Run, trials: Sequence[TrialRecord], parts: Parts, state: StudyState
+) -> StudyResult:
     """Measures the final model, writes it as safetensors and draws the study.
 
     Args:

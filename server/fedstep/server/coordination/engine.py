@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-import torch
 from fedstep.common import hyperparameters as hp
 from fedstep.common.clock import Clock
 from fedstep.common.errors import InvalidInputError, UnavailableError
@@ -180,7 +179,6 @@ class RunEngine:
 
     async def _train(self, run: Run, attempt: int) -> _Attempt:
         aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
-        weights_norm = await self._executors.compute.run(lambda: float(torch.linalg.vector_norm(run.weights)))
         await self._fleet_is_there(run)
         selection = self._select(run, attempt)  # from here to `begin` nothing else runs: cohorts stay disjoint
         phase = TrainingPhase(
@@ -189,7 +187,7 @@ class RunEngine:
             selection.deadline_s,
             aggregator=aggregator,
             compute=self._executors.compute,
-            weights_norm=weights_norm,
+            weights_norm=run.norm,
             max_update_ratio=self._spec.guard.max_update_ratio,
         )
         await self._through(phase, self._assignments(phase, run, attempt, selection.cohort, selection.deadline_s, True))
@@ -325,10 +323,9 @@ class RunEngine:
         def aggregate() -> Run | None:
             update = aggregator.finish()
             weights, state = self._server_optimizer.step(run.weights, update, run.optimizer_state, run.hyperparameters)
-            if not math.isfinite(float(torch.linalg.vector_norm(weights))):
-                return None
             stepped = run.stepped(weights, state)
-            self._shelf.put(stepped.payload(), stepped.manifest, stepped.model_sha256)
+            if stepped is not None:
+                self._shelf.put(stepped.payload(), stepped.manifest, stepped.model_sha256)
             return stepped
 
         stepped = await self._executors.compute.run(aggregate)

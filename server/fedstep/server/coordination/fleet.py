@@ -49,6 +49,7 @@ class Member:
     Attributes:
         outbox: What is still to be sent to it; its Connect call empties it. None in it ends the call.
         stream: Counts its Connect calls: the number of the live one.
+        streaming: Its Connect call is open.
         busy: The assignment it trains on; "" when it could be given one.
         working: How many assignments of any kind it has.
         message: Why it gets no work, if it gets none.
@@ -69,6 +70,7 @@ class Member:
         default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES)
     )
     stream: int = 0
+    streaming: bool = False
     busy: str = ""
     working: int = 0
     message: str = ""
@@ -107,7 +109,7 @@ class Fleet:
         self._members: dict[str, Member] = {}
         self._sessions: dict[str, Member] = {}
         self._history = {record.name: record for record in history}
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
         self._on_gone: list[Callable[[Member], None]] = []
         self._on_join: list[Callable[[Member], None]] = []
 
@@ -141,18 +143,20 @@ class Fleet:
         member = known or self._new_member(hello, manifest)
         if known is not None:
             self._sessions.pop(known.session_id, None)
+            _end_stream(known.outbox)  # of a process that was taken to be gone, or of a connection that is
             known.instance_id, known.task, known.manifest = hello.instance_id, hello.task, manifest
             known.train_samples, known.validation_samples = hello.train_samples, hello.validation_samples
             known.device = hello.device
             known.outbox = asyncio.Queue(OUTBOX_MESSAGES)
         member.session_id = uuid.uuid4().hex
         member.stream += 1
+        member.streaming = True
         member.presence = Presence.CONNECTED
         member.heard_at, member.seen_at = self._clock.monotonic(), self._clock.now()
         self._members[member.name] = self._sessions[member.session_id] = member
         for call in list(self._on_join):
             call(member)
-        await self.notify()
+        self._wake()
         return member
 
     def _new_member(self, hello: fleet_pb2.Hello, manifest: Manifest) -> Member:
@@ -174,15 +178,19 @@ class Fleet:
 
     async def left(self, member: Member, stream: int) -> None:
         """A stream of the client has ended; its lease still runs. An older stream's end means nothing."""
-        if member.stream == stream and member.presence is Presence.CONNECTED:
+        if member.stream != stream:
+            return
+        member.streaming = False
+        if member.presence is Presence.CONNECTED:
             member.presence = Presence.LOST_TOUCH
-            await self.notify()
+            self._wake()
 
     def heard(self, member: Member) -> None:
         """Something came from the client."""
         member.heard_at, member.seen_at = self._clock.monotonic(), self._clock.now()
         if member.presence is Presence.GONE:
-            member.presence = Presence.CONNECTED
+            member.presence = Presence.CONNECTED if member.streaming else Presence.LOST_TOUCH
+            self._wake()
 
     def session(self, session_id: str) -> Member:
         """The client of a session.
@@ -204,7 +212,7 @@ class Fleet:
             member.outbox.put_nowait(message)
         except asyncio.QueueFull:
             member.presence = Presence.LOST_TOUCH
-            member.outbox = asyncio.Queue(OUTBOX_MESSAGES)
+            _end_stream(member.outbox)
 
     def members(self) -> list[Member]:
         """Every client heard of in this life of the coordinator, by name."""
@@ -217,14 +225,18 @@ class Fleet:
 
     async def notify(self) -> None:
         """Wakes whoever waits for a change of the fleet."""
-        async with self._changed:
-            self._changed.notify_all()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> bool:
         """Waits for a condition of the fleet; answers whether it came true in time."""
         try:
-            async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(ready)
+            async with asyncio.timeout(timeout_s):
+                while not ready():
+                    await self._changed.wait()
         except TimeoutError:
             return ready()
         return True
@@ -240,7 +252,7 @@ class Fleet:
                     member.presence = Presence.GONE
                     for call in self._on_gone:
                         call(member)
-                    await self.notify()
+                    self._wake()
 
     def drain(self, reason: str) -> None:
         """Tells every client that the coordinator goes away, and ends its stream."""
@@ -248,3 +260,10 @@ class Fleet:
             if member.presence is Presence.CONNECTED:
                 self.send(member, fleet_pb2.ConnectResponse(drain=fleet_pb2.Drain(reason=reason)))
                 member.outbox.put_nowait(None) if not member.outbox.full() else None
+
+
+def _end_stream(outbox: asyncio.Queue[fleet_pb2.ConnectResponse | None]) -> None:
+    """Ends the Connect call that empties this outbox; what is still in it is dropped."""
+    while not outbox.empty():
+        outbox.get_nowait()
+    outbox.put_nowait(None)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 import torch
+
 from fedstep.common.clock import Clock
 from fedstep.common.errors import PreconditionError
 from fedstep.server.coordination.fleet import Fleet, Member
@@ -124,7 +125,7 @@ class OpenAssignment:
     def record(self) -> AssignmentRecord:
         """The assignment for the store."""
         return AssignmentRecord(
-            assignment_id=self.ref.assignment_id,
+            assignment_id=f"{self.ref.assignment_id}/{self.ref.attempt}",
             trial=self.message.trial,
             round=self.message.round,
             attempt=self.ref.attempt,
@@ -193,7 +194,7 @@ class Ledger:
             member.busy = ""
         if status is Status.ACCEPTED and assignment.is_training:
             member.updates_accepted += 1
-        elif status in (Status.REFUSED, Status.FAILED, Status.LOST, Status.DIVERGED):
+        elif status in (Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE, Status.DIVERGED):
             member.faults += 1
         for call in self._closed_hooks:
             call(assignment)

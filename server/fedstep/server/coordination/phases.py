@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+
 from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.server.aggregation.base import Aggregator
 from fedstep.server.aggregation.checks import check_update

@@ -1,11 +1,13 @@
 """A run: one federated training as far as it has come."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
@@ -27,6 +29,7 @@ class Run:
         manifest: The model's layout.
         weights: float32 [elements].
         model_sha256: The digest of the model's payload.
+        norm: L2 norm of the weights.
         optimizer_state: The server optimizer's moments.
         rounds: Rounds behind it.
     """
@@ -37,6 +40,7 @@ class Run:
     manifest: Manifest
     weights: torch.Tensor
     model_sha256: bytes
+    norm: float
     optimizer_state: OptimizerState = field(default_factory=dict)
     rounds: int = 0
 
@@ -44,14 +48,18 @@ class Run:
         """The model as it is sent: uint8 [payload_bytes]."""
         return narrow(self.weights, self.manifest)
 
-    def stepped(self, weights: torch.Tensor, optimizer_state: OptimizerState) -> "Run":
-        """The run one round later."""
+    def stepped(self, weights: torch.Tensor, optimizer_state: OptimizerState) -> "Run | None":
+        """The run one round later; None when the weights are not finite."""
+        norm = norm_of(weights)
+        if not math.isfinite(norm):
+            return None
         payload = narrow(weights, self.manifest)
         return replace(
             self,
             # What clients receive is what the next update is added to, also where narrowing rounds.
             weights=widen(payload, self.manifest),
             model_sha256=sha256(payload),
+            norm=norm,
             optimizer_state=optimizer_state,
             rounds=self.rounds + 1,
         )
@@ -69,7 +77,13 @@ def initial_run(spec: StudySpec, task: Task, trial: int, hyperparameters: Mappin
         state = task.build_model(hyperparameters).state_dict()
     manifest = Manifest.of(state)
     payload = pack(state, manifest)
-    return Run(spec, trial, hyperparameters, manifest, widen(payload, manifest), sha256(payload))
+    weights = widen(payload, manifest)
+    return Run(spec, trial, hyperparameters, manifest, weights, sha256(payload), norm_of(weights))
+
+
+def norm_of(weights: torch.Tensor) -> float:
+    """The L2 norm; not finite when any element is not."""
+    return float(torch.linalg.vector_norm(weights))
 
 
 def default_manifest(task: Task) -> Manifest:

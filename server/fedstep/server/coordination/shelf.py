@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+
 from fedstep.common import wire
 from fedstep.common.errors import NotFoundError
 from fedstep.common.tensors import Manifest, as_bytes

@@ -15,7 +15,7 @@ from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.ranking import best_trial
 from fedstep.server.coordination.run import Run, initial_run, resolve
 from fedstep.server.selection.registry import create_selector
-from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, TrialState
+from fedstep.server.storage.base import Change, Event, NewEvent, StudyRecord, StudyState, TrialRecord, TrialState
 from fedstep.server.tuning.base import Arm, Decision, Observation, ProposeContext, Tuner
 from fedstep.server.tuning.registry import create_tuner
 from fedstep.v1 import fleet_pb2
@@ -58,7 +58,6 @@ class StudyRunner:
         self._open: dict[int, Run] = {}
         self._seconds = record.seconds_spent
         self._counted_at = parts.clock.monotonic()
-        self._being_saved: dict[int, set[bytes]] = {}
         self._told: set[str] = set()
         self.engine = RunEngine(
             self.spec,
@@ -109,7 +108,7 @@ class StudyRunner:
 
     def kept_models(self) -> set[bytes]:
         """Digests of what a resumed study, or its result, would need."""
-        needed = {digest for digests in self._being_saved.values() for digest in digests}
+        needed = set()
         for trial in self.trials.values():
             if trial.state is TrialState.RUNNING or trial is self.best():
                 needed |= {trial.model_sha256, trial.optimizer_sha256}
@@ -124,11 +123,12 @@ class StudyRunner:
     async def _begin(self) -> None:
         storage = self._parts.executors.storage
         self.trials = {trial.number: trial for trial in await storage.run(self._all_trials)}
-        self._tuner = tuner = await storage.run(create_tuner, self.spec, self._parts.database_url)
+        tuner = await storage.run(create_tuner, self.spec, self._parts.database_url)
         open_arms = [Arm(t.number, t.hyperparameters) for t in self.trials.values() if t.state is TrialState.RUNNING]
         rounds = sum(trial.rounds for trial in self.trials.values())
         if self.trials:
             await storage.run(tuner.restore, self._tuner_state, open_arms)
+        self._tuner = tuner
         resumed = StudyState.RUNNING if self.state is StudyState.INTERRUPTED else self.state
         await self._commit(Change(state=resumed, events=[narrate.study_started(self.spec, rounds)]))
         self.state = resumed
@@ -177,9 +177,7 @@ class StudyRunner:
         trial = TrialRecord(arm.number, TrialState.RUNNING, arm.hyperparameters)
         run = await self._on_shelf(self._fresh, arm.number, arm.hyperparameters)
         self.trials[arm.number] = trial
-        await self._commit(
-            Change(trials=[trial], tuner_state=self._the_tuner().state(), events=[narrate.trial_started(trial)])
-        )
+        await self._commit(Change(trials=[trial], events=[narrate.trial_started(trial)]))
         return run
 
     async def _resume(self, trial: TrialRecord) -> Run:
@@ -205,60 +203,61 @@ class StudyRunner:
     # step, observe, commit ----------------------------------------------------------------------------------------
 
     async def _train(self, run: Run) -> None:
-        """A trial's rounds, until it is complete, pruned or failed, or the study is over."""
-        while self.trials[run.trial].state is TrialState.RUNNING:
-            if self._over():
-                await _to_its_end(self._give_up(run))
-                break
-            outcome = await self.engine.step(run)
-            run = await _to_its_end(self._observe(run, outcome))
+        """A trial's rounds, until it is complete, pruned or failed, or the study is over.
+
+        A round is committed while clients already train the next one; that one is not committed before it.
+        """
+        state = TrialState.RUNNING
+        committing: asyncio.Task[None] | None = None
+        try:
+            while state is TrialState.RUNNING and not self._over():
+                outcome = await self.engine.step(run)
+                if committing is not None:
+                    await committing
+                state = await _to_its_end(self._observe(run, outcome))
+                committing = asyncio.create_task(self._commit_round(run, outcome, state))
+                run = outcome.run
+        finally:
+            if committing is not None:
+                await _to_its_end(committing)
+        if state is TrialState.RUNNING:
+            await _to_its_end(self._give_up(run))
         self._parts.shelf.drop(self._open.pop(run.trial).model_sha256)
         await self._tidy()
 
-    async def _observe(self, run: Run, outcome: StepOutcome) -> Run:
-        """What the tuner says to the round; then round, model and tuner state are committed together."""
+    async def _observe(self, run: Run, outcome: StepOutcome) -> TrialState:
+        """What the tuner says to the round."""
         last = run.rounds + 1 >= self.spec.budget.rounds_per_trial
         value = outcome.record.value if outcome.record else None
         metrics = outcome.record.metrics if outcome.record else {}
         observation = Observation(run.trial, run.rounds, value, metrics, last=last, failed=outcome.failed)
         async with self._tuning:
             decision = await self._parts.executors.storage.run(self._the_tuner().observe, observation)
-            state = _ENDS.get(decision, TrialState.COMPLETED if last else TrialState.RUNNING)
-            await self._commit_round(run, outcome, state, self._the_tuner().state())
             self._tuning.notify_all()
-        return self._open[run.trial]
+        return _ENDS.get(decision, TrialState.COMPLETED if last else TrialState.RUNNING)
 
-    async def _commit_round(
-        self, run: Run, outcome: StepOutcome, state: TrialState, tuner_state: dict[str, Any] | None
-    ) -> None:
-        """The models first, then everything that names them in one transaction, then the old model may go."""
-        trial = trial_before = self.trials[run.trial]
+    async def _commit_round(self, run: Run, outcome: StepOutcome, state: TrialState) -> None:
+        """The model first, then all that names it in one transaction, then the model before it may go."""
+        trial = before = self.trials[run.trial]
         events = list(outcome.events)
-        if outcome.record is not None:
-            saved = await self._save(outcome.run)
-            trial = replace(
-                trial,
-                state=state,
-                values=(*trial.values, outcome.record.value),
-                metrics=outcome.record.metrics,
-                model_sha256=outcome.run.model_sha256,
-                optimizer_sha256=saved,
-            )
-            events.append(narrate.round_committed(self.spec, outcome.record))
-        else:
-            trial = replace(trial, state=state, message=outcome.failed)
-        if state is not trial_before.state:
-            events.append(narrate.trial_ended(self.spec, trial))
-        change = Change(
-            trials=[trial],
-            round=outcome.record,
-            assignments=outcome.assignments,
-            events=events,
-            tuner_state=tuner_state,
-        )
-        await self._commit(change)
-        self.trials[run.trial] = trial
-        self._being_saved.pop(run.trial, None)
+        with self._parts.blobs.hold():
+            if outcome.record is not None:
+                trial = replace(
+                    trial,
+                    state=state,
+                    values=(*trial.values, outcome.record.value),
+                    metrics=outcome.record.metrics,
+                    model_sha256=outcome.run.model_sha256,
+                    optimizer_sha256=await self._save(outcome.run),
+                )
+                events.append(narrate.round_committed(self.spec, outcome.record))
+            else:
+                trial = replace(trial, state=state, message=outcome.failed)
+            if state is not before.state:
+                events.append(narrate.trial_ended(self.spec, trial))
+            change = Change(trials=[trial], round=outcome.record, assignments=outcome.assignments, events=events)
+            await self._commit(change)
+            self.trials[run.trial] = trial
         if outcome.run is not run:
             self._open[run.trial] = outcome.run
             self._parts.shelf.drop(run.model_sha256)
@@ -266,7 +265,6 @@ class StudyRunner:
     async def _save(self, run: Run) -> bytes:
         """Writes a run's model and optimizer state to the model folder; answers with the latter's digest."""
         optimizer_sha256 = await self._parts.executors.compute.run(checkpoint.optimizer_digest, run)
-        self._being_saved[run.trial] = {run.model_sha256, optimizer_sha256}
         await self._parts.executors.files.run(checkpoint.save, run, optimizer_sha256, self._parts.blobs)
         return optimizer_sha256
 
@@ -276,9 +274,7 @@ class StudyRunner:
         observation = Observation(run.trial, run.rounds, None, failed=reason)
         async with self._tuning:
             await self._parts.executors.storage.run(self._the_tuner().observe, observation)
-            await self._commit_round(
-                run, StepOutcome(run, None, failed=reason), TrialState.FAILED, self._the_tuner().state()
-            )
+            await self._commit_round(run, StepOutcome(run, None, failed=reason), TrialState.FAILED)
             self._tuning.notify_all()
 
     def _over(self) -> bool:
@@ -307,7 +303,7 @@ class StudyRunner:
                 outcome = await self.engine.step(run)
                 if outcome.record is None:
                     break
-                await _to_its_end(self._commit_round(run, outcome, best.state, None))
+                await _to_its_end(self._commit_round(run, outcome, best.state))
                 run = self._open[run.trial]
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
         result = await conclusion.conclude(self.spec, self._task, run, list(self.trials.values()), self._parts, state)
@@ -323,8 +319,13 @@ class StudyRunner:
         now = self._parts.clock.monotonic()
         spent, self._counted_at = now - self._counted_at, now
         self._seconds += spent
-        change = replace(change, seconds=spent)
-        events = await self._parts.executors.storage.run(self._parts.store.commit, self.spec.name, change)
+
+        def commit() -> list[Event]:
+            """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""
+            state = self._tuner.state() if self._tuner is not None else None
+            return self._parts.store.commit(self.spec.name, replace(change, seconds=spent, tuner_state=state))
+
+        events = await self._parts.executors.storage.run(commit)
         if state is not None:
             self.state = state
         await self._parts.feed.publish(self.spec.name, events)
@@ -354,7 +355,7 @@ def _last_reason(trials: dict[int, TrialRecord]) -> str:
     return f"; the last one ended because {reasons[-1]}" if reasons else ""
 
 
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def _to_its_end(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
     """Lets a commit finish even when its study is cancelled meanwhile; the cancellation comes after it."""
     task = asyncio.ensure_future(work)
     try:

@@ -6,62 +6,90 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import torch
-from fedstep.common.errors import DataLossError, InvalidInputError
+
+from fedstep.common.errors import DataLossError, InvalidInputError, UnavailableError
 from fedstep.common.tensors import as_bytes
 
 ACTIVE_TRANSFERS = 4
 OPEN_TRANSFERS = 16
 SLOW_AFTER_S = 0.5
+STALLED_AFTER_S = 20.0
 
 
 class Slots:
     """Lets a few transfers run at once and the others queue: as fast as all at once, under half the memory.
 
     A transfer whose peer is slow does not hold the others up: after half a second without progress it goes on
-    outside the count, up to a second bound, so that memory stays bounded however many clients are slow.
+    outside the count, up to a second bound, so that memory stays bounded however many clients are slow. One that does
+    not move at all for longer is cut; it goes on where it stopped when its client asks again.
     """
 
     def __init__(self, active: int = ACTIVE_TRANSFERS, open_at_once: int = OPEN_TRANSFERS) -> None:
-        self._semaphore = asyncio.Semaphore(active)
+        self._active = asyncio.Semaphore(active)
         self._open = asyncio.Semaphore(open_at_once)
 
     @asynccontextmanager
     async def hold(self) -> AsyncGenerator["Slot"]:
-        """A slot for the time of one transfer."""
+        """A slot for the time of one transfer.
+
+        Raises:
+            UnavailableError: Nothing moved for `STALLED_AFTER_S`.
+        """
         async with self._open:
-            await self._semaphore.acquire()
-            slot = Slot(self._semaphore)
+            await self._active.acquire()
+            slot = Slot(self._active)
             try:
-                yield slot
+                async with asyncio.timeout(None) as limit:
+                    slot.watch(limit)
+                    yield slot
+            except TimeoutError:
+                raise UnavailableError(
+                    f"Nothing of the transfer has moved for {STALLED_AFTER_S:g} s; go on later."
+                ) from None
             finally:
                 slot.release()
 
 
 class Slot:
-    """One transfer's place; `progress` keeps it."""
+    """One transfer's place. Looked at now and then: a chunk that moves costs no timer of its own."""
 
-    def __init__(self, semaphore: asyncio.Semaphore) -> None:
-        self._semaphore = semaphore
-        self._held = True
+    def __init__(self, active: asyncio.Semaphore) -> None:
+        self._active: asyncio.Semaphore | None = active
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(SLOW_AFTER_S, self.release)
+        self._moved_at = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
 
     def progress(self) -> None:
         """Says that a chunk has moved."""
-        self._timer.cancel()
-        if self._held:
-            self._timer = self._loop.call_later(SLOW_AFTER_S, self.release)
+        self._moved_at = self._loop.time()
+
+    def watch(self, limit: asyncio.Timeout) -> None:
+        """Frees the place of a slow transfer, and ends one that has stalled."""
+        idle_s = self._loop.time() - self._moved_at
+        if idle_s >= STALLED_AFTER_S:
+            limit.reschedule(self._loop.time())
+            return
+        if idle_s >= SLOW_AFTER_S:
+            self._free()
+        self._timer = self._loop.call_later(SLOW_AFTER_S / 2, self.watch, limit)
 
     def release(self) -> None:
-        """Gives the place to the next transfer; a second time does nothing."""
-        self._timer.cancel()
-        if self._held:
-            self._held = False
-            self._semaphore.release()
+        """The transfer is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._free()
+
+    def _free(self) -> None:
+        if self._active is not None:
+            self._active.release()
+            self._active = None
 
 
 class Upload:
-    """An update as far as it has arrived: its bytes and the digest of them."""
+    """An update as far as it has arrived: its bytes and the digest of them.
+
+    Bytes are copied as they come; they are hashed in the background, as many at a time as have come meanwhile.
+    """
 
     def __init__(self, buffer: torch.Tensor, sha256: bytes) -> None:
         self.buffer = buffer
@@ -70,13 +98,14 @@ class Upload:
         self.in_use = False
         self._view = as_bytes(buffer)
         self._hash = hashlib.sha256()
+        self._hashed = 0
 
     def restart(self, sha256: bytes) -> None:
         """Forgets what has arrived."""
-        self.sha256, self.received, self._hash = sha256, 0, hashlib.sha256()
+        self.sha256, self.received, self._hash, self._hashed = sha256, 0, hashlib.sha256(), 0
 
     def write(self, chunk: memoryview) -> None:
-        """Copies and hashes the next chunk; runs on the bulk executor.
+        """Copies the next chunk to its place.
 
         Raises:
             InvalidInputError: It is longer than the update was said to be.
@@ -85,15 +114,21 @@ class Upload:
         if end > len(self._view):
             raise InvalidInputError(f"More than the {len(self._view)} bytes announced have come.")
         self._view[self.received : end] = chunk
-        self._hash.update(chunk)
         self.received = end
 
+    def hash(self) -> None:
+        """Hashes what has been copied since the last time; off the event loop, one call at a time."""
+        end = self.received
+        self._hash.update(self._view[self._hashed : end])
+        self._hashed = end
+
     def verify(self) -> None:
-        """Holds the whole update against its digest.
+        """Holds the whole update against its digest; off the event loop.
 
         Raises:
             DataLossError: They do not agree; the upload starts again from 0.
         """
+        self.hash()
         if self._hash.digest() != self.sha256:
             self.restart(self.sha256)
             raise DataLossError("The update does not match its SHA-256: it was corrupted on the way; send it again.")

@@ -124,7 +124,7 @@ def _draw_rounds(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> N
     axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
     axes.set_xlabel("round", color=_FAINT, fontsize=9.5)
     axes.set_ylabel(objective.metric, color=_FAINT, fontsize=9.5, parse_math=False)
-    _shade_final_rounds(axes, study.spec.budget.rounds_per_trial, longest)
+    _shade_final_rounds(axes, study.spec.budget.rounds_per_trial, longest, objective.direction == "minimize")
     dots = "." if longest <= 40 and len(courses) < _CROWD else ""
     for course in courses:
         look = course.look
@@ -150,16 +150,16 @@ def _draw_rounds(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> N
         axes.text(0.5, 0.5, "no round has been evaluated", transform=axes.transAxes, ha="center", color=_FAINT)
 
 
-def _shade_final_rounds(axes: Axes, tuned: int, longest: int) -> None:
-    """Sets the rounds after the search apart."""
+def _shade_final_rounds(axes: Axes, tuned: int, longest: int, label_above: bool) -> None:
+    """Sets the rounds after the search apart, with the label where the curve is not."""
     if longest <= tuned:
         return
     axes.axvspan(tuned + 0.5, longest + 0.5, color=BEST.color, alpha=0.07, linewidth=0)
     axes.annotate(
         "final rounds of the best",
-        (tuned + 0.5, 1.0),
+        (tuned + 0.5, 1.0 if label_above else 0.0),
         xycoords=("data", "axes fraction"),
-        xytext=(5, -12),
+        xytext=(5, -12 if label_above else 6),
         textcoords="offset points",
         color=BEST.color,
         fontsize=8.5,

@@ -63,7 +63,7 @@ class ValueRange:
         axes.set_yscale("log" if self.log else "linear")
         axes.set_ylim(self.low, self.high)
         if not self.log:
-            axes.yaxis.set_major_locator(MaxNLocator(nbins=ticks))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=ticks, steps=[1, 2, 5, 10]))
             return
         narrow = self.high / self.low < 100
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=12))

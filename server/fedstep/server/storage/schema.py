@@ -124,7 +124,7 @@ class AssignmentRow(Base):
     __tablename__ = "fedstep_assignments"
     __table_args__ = (Index(None, "study_id", "trial", "round", "client"),)
 
-    assignment_id: Mapped[str] = mapped_column(name_type(64), primary_key=True)
+    assignment_id: Mapped[str] = mapped_column(name_type(255), primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey(StudyRow.id))
     trial: Mapped[int] = mapped_column(Integer)
     round: Mapped[int] = mapped_column(Integer)
@@ -148,7 +148,9 @@ class StepsRow(Base):
 
     __tablename__ = "fedstep_steps"
 
-    assignment_id: Mapped[str] = mapped_column(name_type(64), ForeignKey(AssignmentRow.assignment_id), primary_key=True)
+    assignment_id: Mapped[str] = mapped_column(
+        name_type(255), ForeignKey(AssignmentRow.assignment_id), primary_key=True
+    )
     steps: Mapped[int] = mapped_column(Integer)
     loss: Mapped[Sequence[float]] = mapped_column(Floats)
     samples: Mapped[list[int]] = mapped_column(JSON)

@@ -21,6 +21,11 @@ def suggest_point(trial: optuna.Trial, space: Space) -> dict[str, Value]:
     return values
 
 
+def suggested(space: Space, params: Mapping[str, Any]) -> dict[str, Value]:
+    """The point that Optuna keeps as a trial's parameters."""
+    return {name: _exact(space[name], value) for name, value in params.items() if name in space}
+
+
 def distributions_of(space: Space, values: Hyperparameters) -> dict[str, BaseDistribution]:
     """Optuna's distributions of the parameters that exist at that point."""
     return {name: _distribution(parameter) for name, parameter in space.active(values)}
@@ -33,10 +38,15 @@ def _suggest(trial: optuna.Trial, name: str, parameter: Parameter) -> Value:
         return choice
     if isinstance(parameter, FloatParameter):
         value = trial.suggest_float(name, parameter.low, _highest(parameter), log=parameter.log, step=parameter.step)
-        # Optuna computes a step in binary: 0.1 + 2 · 0.1 is 0.30000000000000004 there and 0.3 here.
-        return value if parameter.step is None else parameter.from_unit(parameter.to_unit(value))
+        return _exact(parameter, value)
     highest = parameter.low + parameter.last_step * parameter.step
     return trial.suggest_int(name, parameter.low, highest, log=parameter.log, step=parameter.step)
+
+
+def _exact(parameter: Parameter, value: Value) -> Value:
+    """Optuna computes a step in binary: 0.1 + 2 · 0.1 is 0.30000000000000004 there and 0.3 here."""
+    stepped = isinstance(parameter, FloatParameter) and parameter.step is not None
+    return parameter.from_unit(parameter.to_unit(value)) if stepped else value
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

@@ -1,28 +1,26 @@
 """Optuna as a tuner: any sampler and any pruner, the study in the coordinator's own database."""
 
-import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
-from fedstep.common.errors import AlreadyExistsError, FieldViolation, InternalError, StorageError
+from fedstep.common.errors import AlreadyExistsError, FieldViolation, InternalError
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.common.validation import MistakesError
 from fedstep.server.tuning.base import Arm, Decision, Observation, ProposeContext, Tuner
 from fedstep.server.tuning.optuna_parts import PartFactory, Seeds
-from fedstep.server.tuning.optuna_space import distributions_of, space_faults, suggest_point
+from fedstep.server.tuning.optuna_space import distributions_of, space_faults, suggest_point, suggested
+from fedstep.server.tuning.optuna_storage import DATABASE_ERRORS, explained, open_storage, without_info
 
 _ARM = "fedstep_trial"
 _FAILED = "fedstep_failed"
-_BUSY_TIMEOUT_S = 30
 
 # They learn from complete trials only: of a pruned one they would never hear.
 _BLIND_TO_PRUNED = ("GPSampler", "CmaEsSampler", "NSGAIISampler", "NSGAIIISampler")
@@ -53,18 +51,31 @@ class OptunaOptions(BaseModel):
         """
         factory = _factory(spec, 0)
         faults: list[FieldViolation] = []
-        for make, name, options, field in (
+        for make, name, options, where in (
             (factory.sampler, self.sampler, self.sampler_options, "tuner.sampler"),
             (factory.pruner, self.pruner, self.pruner_options, "tuner.pruner"),
         ):
             try:
-                make(name, options, field)
+                make(name, options, where)
             except MistakesError as error:
                 faults += error.violations
         if not faults:
             faults += space_faults(self.sampler, self.sampler_options, spec.space, "tuner.sampler")
         if faults:
             raise MistakesError(faults)
+
+
+@dataclass(frozen=True)
+class _OpenArm:
+    """An arm in training.
+
+    Attributes:
+        trial: Optuna's.
+        reported: The objective by round, as Optuna has it.
+    """
+
+    trial: optuna.Trial
+    reported: dict[int, float] = field(default_factory=dict)
 
 
 class OptunaTuner(Tuner):
@@ -94,13 +105,9 @@ class OptunaTuner(Tuner):
         self._options = options
         self._url = storage_url
         self._pruner = _factory(spec, 0).pruner(options.pruner, options.pruner_options, "tuner.pruner")
-        self._open: dict[int, optuna.Trial] = {}
+        self._open: dict[int, _OpenArm] = {}
         self._study: _Study | None = None
-        with self._database():
-            try:
-                self._storage = _open_storage(storage_url)
-            except (RuntimeError, ImportError) as error:  # tables of another Optuna; no driver for such a database
-                raise self._unusable(error) from error
+        self._storage = open_storage(storage_url)
 
     def propose(self, context: ProposeContext) -> list[Arm]:
         """One arm a slot; none when the sampler has tried all that there is.
@@ -109,7 +116,7 @@ class OptunaTuner(Tuner):
             AlreadyExistsError: At the first call of a new study: Optuna's tables hold another of that name.
             StorageError: The database cannot be used.
         """
-        with self._database():
+        with explained(self._url):
             study = self._study or self._create()
             arms: list[Arm] = []
             for number in range(context.next_number, context.next_number + context.slots):
@@ -125,15 +132,16 @@ class OptunaTuner(Tuner):
             InternalError: The arm was never proposed.
             StorageError: The database cannot be used.
         """
-        with self._database():
-            study = self._study or self._create()
-            trial = self._open.get(observation.number)
-            if trial is None:
+        with explained(self._url):
+            study, arm = self._study, self._open.get(observation.number)
+            if study is None:
+                raise self._unknown(observation.number)
+            if arm is None:
                 return self._decided(study, observation)
-            if observation.failed:
-                self._tell_failed(study, trial, observation.failed)
-                return self._close(observation.number, Decision.FAIL)
-            return self._observe_open(study, trial, observation)
+            decision = self._decide(study, arm, observation)
+            if decision is not Decision.CONTINUE:
+                del self._open[observation.number]
+            return decision
 
     def state(self) -> dict[str, Any]:
         """Whether the sampler has tried everything; all else is in the database."""
@@ -145,23 +153,25 @@ class OptunaTuner(Tuner):
         Raises:
             StorageError: The database cannot be used.
         """
-        with self._database():
+        with explained(self._url):
             study = self._study = self._load() or self._create()
-            study.stopped = bool(state.get("exhausted", False))
             wanted = {arm.number: arm for arm in open_arms}
-            latest = {trial.user_attrs[_ARM]: trial for trial in self._trials(study) if _ARM in trial.user_attrs}
+            trials = self._trials(study)
+            latest = {trial.user_attrs[_ARM]: trial for trial in trials if _ARM in trial.user_attrs}
             self._open = {}
-            for frozen in self._trials(study):
+            for frozen in trials:
                 number = frozen.user_attrs.get(_ARM)
                 if frozen.state.is_finished():
                     continue
                 if number in wanted and frozen is latest[number]:
-                    self._open[number] = self._attach(study, frozen)
+                    self._open[number] = _OpenArm(self._attach(study, frozen), dict(frozen.intermediate_values))
                 else:
                     study.tell(frozen.number, state=TrialState.FAIL)
             for number, arm in wanted.items():
                 if number not in latest:
-                    self._open[number] = self._add(study, arm)
+                    self._open[number] = _OpenArm(self._add(study, number, arm.hyperparameters))
+            # Last: to a sampler that tries every point, what was just told FAIL is tried, and it may have stopped.
+            study.stopped = bool(state.get("exhausted", False))
 
     def close(self) -> None:
         """Gives back the connections to the database."""
@@ -171,7 +181,7 @@ class OptunaTuner(Tuner):
     def _create(self) -> "_Study":
         """A new study in the database."""
         try:
-            with _without_info():
+            with without_info():
                 optuna.create_study(
                     study_name=self._spec.name, storage=self._storage, direction=self._spec.objective.direction
                 )
@@ -186,8 +196,9 @@ class OptunaTuner(Tuner):
 
     def _load(self) -> "_Study | None":
         """The study in the database; None when there is none."""
+        sampler = self._sampler(0)
         try:
-            return _Study(self._spec.name, self._storage, self._sampler(0), self._pruner)
+            return _Study(self._spec.name, self._storage, sampler, self._pruner)
         except KeyError:
             return None
 
@@ -196,19 +207,22 @@ class OptunaTuner(Tuner):
         return factory.sampler(self._options.sampler, self._options.sampler_options, "tuner.sampler")
 
     def _ask(self, study: "_Study", number: int) -> Arm:
+        if number in self._open:  # it was proposed, but what it was for was never committed
+            study.tell(self._open.pop(number).trial, state=TrialState.FAIL)
         study.sampler = self._sampler(number)
-        trial = study.ask()
+        lost = self._lost(study, number)
+        trial = self._add(study, number, lost.params, lost) if lost else study.ask()
         try:
             trial.set_user_attr(_ARM, number)
             arm = Arm(number, suggest_point(trial, self._spec.space))
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
+        except DATABASE_ERRORS:
             raise
         except Exception as error:
             study.tell(trial, state=TrialState.FAIL)
             raise InternalError(
                 f"Optuna's {self._options.sampler} could not propose trial {number} ({error}): take another sampler."
             ) from error
-        self._open[number] = trial
+        self._open[number] = _OpenArm(trial)
         return arm
 
     def _exhausted(self, study: "_Study") -> bool:
@@ -217,33 +231,35 @@ class OptunaTuner(Tuner):
         if isinstance(study.sampler, optuna.samplers.GridSampler):
             # Asked for more, it would train points a second time while the last ones are still open.
             grid = self._options.sampler_options["search_space"].values()
-            return len(self._trials(study)) >= math.prod(len(values) for values in grid)
+            arms = {trial.user_attrs.get(_ARM) for trial in self._trials(study)} - {None}
+            return len(arms) >= math.prod(len(values) for values in grid)
         return False
 
-    def _observe_open(self, study: "_Study", trial: optuna.Trial, observation: Observation) -> Decision:
-        value = observation.value if observation.value is not None and math.isfinite(observation.value) else None
-        reported = study.frozen(trial).intermediate_values
-        if not observation.last and (value is None or observation.round in reported):
+    def _decide(self, study: "_Study", arm: _OpenArm, observation: Observation) -> Decision:
+        """Tells the study of a round, once, and of the arm's end."""
+        if observation.failed:
+            self._tell_failed(study, arm.trial, observation.failed)
+            return Decision.FAIL
+        value, round = observation.value, observation.round
+        if value is not None and math.isfinite(value) and round not in arm.reported:
+            arm.trial.report(value, step=round)
+            arm.reported[round] = value
+        elif not observation.last:
             return Decision.CONTINUE
-        if value is not None and observation.round not in reported:
-            trial.report(value, step=observation.round)
         if observation.last:
-            self._tell_last(study, trial, reported.get(observation.round, value))
-            return self._close(observation.number, Decision.FINISH)
-        if trial.should_prune():
-            study.tell(trial, state=TrialState.PRUNED)
-            return self._close(observation.number, Decision.PRUNE)
+            self._complete(study, arm)
+            return Decision.FINISH
+        if arm.trial.should_prune():
+            study.tell(arm.trial, state=TrialState.PRUNED)
+            return Decision.PRUNE
         return Decision.CONTINUE
 
-    def _tell_last(self, study: "_Study", trial: optuna.Trial, value: float | None) -> None:
-        """Completes a trial; one whose last round gave no value counts with its last one that did."""
-        if value is None:
-            reported = study.frozen(trial).intermediate_values
-            value = reported[max(reported)] if reported else None
-        if value is None:
-            study.tell(trial, state=TrialState.FAIL)
+    def _complete(self, study: "_Study", arm: _OpenArm) -> None:
+        """Tells the last value there is; without any, the trial says nothing about its point."""
+        if arm.reported:
+            study.tell(arm.trial, arm.reported[max(arm.reported)])
         else:
-            study.tell(trial, value)
+            study.tell(arm.trial, state=TrialState.FAIL)
 
     def _tell_failed(self, study: "_Study", trial: optuna.Trial, why: str) -> None:
         trial.set_user_attr(_FAILED, why)
@@ -267,15 +283,11 @@ class OptunaTuner(Tuner):
             return None
         return max(values) if self._spec.objective.direction == "minimize" else min(values)
 
-    def _close(self, number: int, decision: Decision) -> Decision:
-        del self._open[number]
-        return decision
-
     def _decided(self, study: "_Study", observation: Observation) -> Decision:
         """What was decided of an arm that is not open: a round that was observed before a crash, and not committed."""
         found = [trial for trial in self._trials(study) if trial.user_attrs.get(_ARM) == observation.number]
         if not found:
-            raise InternalError(f"The tuner was told of trial {observation.number}, which it never proposed.")
+            raise self._unknown(observation.number)
         trial = found[-1]
         if observation.failed or _FAILED in trial.user_attrs:
             return Decision.FAIL
@@ -283,39 +295,38 @@ class OptunaTuner(Tuner):
             return Decision.CONTINUE
         return Decision.PRUNE if trial.state == TrialState.PRUNED else Decision.FINISH
 
+    def _unknown(self, number: int) -> InternalError:
+        return InternalError(f"The tuner was told of trial {number}, which it never proposed.")
+
     def _attach(self, study: "_Study", frozen: FrozenTrial) -> optuna.Trial:
         return optuna.Trial(study, frozen._trial_id)
 
-    def _add(self, study: "_Study", arm: Arm) -> optuna.Trial:
-        """An open arm that Optuna's tables have lost: it is added as it is, and trained on."""
+    def _lost(self, study: "_Study", number: int) -> FrozenTrial | None:
+        """The trial that a crash lost when this arm was proposed before: its point is proposed again.
+
+        A sampler that tries every point once, or walks a sequence, would count it as tried.
+        """
+        found = [trial for trial in self._trials(study) if trial.user_attrs.get(_ARM) == number]
+        lost = [trial for trial in found if trial.state == TrialState.FAIL and not trial.intermediate_values]
+        return lost[-1] if lost and self._spec.space.contains(suggested(self._spec.space, lost[-1].params)) else None
+
+    def _add(
+        self, study: "_Study", number: int, values: Hyperparameters, like: FrozenTrial | None = None
+    ) -> optuna.Trial:
+        """A RUNNING trial at that point, with what the sampler had noted of the one it is like."""
         study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING,
-                params=dict(arm.hyperparameters),
-                distributions=distributions_of(self._spec.space, arm.hyperparameters),
-                user_attrs={_ARM: arm.number},
+                params=dict(values),
+                distributions=distributions_of(self._spec.space, values),
+                user_attrs={_ARM: number},
+                system_attrs=dict(like.system_attrs) if like else None,
             )
         )
         return self._attach(study, self._trials(study)[-1])
 
     def _trials(self, study: "_Study") -> list[FrozenTrial]:
         return study.get_trials(deepcopy=False)
-
-    @contextmanager
-    def _database(self) -> Iterator[None]:
-        """Says what a person can do about a database that fails."""
-        try:
-            yield
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise self._unusable(error) from error
-
-    def _unusable(self, error: Exception) -> StorageError:
-        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        reason = str(getattr(cause, "orig", None) or cause).split("\n")[0].rstrip(".")
-        return StorageError(
-            f"Optuna cannot use the database {_shown(self._url)} ({reason}): "
-            "check the URL, the rights on it and what else holds it."
-        )
 
 
 class _Study(optuna.Study):
@@ -331,39 +342,7 @@ class _Study(optuna.Study):
         """Called by a sampler that has tried everything."""
         self.stopped = True
 
-    def frozen(self, trial: optuna.Trial) -> FrozenTrial:
-        """The trial as the database has it."""
-        return self.get_trials(deepcopy=False)[trial.number]
-
 
 def _factory(spec: StudySpec, arm: int) -> PartFactory:
     startup = min(10, max(3, spec.budget.trials // 4))
     return PartFactory(Seeds(spec.seed, arm), startup, spec.budget.rounds_per_trial)
-
-
-def _open_storage(url: str) -> RDBStorage:
-    sqlite = url.startswith("sqlite")
-    engine: dict[str, Any] = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}} if sqlite else {"pool_pre_ping": True}
-    return RDBStorage(url, engine_kwargs=engine)
-
-
-def _shown(url: str) -> str:
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return "given"
-
-
-@contextmanager
-def _without_info() -> Iterator[None]:
-    """Keeps Optuna from announcing the study on standard error; nobody else's logging changes."""
-    logger = logging.getLogger("optuna.storages._rdb.storage")
-
-    def heard(record: logging.LogRecord) -> bool:
-        return record.levelno > logging.INFO
-
-    logger.addFilter(heard)
-    try:
-        yield
-    finally:
-        logger.removeFilter(heard)

@@ -58,15 +58,15 @@ def create_tuner(spec: StudySpec, storage_url: str) -> Tuner:
 def _tuners() -> dict[str, _Entry]:
     return {
         "random": _Entry(
-            check=lambda spec: _check_random(spec),
+            check=_check_random,
             create=lambda spec, _: RandomTuner(spec),
         ),
         "grid": _Entry(
-            check=lambda spec: _check_grid(spec),
+            check=_check_grid,
             create=lambda spec, _: GridTuner(spec, _options(spec, GridOptions)),
         ),
         "optuna": _Entry(
-            check=lambda spec: _check_optuna(spec),
+            check=_check_optuna,
             create=lambda spec, url: OptunaTuner(spec, _options(spec, OptunaOptions), url),
         ),
     }

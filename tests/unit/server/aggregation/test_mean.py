@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from contract.aggregator_kit import AggregatorContract
 from numpy.typing import NDArray
 
+from contract.aggregator_kit import AggregatorContract
 from fedstep.server.aggregation.base import Aggregator
 from fedstep.server.aggregation.mean import WeightedMean
 

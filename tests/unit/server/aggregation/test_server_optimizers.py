@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from contract.server_optimizer_kit import ServerOptimizerContract
 from numpy.typing import NDArray
 
+from contract.server_optimizer_kit import ServerOptimizerContract
 from fedstep.common.errors import InvalidInputError
 from fedstep.server.aggregation.base import ServerOptimizer
 from fedstep.server.aggregation.server_optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi

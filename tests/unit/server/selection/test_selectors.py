@@ -1,10 +1,10 @@
 from collections import Counter
 
 import pytest
-from contract.selector_kit import SelectorContract, candidates, context, inherited
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.selector_kit import SelectorContract, candidates, context, inherited
 from fedstep.server.selection.base import Candidate, Selector
 from fedstep.server.selection.everyone import Everyone
 from fedstep.server.selection.uniform import Uniform

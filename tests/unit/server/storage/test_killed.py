@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from contract.store_kit import spec
 
+from contract.store_kit import spec
 from fedstep.server.storage.sql_store import open_store
 
 ASSIGNMENTS = 5

@@ -21,7 +21,7 @@ def differences(url: str) -> list[object]:
             "compare_type": True,
             "include_object": lambda item, name, kind, *_: kind != "table" or name.startswith(PREFIX),
         }
-        found = compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
+        found: list[object] = compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata)
         for table in Base.metadata.sorted_tables:  # what Alembic does not look at
             inspector = inspect(connection)
             key = inspector.get_pk_constraint(table.name)["constrained_columns"]

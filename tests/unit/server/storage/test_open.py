@@ -4,13 +4,14 @@ import os
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from contract.postgres import PostgresServer
 from sqlalchemy import create_engine, inspect, make_url, text
 
+from contract.postgres import PostgresServer
 from fedstep.common.clock import SystemClock
 from fedstep.common.errors import StorageError
 from fedstep.server.storage.base import ClientRecord
@@ -144,6 +145,15 @@ def test_held_by_another_coordinator_named_by_host_and_process(tmp_path: Path) -
         assert "in use by another coordinator" in refusal(f"sqlite:///{tmp_path / 'link.db'}")
         holder.communicate()
     open_store(f"sqlite:///{path}").close()
+
+
+def test_the_lock_outlives_the_thread_that_took_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'f.db'}"
+    with ThreadPoolExecutor(1) as pool:
+        store = pool.submit(open_store, url).result(30)
+    assert "in use by another coordinator" in refusal(url)
+    store.close()
+    open_store(url).close()
 
 
 def test_in_memory_needs_no_lock() -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from contract.store_kit import OpenStore, StoreKit
 
+from contract.store_kit import OpenStore, StoreKit
 from fedstep.server.storage.sql_store import SqlStore
 
 

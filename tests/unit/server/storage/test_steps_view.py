@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.store_kit import assignment, spec
 from sqlalchemy import create_engine, text
 
+from contract.store_kit import assignment, spec
 from fedstep.server.storage.base import Change, Steps
 from fedstep.server.storage.sql_store import open_store
 

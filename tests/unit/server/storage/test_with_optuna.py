@@ -4,9 +4,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from contract.store_kit import a_round, spec
 from sqlalchemy import create_engine, inspect, text
 
+from contract.store_kit import a_round, spec
 from fedstep.server.storage.base import Change
 from fedstep.server.storage.sql_store import open_store
 

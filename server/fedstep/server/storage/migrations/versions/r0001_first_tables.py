@@ -118,7 +118,7 @@ def _create_rounds_and_assignments() -> None:
     )
     op.create_table(
         "fedstep_assignments",
-        sa.Column("assignment_id", _name(64), nullable=False),
+        sa.Column("assignment_id", _name(255), nullable=False),
         sa.Column("study_id", sa.Integer, nullable=False),
         sa.Column("trial", sa.Integer, nullable=False),
         sa.Column("round", sa.Integer, nullable=False),
@@ -141,7 +141,7 @@ def _create_rounds_and_assignments() -> None:
     )
     op.create_table(
         "fedstep_steps",
-        sa.Column("assignment_id", _name(64), nullable=False),
+        sa.Column("assignment_id", _name(255), nullable=False),
         sa.Column("steps", sa.Integer, nullable=False),
         sa.Column("loss", sa.JSON, nullable=False),
         sa.Column("samples", sa.JSON, nullable=False),

@@ -1,0 +1,33 @@
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedstep.client.tasks.shares import client_data, named_share, skewed_partition
+
+labels_of = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(lambda values: np.array(values, dtype=np.int64))
+
+
+@given(labels_of, st.integers(1, 60), st.integers(0, 5))
+def test_a_partition_is_disjoint_and_everything(labels: np.ndarray, count: int, seed: int) -> None:
+    count = min(count, len(labels))
+    shares = skewed_partition(labels, count, seed)
+    assert len(shares) == count
+    assert sorted(np.concatenate(shares)) == list(range(len(labels)))
+    again = skewed_partition(labels, count, seed)
+    assert all(np.array_equal(a, b) for a, b in zip(shares, again, strict=True))
+
+
+@given(labels_of, st.text(max_size=10))
+def test_a_named_share_has_no_repeats(labels: np.ndarray, name: str) -> None:
+    share = named_share(labels, name, seed=1)
+    assert len(set(share.tolist())) == len(share) == max(1, round(len(labels) / 8))
+
+
+@given(st.integers(0, 200))
+def test_validation_takes_a_part_and_leaves_a_part(count: int) -> None:
+    data = client_data(torch.arange(count), torch.arange(count), seed=0)
+    train, validation = len(data.train), len(data.validation)  # type: ignore[arg-type]
+    assert train + validation == count
+    assert validation >= min(4, count // 2)
+    assert train >= validation or count < 2

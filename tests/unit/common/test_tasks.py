@@ -1,0 +1,121 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.standard import STANDARD
+from fedstep.common.tasks import available_tasks, full_hyperparameters, load_task
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "my_task.py"
+
+TASK = """
+from fedstep.common.task import Task
+
+class Mine(Task):
+    name = "mine"
+    defaults = {defaults}
+    def build_model(self, hyperparameters): ...
+    def load_data(self, client): ...
+"""
+
+
+def write(folder: Path, text: str, name: str = "mine.py") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_built_in_tasks_are_known_by_name() -> None:
+    assert {"digits", "mnist-writers"} <= set(available_tasks())
+    for name in available_tasks():
+        assert load_task(name).name == name
+
+
+def test_a_misspelt_name_gets_the_nearest_right_one() -> None:
+    with pytest.raises(InvalidInputError, match='no built-in task "digts": did you mean "digits"'):
+        load_task("digts")
+    with pytest.raises(InvalidInputError, match="digits, mnist-writers"):
+        load_task("zzz")
+
+
+def test_a_file_holds_a_task() -> None:
+    assert load_task(str(EXAMPLE)).name == "tumours"
+
+
+def test_a_file_with_one_subclass_needs_no_variable(tmp_path: Path) -> None:
+    assert load_task(write(tmp_path, TASK.format(defaults="{'lr': 1, 'width': 3}"))).name == "mine"
+
+
+def test_two_tasks_in_a_file_need_a_variable(tmp_path: Path) -> None:
+    text = TASK.format(defaults="{}")
+    path = write(tmp_path, text + text.replace("Mine", "Other"))
+    with pytest.raises(InvalidInputError, match=r"several tasks \(Mine, Other\).*task = Mine\(\)"):
+        load_task(path)
+    assert load_task(write(tmp_path, text + text.replace("Mine", "Other") + "task = Other()")).name == "mine"
+
+
+def test_a_file_may_import_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    write(tmp_path, "WIDTH = 7", "beside_my_task.py")
+    text = "from beside_my_task import WIDTH\n" + TASK.format(defaults="{'width': WIDTH}")
+    assert load_task(write(tmp_path, text)).defaults == {"width": 7}
+
+
+def test_a_module_holds_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_task("fedstep.client.tasks.digits").name == "digits"
+    assert load_task("fedstep.client.tasks.digits:Digits").name == "digits"
+    write(tmp_path, TASK.format(defaults="{}") + "other = Mine()", "task_of_a_module.py")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    assert load_task("task_of_a_module:other").name == "mine"
+
+
+def test_a_mistake_in_a_file_is_said_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"mine\.py, line 2\): ModuleNotFoundError: No module named 'no_such'"):
+        load_task(write(tmp_path, "\nimport no_such"))
+    with pytest.raises(InvalidInputError, match=r"mine\.py, line 3\): ZeroDivisionError: division by zero"):
+        load_task(write(tmp_path, "def f():\n\n  1 / 0\nf()"))
+    with pytest.raises(InvalidInputError, match=r"mine\.py, line 1\): SyntaxError"):
+        load_task(write(tmp_path, "def"))
+
+
+def test_a_file_or_module_without_a_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no task in"):
+        load_task(write(tmp_path, "x = 1"))
+    with pytest.raises(InvalidInputError, match=r"task in .* is a int"):
+        load_task(write(tmp_path, "task = 1"))
+    with pytest.raises(InvalidInputError, match="no task file"):
+        load_task(str(tmp_path / "none.py"))
+    with pytest.raises(InvalidInputError, match=r"no module no\.such\.module"):
+        load_task("no.such.module")
+    with pytest.raises(InvalidInputError, match="no nothing in"):
+        load_task("fedstep.client.tasks.digits:nothing")
+
+
+def test_an_abstract_task_is_refused(tmp_path: Path) -> None:
+    text = 'from fedstep.common.task import Task\nclass Half(Task):\n    name = "half"\n'
+    with pytest.raises(InvalidInputError, match=r"Half .* cannot be made: .*abstract"):
+        load_task(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("defaults", "sentence"),
+    [("{'lr': -1.0}", "lr"), ("{'batch_size': 1.5}", "batch_size"), ("{'own': [1]}", r"own = \[1\]")],
+)
+def test_defaults_that_are_not_sane_are_refused(tmp_path: Path, defaults: str, sentence: str) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        load_task(write(tmp_path, TASK.format(defaults=defaults)))
+
+
+def test_a_task_without_a_name_is_refused(tmp_path: Path) -> None:
+    text = TASK.format(defaults="{}").replace('name = "mine"', "pass")
+    with pytest.raises(InvalidInputError, match="has no name"):
+        load_task(write(tmp_path, text))
+
+
+def test_values_go_over_the_tasks_defaults_and_those_over_fedsteps(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, TASK.format(defaults="{'lr': 0.3, 'momentum': 0.5, 'width': 3}")))
+    values = full_hyperparameters(task, {"momentum": 0.9})
+    assert (values["lr"], values["momentum"], values["width"]) == (0.3, 0.9, 3)
+    assert set(values) == {*STANDARD, "width"}
