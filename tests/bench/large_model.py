@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedstep.client.vision import torchvision
+from fedstep.client.vision import load_torchvision
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.loop import run
 from fedstep.common.spec_proto import spec_to_proto
@@ -33,7 +33,7 @@ class LargeTask(Task):
     name = "echo"
 
     def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
-        model: nn.Module = torchvision().models.vit_b_16()
+        model: nn.Module = load_torchvision("models").vit_b_16()
         return model
 
     def load_data(self, client: ClientInfo) -> ClientData:

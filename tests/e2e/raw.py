@@ -59,10 +59,6 @@ class RawClient:
         self._call = FleetServiceStub(self._control).Connect()
         await self._call.write(pb.ConnectRequest(hello=hello))
         answer = await self._call.read()
-        if answer is grpc.aio.EOF:
-            raise grpc.aio.AioRpcError(
-                await self._call.code(), grpc.aio.Metadata(), grpc.aio.Metadata(), await self._call.details()
-            )
         self.welcome = answer.welcome
         self._start(self._listen())
 

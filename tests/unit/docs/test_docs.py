@@ -160,11 +160,9 @@ def test_an_option_that_does_not_exist_would_be_noticed() -> None:
         parse("fedstep study run study.toml --colour", partial=False)
 
 
-def test_a_commands_options_are_named_in_the_guide_or_in_its_help() -> None:
+def test_the_guide_names_every_command() -> None:
     context = click.Context(fedstep, info_name="fedstep")
     for name in fedstep.list_commands(context):
-        command = fedstep.get_command(context, name)
-        assert command is not None
         assert f"fedstep {name}" in (ROOT / "docs/guide.md").read_text(encoding="utf-8")
 
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator
 
-from fedstep.common.errors import FieldViolation, InvalidInputError
+from fedstep.common.errors import FieldViolation, InvalidInputError, UnavailableError
 from fedstep.common.spec_proto import spec_from_proto
 from fedstep.server.api import convert
 from fedstep.server.api.errors import Context
@@ -60,6 +60,8 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         ended = lambda: not self._studies.under_way(request.name)  # noqa: E731
         async for event in self._parts.feed.watch(request.name, request.after_event, ended):
             yield study_pb2.WatchStudyResponse(event=convert.event(event))
+        if self._studies.draining:
+            raise UnavailableError("The coordinator is going away; ask it again when it is back.")
 
     async def StopStudy(  # noqa: N802
         self, request: study_pb2.StopStudyRequest, context: Context

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def coordinator(
         database_url=database,
         task_options=_options((*options, f"data={data}") if data else options),
     )
-    how_to_resume = " ".join(["fedstep", *sys.argv[1:]])
+    how_to_resume = shlex.join(["fedstep", *sys.argv[1:]])
 
     async def serve() -> None:
         server = Coordinator(config)

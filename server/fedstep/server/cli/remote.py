@@ -105,6 +105,7 @@ class Remote:
                         yield answer.event
                 if (await self.get(name)).state in ENDED:
                     return
+                await asyncio.sleep(RETRY_CAP_S)  # it has not ended and nothing happens to it: ask again later
             except UnavailableError as error:
                 if not delay_s:
                     on_lost(error)

@@ -104,9 +104,13 @@ class RunEngine:
         self._make_aggregator = make_aggregator
         self._server_optimizer = server_optimizer
         self._announce = announce
-        self._layout: Manifest = default_manifest(task)
+        self._layout: Manifest | None = None
         self._spare: list[Aggregator] = []
         self._phases: set[Phase] = set()
+
+    async def prepare(self) -> None:
+        """Learns the layout of the task's model, which clients are compared by. Before the first step."""
+        self._layout = await self._executors.compute.run(default_manifest, self._task)
 
     async def step(self, run: Run) -> StepOutcome:
         """One round: select, dispatch, collect, aggregate, evaluate. The caller observes and commits.
@@ -239,7 +243,7 @@ class RunEngine:
         """Why a client can have no work of this study, in words; None when it can."""
         if member.task != self._spec.task:
             return f"study {self._spec.name} trains task {self._spec.task} and this client serves {member.task}"
-        difference = self._layout.difference(member.manifest)
+        difference = self._layout.difference(member.manifest) if self._layout else None
         if difference:
             return f"study {self._spec.name}'s model of task {member.task} is another one: here {difference}"
         return None

@@ -46,6 +46,7 @@ class Studies:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._side_work: set[asyncio.Task[None]] = set()
         self._results: set[bytes] = set()
+        self._draining = False
         parts.ledger.when_fault(self.announce_soon)
 
     async def resume_all(self) -> list[str]:
@@ -54,10 +55,26 @@ class Studies:
         for record in await self._every():
             if record.result is not None:
                 self._results.add(record.result.model_sha256)
-            if not record.state.ended:
-                self._launch(record)
-                resumed.append(record.spec.name)
+            if record.state.ended:
+                continue
+            if record.spec.task not in self._tasks:
+                await self._put_off(record)
+                continue
+            self._launch(record)
+            resumed.append(record.spec.name)
         return resumed
+
+    async def _put_off(self, record: StudyRecord) -> None:
+        """A study whose task this coordinator was not given waits for one that was."""
+        name = record.spec.name
+        text = (
+            f"this coordinator has no task {record.spec.task}: start it again with --task and the task's file, "
+            "and the study goes on"
+        )
+        event = NewEvent("study_interrupted", f"Study {name} is interrupted: {text}.")
+        change = Change(state=StudyState.INTERRUPTED, message=text, events=[event])
+        await self._parts.executors.storage.run(self._parts.store.commit, name, change)
+        log.warning("study %s is interrupted: %s", name, text)
 
     async def create(self, spec: StudySpec) -> StudyRecord:
         """A new study, running; or the one there is, when it is the same.
@@ -122,11 +139,13 @@ class Studies:
         if record.state.ended:
             return record
         change = Change(state=StudyState.STOPPING, events=[NewEvent("study_stopping", f"Study {name} is stopping.")])
+        if record.spec.task not in self._tasks:  # nothing of it runs, and nothing can
+            change = Change(state=StudyState.STOPPED, events=[NewEvent("study_stopped", f"Study {name} is stopped.")])
         events = await self._parts.executors.storage.run(self._parts.store.commit, name, change)
         await self._parts.feed.publish(name, events)
         if runner is not None and name in self._running:
             runner.stop()
-        else:
+        elif record.spec.task in self._tasks:
             self._launch(await self.record(name))
         return await self.record(name)
 
@@ -143,8 +162,14 @@ class Studies:
         self._side_work.add(task)
         task.add_done_callback(self._side_work.discard)
 
+    @property
+    def draining(self) -> bool:
+        """Whether the coordinator is going away: what is interrupted now goes on when it is back."""
+        return self._draining
+
     async def drain(self) -> list[str]:
         """Interrupts every running study, waits until each is committed, and answers with their names."""
+        self._draining = True
         running = dict(self._running)
         for task in running.values():
             task.cancel()
@@ -153,10 +178,7 @@ class Studies:
 
     def _launch(self, record: StudyRecord) -> None:
         name = record.spec.name
-        task = self._tasks.get(record.spec.task)
-        if task is None:
-            log.warning("study %s waits: start the coordinator with its task %s", name, record.spec.task)
-            return
+        task = self._tasks[record.spec.task]
         runner = self._runners[name] = StudyRunner(record, task, self._parts, self._tidy, self.announce_soon)
         running = asyncio.get_running_loop().create_task(runner.run(), name=f"study {name}")
         self._running[name] = running

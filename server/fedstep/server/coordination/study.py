@@ -53,6 +53,7 @@ class StudyRunner:
         self._task = task
         self._parts = parts
         self._tuner_state = record.tuner_state
+        self._begun_before = record.updated_at > record.created_at
         self._tuner: Tuner | None = None
         self._tuning = asyncio.Condition()
         self._open: dict[int, Run] = {}
@@ -121,12 +122,13 @@ class StudyRunner:
     # propose ----------------------------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
+        await self.engine.prepare()
         storage = self._parts.executors.storage
         self.trials = {trial.number: trial for trial in await storage.run(self._all_trials)}
         tuner = await storage.run(create_tuner, self.spec, self._parts.database_url)
         open_arms = [Arm(t.number, t.hyperparameters) for t in self.trials.values() if t.state is TrialState.RUNNING]
         rounds = sum(trial.rounds for trial in self.trials.values())
-        if self.trials:
+        if self._begun_before:
             await storage.run(tuner.restore, self._tuner_state, open_arms)
         self._tuner = tuner
         resumed = StudyState.RUNNING if self.state is StudyState.INTERRUPTED else self.state
