@@ -24,6 +24,7 @@ lint: $(VENV)/.installed-dev
 
 generate: $(VENV)/.installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" proto/generate.sh
+	$(BIN)/python proto/reference.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.bench

@@ -52,7 +52,7 @@ async def rounds(fleet: EchoFleet) -> tuple[list[float], str]:
         await remote.create(spec_to_proto(spec))
         async for event in remote.watch(spec.name, lambda error: None):
             if event.kind == "round_committed":
-                seconds.append(event.details.fields["seconds"].number_value)
+                seconds += [event.details.fields["seconds"].number_value]
         return seconds, (await remote.get(spec.name)).result.model_path
 
 

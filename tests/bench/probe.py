@@ -45,9 +45,7 @@ class Probe:
 
 
 @asynccontextmanager
-async def probe(
-    address: str, name: str, manifest: Manifest | None = None, samples: int = 0
-) -> AsyncIterator[Probe]:
+async def probe(address: str, name: str, manifest: Manifest | None = None, samples: int = 0) -> AsyncIterator[Probe]:
     """Connects; a probe without samples is given no work."""
     async with open_channel(address) as channel:
         stream = fleet_pb2_grpc.FleetServiceStub(channel).Connect(wait_for_ready=True)

@@ -89,7 +89,7 @@ async def one_round(address: str, clients: int, steps: int) -> tuple[float, floa
         await remote.create(spec_to_proto(spec))
         names = [[f"stream-{i}" for i in range(p, clients, PROCESSES)] for p in range(PROCESSES)]
         programs = [
-            subprocess.Popen(
+            subprocess.Popen(  # noqa: ASYNC220  # started before anything is measured
                 [sys.executable, "-m", "tests.bench.steps", address, str(steps), *some],
                 stdout=subprocess.PIPE,
                 cwd=ROOT,

@@ -9,6 +9,7 @@ from typing import Any
 
 from e2e.tiny import Tiny
 from e2e.waiting import PATIENCE_S, until_true
+
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.server.coordination.fleet import LeasePolicy
@@ -59,10 +60,13 @@ class Inside:
         """As `fleet list` shows them."""
         return next(r.faults for r in self.coordinator.parts.fleet.records() if r.name == client)
 
-    async def until_event(self, name: str, kind: str, timeout_s: float = PATIENCE_S) -> Event:
-        """The first event of that kind, once there is one."""
-        found = await until_true(lambda: self.events(name, kind), f"study {name} says {kind}", timeout_s)
-        return found[0]
+    async def until_event(self, name: str, kind: str, after: int = 0, timeout_s: float = PATIENCE_S) -> Event:
+        """The first event of that kind with a greater number, once there is one."""
+
+        async def found() -> list[Event]:
+            return [event for event in await self.events(name, kind) if event.number > after]
+
+        return (await until_true(found, f"study {name} says {kind}", timeout_s))[0]
 
     async def until_over(self, name: str, timeout_s: float = PATIENCE_S) -> StudyRecord:
         """The study once nothing more happens to it."""

@@ -9,6 +9,7 @@ from typing import Any
 import grpc.aio
 import torch
 from e2e.tiny import MANIFEST, SAMPLES
+
 from fedstep.common import wire
 from fedstep.common.channel import open_channel
 from fedstep.common.tensors import Manifest, as_bytes
@@ -61,6 +62,7 @@ class RawClient:
         answer = await self._call.read()
         self.welcome = answer.welcome
         self._start(self._listen())
+        self._start(self._live())
 
     @property
     def session_id(self) -> str:
@@ -110,12 +112,12 @@ class RawClient:
         frames = [wire.frame(chunk) for chunk in ([payload] if chunks is None else chunks)]
         return await self.send([pb.PushUpdateRequest(header=head).SerializeToString(), *frames])
 
-    async def send(self, messages: Iterable[bytes]) -> pb.PushUpdateResponse:
+    async def send(self, messages: Iterable[bytes] | AsyncIterator[bytes]) -> pb.PushUpdateResponse:
         """PushUpdate with any messages at all."""
         method = self._bulk.stream_unary(
             f"{_FLEET}/PushUpdate", request_serializer=None, response_deserializer=pb.PushUpdateResponse.FromString
         )
-        return await method(iter(messages), timeout=30)
+        return await method(messages, timeout=30)
 
     async def _listen(self) -> None:
         while (message := await self._call.read()) is not grpc.aio.EOF:
@@ -130,6 +132,12 @@ class RawClient:
                     self.notices.append(message.notice.text)
                 case "drain":
                     self.drained = True
+
+    async def _live(self) -> None:
+        """Heartbeats, as the welcome asks for them."""
+        while True:
+            await asyncio.sleep(self.welcome.heartbeat_interval.ToMilliseconds() / 1000)
+            await self.tell(pb.ConnectRequest(heartbeat=pb.Heartbeat()))
 
     def _start(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
 from fedstep.client.agent import Agent, AgentSettings, Profile
 from fedstep.client.events import ClientEvent
 from fedstep.client.retry import Backoff
@@ -13,8 +16,6 @@ from fedstep.client.work import Control, Evaluated, Job, StepSink, Trained
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import ClientData, ClientInfo, Task
 from fedstep.common.tensors import Manifest
-from torch import nn
-from torch.utils.data import TensorDataset
 
 SAMPLES = 10
 

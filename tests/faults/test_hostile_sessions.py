@@ -12,6 +12,7 @@ from e2e.raw import RawClient, hello, layout, raw_client, stranger
 from e2e.studies import spec
 from e2e.tiny import MANIFEST, tiny_agent
 from e2e.waiting import until
+
 from fedstep.server.coordination.fleet import OUTBOX_MESSAGES
 from fedstep.server.storage.base import StudyState
 from fedstep.v1 import fleet_pb2 as pb

@@ -16,6 +16,7 @@ from e2e.raw import GOOD, RawClient, raw_client
 from e2e.studies import spec
 from e2e.tiny import MANIFEST, tiny_agent
 from e2e.waiting import until
+
 from fedstep.common import wire
 from fedstep.common.tensors import as_bytes
 from fedstep.server.storage.base import StudyState

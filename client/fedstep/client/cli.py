@@ -48,7 +48,12 @@ class _PairType(click.ParamType[tuple[str, str]]):
 
 @click.command()
 @click.option(
-    "--coordinator", default="127.0.0.1:7433", show_default=True, metavar="HOST:PORT", help="Whom to work for."
+    "--coordinator",
+    default="127.0.0.1:7433",
+    show_default=True,
+    envvar="FEDSTEP_COORDINATOR",
+    metavar="HOST:PORT",
+    help="Whom to work for.",
 )
 @click.option(
     "--task", "reference", required=True, metavar="TASK", help="A built-in task, a .py file, or package.module."

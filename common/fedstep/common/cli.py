@@ -4,6 +4,7 @@ A command is an entry point of the group `fedstep.commands`, imported only when 
 trains has neither Optuna nor SQLAlchemy.
 """
 
+import difflib
 import json
 import sys
 from importlib.metadata import EntryPoint, entry_points
@@ -35,6 +36,17 @@ class _Commands(click.Group):
             return _missing(cmd_name, error.name or "a package")
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name for a misspelt one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise click.UsageError(error.message + hint, ctx) from None
 
 
 def _found() -> dict[str, EntryPoint]:

@@ -116,9 +116,9 @@ _BY_CODE: dict[grpc.StatusCode, type[FedstepError]] = {
 _NUMBER: dict[grpc.StatusCode, int] = {code: code.value[0] for code in grpc.StatusCode}
 
 
-# gRPC takes 8 KiB of trailers, and the message travels twice in them.
-_MESSAGE_BYTES = 1500
-_DETAILS_BYTES = 3000
+# gRPC takes 8 KiB of trailers. The message travels twice in them; where it is cut, the violations say the rest.
+_MESSAGE_BYTES = 700
+_DETAILS_BYTES = 4000
 
 
 def to_status(error: FedstepError) -> grpc.Status:
@@ -150,7 +150,10 @@ def from_rpc(error: grpc.RpcError, peer: str) -> FedstepError:
             f"No coordinator answers at {peer} ({_short(details)}): start one with `fedstep coordinator`, "
             "or give the right address with --coordinator HOST:PORT."
         )
-    return _BY_CODE.get(code, InternalError)(details or f"{peer} answered {code.name}.", _violations(error))
+    violations = _violations(error)
+    if violations and details.endswith("…"):
+        details = "\n".join(f"{violation.field}: {violation.description}" for violation in violations)
+    return _BY_CODE.get(code, InternalError)(details or f"{peer} answered {code.name}.", violations)
 
 
 def _is_ours(error: grpc.RpcError) -> bool:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -157,11 +157,18 @@ class Objective(Part):
 
     Attributes:
         metric: A metric of the evaluation.
-        direction: Whether less or more of it is better.
+        direction: Whether less or more of it is better; less, where the metric is a loss and nothing is said.
     """
 
     metric: str = Field(default="loss", min_length=1)
     direction: Literal["minimize", "maximize"] = "minimize"
+
+    @model_validator(mode="after")
+    def _direction_is_said(self) -> Self:
+        if "direction" not in self.model_fields_set and not self.metric.endswith("loss"):
+            text = f'is missing: write "maximize" if more {self.metric} is better, else "minimize".'
+            raise MistakesError([FieldViolation("direction", text)])
+        return self
 
     def better(self, a: float, b: float) -> bool:
         """Whether a is better than b."""

@@ -791,7 +791,7 @@ class StudyEvent(_message.Message):
     DETAILS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     kind: _builtins.str
-    """Such as "round_committed" or "update_refused"; docs/protocol.md lists them."""
+    """Such as "round_committed" or "client_refused"; docs/protocol.md lists them."""
     text: _builtins.str
     """For people."""
     @_builtins.property

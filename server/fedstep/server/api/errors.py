@@ -70,6 +70,8 @@ def _for_the_caller(error: Exception) -> FedstepError:
     if isinstance(error, FedstepError):
         return error
     if isinstance(error, DecodeError):
-        return InvalidInputError("The bytes that came are no message of fedstep.v1: look at the program that sent them.")
+        return InvalidInputError(
+            "The bytes that came are no message of fedstep.v1: look at the program that sent them."
+        )
     log.exception("a call failed", exc_info=error)
     return InternalError(f"The coordinator failed ({type(error).__name__}); its log says where.")

@@ -64,7 +64,7 @@ def coordinator(
     own = [load_task(reference) for reference in tasks]
     known = {task.name: task for task in [*(load_task(name) for name in available_tasks()), *own]}
     config = CoordinatorConfig(
-        folder=data_dir,
+        folder=data_dir.resolve(),
         tasks=known,
         host=host,
         port=port,

@@ -47,8 +47,10 @@ def demo(clients: int, data_dir: Path | None, as_json: bool) -> None:
             for number in range(1, clients + 1):
                 processes.start_client(
                     f"client-{number}",
-                    ["--coordinator", address, "--task", spec.task, "--partition", f"{number}/{clients}"]
-                    + ["--threads", "1"],
+                    [
+                        *("--coordinator", address, "--task", spec.task),
+                        *("--partition", f"{number}/{clients}", "--threads", "1"),
+                    ],
                 )
 
             async def run() -> None:

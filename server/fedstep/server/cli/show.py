@@ -38,12 +38,15 @@ def print_json(message: Message | dict[str, Any]) -> None:
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
     """A table, or one line when it would be empty."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=500)  # a program reads it: nothing is cut
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in headings:
         table.add_column(heading)
     for row in rows:
         table.add_row(*row)
-    Console().print(table if table.row_count else empty)
+    console.print(table if table.row_count else empty)
 
 
 def enum_word(number: int, names: Any) -> str:

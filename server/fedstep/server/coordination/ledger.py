@@ -1,6 +1,7 @@
 """The work that is out: every open assignment, and what came back of it."""
 
 import math
+import uuid
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -147,9 +148,13 @@ class Ledger:
     Args:
         fleet: Who does the work.
         clock: For how long things took.
+
+    Attributes:
+        life: Stands in every id: what an earlier life of the coordinator gave out is never taken for this one's.
     """
 
     def __init__(self, fleet: Fleet, clock: Clock) -> None:
+        self.life = uuid.uuid4().hex[:8]
         self._fleet = fleet
         self._clock = clock
         self._open: dict[str, OpenAssignment] = {}

@@ -1,9 +1,10 @@
 """What a study's events say: one sentence for people, the same facts for programs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
+from fedstep.server.coordination.ledger import OpenAssignment
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
 
 
@@ -23,7 +24,7 @@ def study_started(spec: StudySpec, resumed_rounds: int) -> NewEvent:
     if resumed_rounds:
         return NewEvent(
             "study_resumed",
-            f"Study {spec.name} goes on after {resumed_rounds} committed rounds.",
+            f"Study {spec.name} goes on after {resumed_rounds} committed round{'s'[: resumed_rounds != 1]}.",
             {"rounds": resumed_rounds},
         )
     budget = spec.budget
@@ -62,6 +63,46 @@ def round_committed(spec: StudySpec, record: RoundRecord) -> NewEvent:
     )
 
 
+def round_missed(
+    trial: int, number: int, attempt: int, updates: int, quorum: int, faults: Sequence[OpenAssignment]
+) -> NewEvent:
+    """A round brought too few updates and is tried again."""
+    return NewEvent(
+        "round_missed",
+        f"Round {number} of trial {trial}, attempt {attempt}: {updates} updates where {quorum} are the quorum "
+        f"({reasons(faults)}).",
+        {"trial": trial, "round": number, "attempt": attempt, "updates": updates, "quorum": quorum},
+    )
+
+
+def client_faults(trial: int, number: int, faults: Sequence[OpenAssignment]) -> list[NewEvent]:
+    """One event for every client whose work came to nothing, and why."""
+    return [
+        NewEvent(
+            f"client_{a.status.value}",
+            f"{a.member.name} in round {number} of trial {trial}: {a.status.value}, {a.note.removesuffix('.')}.",
+            {"client": a.member.name, "trial": trial, "round": number, "reason": a.note},
+        )
+        for a in faults
+    ]
+
+
+def divergence(diverged: Sequence[OpenAssignment], asked: int) -> str:
+    """Why a trial fails whose clients' training ran away."""
+    first = diverged[0]
+    return f"training diverged on {len(diverged)} of {asked} clients; {first.member.name}: {first.note}"
+
+
+def reasons(faults: Sequence[OpenAssignment]) -> str:
+    """Why clients' work came to nothing, the first three."""
+    return "; ".join(f"{a.member.name}: {a.note.removesuffix('.')}" for a in faults[:3]) or "nobody answered"
+
+
+def rounds_text(rounds: int) -> str:
+    """A number of rounds in words."""
+    return "1 round" if rounds == 1 else f"{rounds} rounds"
+
+
 def trial_ended(spec: StudySpec, trial: TrialRecord) -> NewEvent:
     """A trial is over."""
     value = "" if trial.value is None else f" at {spec.objective.metric} {trial.value:.4f}"
@@ -73,9 +114,9 @@ def trial_ended(spec: StudySpec, trial: TrialRecord) -> NewEvent:
     why = f": {trial.message}" if trial.message else ""
     return NewEvent(
         f"trial_{trial.state.value}",
-        f"Trial {trial.number} is {how}{value} after {trial.rounds} rounds{why}."
+        f"Trial {trial.number} is {how}{value} after {rounds_text(trial.rounds)}{why}."
         if how != "failed"
-        else f"Trial {trial.number} failed after {trial.rounds} rounds{why}.",
+        else f"Trial {trial.number} failed after {rounds_text(trial.rounds)}{why}.",
         {"trial": trial.number, "value": trial.value, "rounds": trial.rounds, "message": trial.message},
     )
 
@@ -84,7 +125,7 @@ def final_rounds(trial: TrialRecord, rounds: int) -> NewEvent:
     """The best trial's model is trained on."""
     return NewEvent(
         "final_rounds",
-        f"Trial {trial.number} is the best; its model is trained on for {rounds} rounds.",
+        f"Trial {trial.number} is the best; its model is trained on for {rounds_text(rounds)}.",
         {"trial": trial.number, "rounds": rounds},
     )
 

@@ -31,7 +31,7 @@ class Phase(ABC):
     def __init__(self, ledger: Ledger, wanted: int, deadline_s: float) -> None:
         self._ledger = ledger
         self._wanted = wanted
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._over = asyncio.Event()
         self.assignments: list[OpenAssignment] = []
 
@@ -53,11 +53,11 @@ class Phase(ABC):
     async def wait(self) -> None:
         """Waits for the end of the phase, then calls off what is still open."""
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self.deadline_s):
                 await self._over.wait()
             status, reason = Status.ABANDONED, "enough clients have answered"
         except TimeoutError:
-            status, reason = Status.LATE, f"the deadline of {self._deadline_s:g} s has passed"
+            status, reason = Status.LATE, f"the deadline of {self.deadline_s:g} s has passed"
         self.call_off(status, reason)
 
     def call_off(self, status: Status, reason: str) -> None:

@@ -340,7 +340,7 @@ class StudyRunner:
     def _tell_mismatch(self, name: str) -> None:
         """Tells a client, once, why this study gives it no work."""
         member = next(m for m in self._parts.fleet.members() if m.name == name)
-        reason = self.engine.mismatch(member)
+        reason = self.engine.cohorts.mismatch(member)
         member.message = reason or ""
         if reason and name not in self._told:
             self._told.add(name)

@@ -174,7 +174,10 @@ class BlobStore:
         part = path.with_name(path.name + _PART)
         with self._told(path):
             try:
+                part.touch()
+                mode = part.stat().st_mode  # what a new file gets here; safetensors keeps what it writes to its owner
                 save_file(state, part, metadata={"format": "pt", "sha256": sha256.hex()})
+                part.chmod(mode)
                 part.replace(path)
             except safetensors.SafetensorError as error:  # how it reports the system's errors
                 raise StorageError(f"The file {path} cannot be written ({error}): give another path.") from error

@@ -1,0 +1,126 @@
+"""Who can train, who is asked, and who evaluates."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from fedstep.common.clock import Clock
+from fedstep.common.errors import UnavailableError
+from fedstep.common.spec import StudySpec
+from fedstep.common.tensors import Manifest
+from fedstep.server.coordination.fleet import Fleet, Member, Presence
+from fedstep.server.coordination.run import Run, rng_of
+from fedstep.server.selection.base import Candidate, Selection, SelectionContext, Selector
+from fedstep.server.selection.evaluation import evaluation_cohort
+from fedstep.server.storage.base import NewEvent
+
+Announce = Callable[[NewEvent], Awaitable[None]]
+"""Tells a study's watchers something that cannot wait for a round's commit."""
+
+
+class Cohorts:
+    """The clients of one study.
+
+    Args:
+        spec: The study.
+        fleet: Who is there.
+        selector: Chooses among those who can train.
+        clock: For people, who are told until when clients are waited for.
+        announce: For what cannot wait.
+    """
+
+    def __init__(self, spec: StudySpec, fleet: Fleet, selector: Selector, clock: Clock, announce: Announce) -> None:
+        self._spec = spec
+        self._fleet = fleet
+        self._selector = selector
+        self._clock = clock
+        self._announce = announce
+        self._layout: Manifest | None = None
+
+    def compare_with(self, layout: Manifest) -> None:
+        """From now on a client's model must have this layout at its default hyper-parameters."""
+        self._layout = layout
+
+    def mismatch(self, member: Member) -> str | None:
+        """Why a client can have no work of this study, in words; None when it can."""
+        if member.task != self._spec.task:
+            return f"study {self._spec.name} trains task {self._spec.task} and this client serves {member.task}"
+        difference = self._layout.difference(member.manifest) if self._layout else None
+        if difference:
+            return f"study {self._spec.name}'s model of task {member.task} is another one: here {difference}"
+        return None
+
+    def select(self, run: Run, attempt: int) -> Selection:
+        """The cohort that trains. Every trial sees the same draws, so that trials are compared on the same clients."""
+        rng = rng_of(self._spec.seed, "select", run.rounds, attempt)
+        free = self._free()
+        share = self._share()
+        if self._spec.parallel_trials > 1 and len(free) > share:
+            free = [free[i] for i in sorted(rng.choice(len(free), share, replace=False))]
+        context = SelectionContext(
+            trial=run.trial,
+            round=run.rounds,
+            rng=rng,
+            over_selection=self._spec.round.over_selection,
+            deadline_s=float(run.hyperparameters.get("deadline_s") or self._spec.round.deadline.total_seconds()),
+        )
+        candidates = [Candidate(m.name, m.train_samples, m.updates_accepted) for m in free]
+        return self._selector.select(candidates, self._wanted(run), context)
+
+    def evaluators(self) -> tuple[str, ...]:
+        """The cohort that evaluates: drawn apart from the one that trains, the same for every trial."""
+        names = [member.name for member in self._matching() if member.validation_samples > 0]
+        return evaluation_cohort(names, self._spec.evaluation.cohort_size, self._spec.seed)
+
+    def members(self, names: tuple[str, ...]) -> list[Member]:
+        """The clients of these names, in their order."""
+        known = {member.name: member for member in self._fleet.members()}
+        return [known[name] for name in names]
+
+    async def wait(self, run: Run) -> None:
+        """Waits until a round can start, and says who is missing and until when.
+
+        Raises:
+            UnavailableError: They did not come.
+        """
+        policy = self._spec.round
+        wait_s = policy.wait_for_clients.total_seconds()
+
+        def ready() -> bool:
+            needed = min(self._wanted(run) or self._share(), self._share())
+            return len(self._matching()) >= policy.min_clients and len(self._free()) >= needed
+
+        if ready():
+            return
+        if len(self._matching()) < policy.min_clients:
+            here = [member.name for member in self._matching()]
+            until = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S UTC")
+            text = (
+                f"Waiting until {until} for {policy.min_clients} clients of task {self._spec.task}; "
+                f"here now: {', '.join(here) or 'none'}."
+            )
+            await self._announce(
+                NewEvent("waiting_for_clients", text, {"needed": policy.min_clients, "here": here, "wait_s": wait_s})
+            )
+        if not await self._fleet.wait_until(ready, wait_s):
+            raise UnavailableError(
+                f"Only {len(self._matching())} of the {policy.min_clients} clients of task {self._spec.task} that a "
+                f"round needs came within {wait_s:g} s: start more with `fedstep client --task {self._spec.task}`."
+            )
+
+    def _wanted(self, run: Run) -> int:
+        asked = int(run.hyperparameters.get("cohort_size") or self._spec.round.cohort_size)
+        return min(asked, self._share()) if asked else 0
+
+    def _share(self) -> int:
+        """Clients that one of the trials trained at once may use."""
+        return max(1, len(self._matching()) // self._spec.parallel_trials)
+
+    def _matching(self) -> list[Member]:
+        return [
+            member
+            for member in self._fleet.members()
+            if member.presence is Presence.CONNECTED and member.train_samples > 0 and self.mismatch(member) is None
+        ]
+
+    def _free(self) -> list[Member]:
+        return [member for member in self._matching() if not member.busy]
