@@ -1,7 +1,7 @@
 """A coordinator on the test's own event loop: real sockets and a real database, without the cost of a process."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
@@ -60,13 +60,13 @@ class Inside:
         """As `fleet list` shows them."""
         return next(r.faults for r in self.coordinator.parts.fleet.records() if r.name == client)
 
-    async def until_event(self, name: str, kind: str, after: int = 0, timeout_s: float = PATIENCE_S) -> Event:
-        """The first event of that kind with a greater number, once there is one."""
+    async def until_event(self, name: str, kind: str, such: Callable[[Event], bool] = lambda event: True) -> Event:
+        """The first such event of that kind, once there is one."""
 
         async def found() -> list[Event]:
-            return [event for event in await self.events(name, kind) if event.number > after]
+            return [event for event in await self.events(name, kind) if such(event)]
 
-        return (await until_true(found, f"study {name} says {kind}", timeout_s))[0]
+        return (await until_true(found, f"study {name} says {kind}"))[0]
 
     async def until_over(self, name: str, timeout_s: float = PATIENCE_S) -> StudyRecord:
         """The study once nothing more happens to it."""

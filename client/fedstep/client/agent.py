@@ -61,7 +61,7 @@ class AgentSettings:
     settled_s: float = 5.0
     stall_s: float = 20.0
     max_model_bytes: int = 8 << 30
-    stop_s: float = 0.8
+    stop_s: float = 1.5
 
 
 class Agent:

@@ -13,7 +13,7 @@ from fedstep.common import wire
 from fedstep.common.errors import DataLossError, InvalidInputError, PreconditionError, UnavailableError
 from fedstep.common.version import VERSION
 from fedstep.server.api.errors import Context
-from fedstep.server.coordination.executors import Executors
+from fedstep.server.coordination.executors import Executors, to_its_end
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.shelf import Shelf
@@ -147,8 +147,7 @@ class FleetService:
         self, requests: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview], context: Context
     ) -> fleet_pb2.PushUpdateResponse:
         """One update, or the rest of it, or a question how much of it is here."""
-        parts = aiter(requests)
-        header = await self._header(parts)
+        header = await self._header(context)
         member = self._fleet.session(header.session_id)
         try:
             assignment = self._ledger.find(header.ref, member)
@@ -156,7 +155,7 @@ class FleetService:
             self._ledger.fault(member, header.ref.assignment_id, "update_stale", "an update came for work that is over")
             raise
         try:
-            return await self._receive(parts, header, assignment)
+            return await self._receive(context, header, assignment)
         except DataLossError as error:  # the client sends it again
             self._ledger.fault(member, header.ref.assignment_id, "update_corrupt", error.message)
             raise
@@ -164,18 +163,15 @@ class FleetService:
             assignment.owner.settle(assignment, Status.REFUSED, error.message)
             raise
 
-    async def _header(self, parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview]) -> fleet_pb2.UpdateHeader:
+    async def _header(self, context: Context) -> fleet_pb2.UpdateHeader:
         async with asyncio.timeout(HELLO_TIMEOUT_S):
-            first = await anext(parts, None)
+            first = await _next_part(context)
         if not isinstance(first, fleet_pb2.PushUpdateRequest) or first.WhichOneof("part") != "header":
             raise InvalidInputError("The first message of PushUpdate must be a header.")
         return first.header
 
     async def _receive(
-        self,
-        parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview],
-        header: fleet_pb2.UpdateHeader,
-        assignment: OpenAssignment,
+        self, context: Context, header: fleet_pb2.UpdateHeader, assignment: OpenAssignment
     ) -> fleet_pb2.PushUpdateResponse:
         ref = assignment.ref
         if header.payload_bytes != assignment.update_bytes or len(header.sha256) != 32:
@@ -184,7 +180,7 @@ class FleetService:
                 "its shape is not the model's."
             )
         async with self._uploads.hold() as slot:
-            first = await anext(parts, None)
+            first = await _next_part(context)
             upload = self._pool.get(ref.assignment_id, ref.attempt)
             if first is None:  # a question
                 held = upload.received if upload and upload.sha256 == header.sha256 else 0
@@ -194,23 +190,27 @@ class FleetService:
                 raise UnavailableError("This update is arriving on another call already; ask again in a moment.")
             upload.in_use = True
             try:
-                await self._fill(upload, header.offset, first, parts, slot)
+                await self._fill(upload, header.offset, first, context, slot)
                 if upload.received < header.payload_bytes:
                     return fleet_pb2.PushUpdateResponse(received_bytes=upload.received)
-                await self._executors.bulk.run(upload.verify)
-                await assignment.owner.take_update(assignment, upload.update(), header.summary)
+                # To its end, also when the client hangs up meanwhile: half an update must not be in the sum.
+                await to_its_end(self._take(upload, assignment, header.summary))
             finally:
                 upload.in_use = False
                 if assignment.status.ended:
                     self._pool.close(ref.assignment_id, ref.attempt)
             return fleet_pb2.PushUpdateResponse(received_bytes=header.payload_bytes, accepted=True)
 
+    async def _take(self, upload: Upload, assignment: OpenAssignment, summary: fleet_pb2.TrainingSummary) -> None:
+        await self._executors.bulk.run(upload.verify)
+        await assignment.owner.take_update(assignment, upload.update(), summary)
+
     async def _fill(
         self,
         upload: Upload,
         offset: int,
         first: fleet_pb2.PushUpdateRequest | memoryview,
-        parts: AsyncIterator[fleet_pb2.PushUpdateRequest | memoryview],
+        context: Context,
         slot: Slot,
     ) -> None:
         """Copies chunks as they come; they are hashed meanwhile."""
@@ -228,7 +228,7 @@ class FleetService:
                 slot.progress()
                 if hashing.done():
                     hashing = asyncio.ensure_future(self._executors.bulk.run(upload.hash))
-                part = await anext(parts, None)
+                part = await _next_part(context)
         finally:
             await hashing
 
@@ -238,3 +238,9 @@ def _chunk(part: fleet_pb2.PushUpdateRequest | memoryview) -> memoryview:
     if not 0 < len(chunk) <= MAX_CHUNK_BYTES:
         raise InvalidInputError(f"A chunk of {len(chunk)} bytes; it must have 1 to {MAX_CHUNK_BYTES}.")
     return chunk
+
+
+async def _next_part(context: Context) -> fleet_pb2.PushUpdateRequest | memoryview | None:
+    """The next message of an upload; None at its end."""
+    part: fleet_pb2.PushUpdateRequest | memoryview | object = await context.read()
+    return part if isinstance(part, fleet_pb2.PushUpdateRequest | memoryview) else None  # grpc.aio.EOF

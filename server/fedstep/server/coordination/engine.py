@@ -1,5 +1,6 @@
 """The one thing that trains: a run, stepped by a round."""
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from fedstep.common.clock import Clock
 from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
+from fedstep.common.tensors import sha256
 from fedstep.server.aggregation.base import Aggregator, ServerOptimizer
 from fedstep.server.coordination import narrate
 from fedstep.server.coordination.cohorts import Announce, Cohorts
@@ -20,7 +22,7 @@ from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
 from fedstep.server.coordination.run import Run, default_manifest, seed_of
-from fedstep.server.coordination.shelf import Shelf
+from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.selection.base import Selector
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
 from fedstep.v1 import fleet_pb2
@@ -193,19 +195,21 @@ class RunEngine:
     async def _aggregate(self, run: Run, trained: "_Trained") -> Run:
         """The next model, on the shelf for clients."""
 
-        def aggregate() -> Run | None:
+        def step() -> Run | None:
             update = trained.aggregator.finish()
             weights, state = self._server_optimizer.step(run.weights, update, run.optimizer_state, run.hyperparameters)
-            stepped = run.stepped(weights, state)
-            if stepped is not None:
-                self._shelf.put(stepped.payload(), stepped.manifest, stepped.model_sha256)
-            return stepped
+            return run.stepped(weights, state)
 
-        stepped = await self._executors.compute.run(aggregate)
+        stepped = await self._executors.compute.run(step)
         self._spare.append(trained.aggregator)
         if stepped is None:
             raise _FailedError("the aggregated model is not finite")
-        return stepped
+        payload = stepped.payload()
+        digest, frames = await asyncio.gather(
+            self._executors.bulk.run(sha256, payload), self._executors.compute.run(cut, payload)
+        )
+        self._shelf.put(frames, stepped.manifest, digest)
+        return replace(stepped, model_sha256=digest)
 
     def _give_back(self, aggregator: Aggregator) -> None:
         """An aggregator with half a round in it starts the next one empty."""

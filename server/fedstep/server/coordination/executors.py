@@ -1,9 +1,9 @@
 """The threads that everything blocking runs on, so that the event loop never waits."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,3 +50,13 @@ class Executors:
         """Waits for everything under way."""
         for executor in (self.bulk, self.compute, self.files, self.storage):
             executor.shut_down()
+
+
+async def to_its_end(work: Coroutine[Any, Any, R] | asyncio.Task[R]) -> R:
+    """Lets work finish that must not be left half-done: a cancellation comes after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

@@ -49,19 +49,15 @@ class Run:
         return narrow(self.weights, self.manifest)
 
     def stepped(self, weights: torch.Tensor, optimizer_state: OptimizerState) -> "Run | None":
-        """The run one round later; None when the weights are not finite."""
+        """The run one round later, without its digest yet; None when the weights are not finite."""
         norm = norm_of(weights)
         if not math.isfinite(norm):
             return None
-        payload = narrow(weights, self.manifest)
+        # What clients receive is what the next update is added to, also where narrowing rounds.
+        weights = widen(narrow(weights, self.manifest), self.manifest)
+        rounds = self.rounds + 1
         return replace(
-            self,
-            # What clients receive is what the next update is added to, also where narrowing rounds.
-            weights=widen(payload, self.manifest),
-            model_sha256=sha256(payload),
-            norm=norm,
-            optimizer_state=optimizer_state,
-            rounds=self.rounds + 1,
+            self, weights=weights, model_sha256=b"", norm=norm, optimizer_state=optimizer_state, rounds=rounds
         )
 
 

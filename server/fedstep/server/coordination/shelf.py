@@ -38,6 +38,11 @@ class ShelvedModel:
         return min(wire.CHUNK_BYTES, self.manifest.payload_bytes - index * wire.CHUNK_BYTES)
 
 
+def cut(payload: torch.Tensor) -> tuple[bytes, ...]:
+    """A payload as frames. Copies it: call it off the event loop."""
+    return tuple(wire.frames(as_bytes(payload)))
+
+
 class Shelf:
     """The models in use, by digest. Each run keeps its latest there and takes it away when the next one comes."""
 
@@ -45,10 +50,9 @@ class Shelf:
         self._models: dict[bytes, ShelvedModel] = {}
         self._users: dict[bytes, int] = {}
 
-    def put(self, payload: torch.Tensor, manifest: Manifest, sha256: bytes) -> None:
-        """Adds a model, or one more user of it. Cuts the payload: call it off the event loop when that is large."""
+    def put(self, frames: tuple[bytes, ...], manifest: Manifest, sha256: bytes) -> None:
+        """Adds a model, or one more user of it; the frames are those that `cut` gives."""
         if sha256 not in self._models:
-            frames = tuple(wire.frames(as_bytes(payload)))
             self._models[sha256] = ShelvedModel(manifest, sha256, frames)
         self._users[sha256] = self._users.get(sha256, 0) + 1
 

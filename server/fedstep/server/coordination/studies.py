@@ -182,9 +182,11 @@ class Studies:
         runner = self._runners[name] = StudyRunner(record, task, self._parts, self._tidy, self.announce_soon)
         running = asyncio.get_running_loop().create_task(runner.run(), name=f"study {name}")
         self._running[name] = running
-        running.add_done_callback(lambda _: self._ended(name))
+        running.add_done_callback(lambda task: self._ended(name, task))
 
-    def _ended(self, name: str) -> None:
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:  # not even its end could be committed
+            log.error("study %s ended: %s", name, task.exception())
         self._running.pop(name, None)
         self._results |= self._runners[name].kept_models()
         wake = asyncio.get_running_loop().create_task(self._parts.feed.publish(name, []))

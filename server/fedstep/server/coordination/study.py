@@ -2,18 +2,21 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fedstep.common.errors import FedstepError, InvalidInputError, UnavailableError
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
 from fedstep.server.coordination import checkpoint, conclusion, narrate
 from fedstep.server.coordination.engine import RunEngine, StepOutcome
+from fedstep.server.coordination.executors import to_its_end
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.ranking import best_trial
 from fedstep.server.coordination.run import Run, initial_run, resolve
+from fedstep.server.coordination.shelf import cut
 from fedstep.server.selection.registry import create_selector
 from fedstep.server.storage.base import Change, Event, NewEvent, StudyRecord, StudyState, TrialRecord, TrialState
 from fedstep.server.tuning.base import Arm, Decision, Observation, ProposeContext, Tuner
@@ -170,32 +173,32 @@ class StudyRunner:
                 context = ProposeContext(slots=1, next_number=number, open_arms=sorted(self._open))
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
                 if arms:
-                    return await _to_its_end(self._start(arms[0]))
+                    return await to_its_end(self._start(arms[0]))
                 if not self._open:
                     return None
                 await self._tuning.wait()
 
     async def _start(self, arm: Arm) -> Run:
         trial = TrialRecord(arm.number, TrialState.RUNNING, arm.hyperparameters)
-        run = await self._on_shelf(self._fresh, arm.number, arm.hyperparameters)
+        run = await self._on_shelf(lambda: self._fresh(arm.number, arm.hyperparameters))
         self.trials[arm.number] = trial
         await self._commit(Change(trials=[trial], events=[narrate.trial_started(trial)]))
         return run
 
     async def _resume(self, trial: TrialRecord) -> Run:
         if not trial.rounds:
-            return await self._on_shelf(self._fresh, trial.number, trial.hyperparameters)
-        return await self._on_shelf(checkpoint.load, self.spec, self._task, trial, self._parts.blobs)
+            return await self._on_shelf(lambda: self._fresh(trial.number, trial.hyperparameters))
+        return await self._on_shelf(lambda: checkpoint.load(self.spec, self._task, trial, self._parts.blobs))
 
-    def _fresh(self, number: int, point: dict[str, Any]) -> Run:
+    def _fresh(self, number: int, point: Hyperparameters) -> Run:
         return initial_run(self.spec, self._task, number, resolve(self.spec, self._task, point))
 
-    async def _on_shelf(self, make: Any, *args: Any) -> Run:
+    async def _on_shelf(self, make: Callable[[], Run]) -> Run:
         """A run that clients can fetch the model of."""
 
         def put() -> Run:
-            run: Run = make(*args)
-            self._parts.shelf.put(run.payload(), run.manifest, run.model_sha256)
+            run = make()
+            self._parts.shelf.put(cut(run.payload()), run.manifest, run.model_sha256)
             return run
 
         run = await self._parts.executors.compute.run(put)
@@ -216,14 +219,14 @@ class StudyRunner:
                 outcome = await self.engine.step(run)
                 if committing is not None:
                     await committing
-                state = await _to_its_end(self._observe(run, outcome))
+                state = await to_its_end(self._observe(run, outcome))
                 committing = asyncio.create_task(self._commit_round(run, outcome, state))
                 run = outcome.run
         finally:
             if committing is not None:
-                await _to_its_end(committing)
+                await to_its_end(committing)
         if state is TrialState.RUNNING:
-            await _to_its_end(self._give_up(run))
+            await to_its_end(self._give_up(run))
         self._parts.shelf.drop(self._open.pop(run.trial).model_sha256)
         await self._tidy()
 
@@ -305,7 +308,7 @@ class StudyRunner:
                 outcome = await self.engine.step(run)
                 if outcome.record is None:
                     break
-                await _to_its_end(self._commit_round(run, outcome, best.state))
+                await to_its_end(self._commit_round(run, outcome, best.state))
                 run = self._open[run.trial]
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
         result = await conclusion.conclude(self.spec, self._task, run, list(self.trials.values()), self._parts, state)
@@ -355,13 +358,3 @@ class StudyRunner:
 def _last_reason(trials: dict[int, TrialRecord]) -> str:
     reasons = [trial.message for trial in trials.values() if trial.message]
     return f"; the last one ended because {reasons[-1]}" if reasons else ""
-
-
-async def _to_its_end(work: Coroutine[Any, Any, T] | asyncio.Task[T]) -> T:
-    """Lets a commit finish even when its study is cancelled meanwhile; the cancellation comes after it."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
