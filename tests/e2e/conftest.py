@@ -1,13 +1,5 @@
-"""Programs that end with the test."""
+"""What every test end to end may ask for."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from e2e.fixtures import programs
 
-import pytest
-from e2e.processes import Programs
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    with Programs(tmp_path / "logs") as running:
-        yield running
+__all__ = ["programs"]

@@ -39,7 +39,8 @@ class Inside:
         return await self.coordinator.studies.stop(name)
 
     async def record(self, name: str) -> StudyRecord:
-        return await self._store("study", name)
+        found: StudyRecord = await self._store("study", name)
+        return found
 
     async def events(self, name: str, *kinds: str) -> list[Event]:
         """A study's events, of these kinds only when some are given."""
@@ -47,10 +48,12 @@ class Inside:
         return [event for event in found if not kinds or event.kind in kinds]
 
     async def trials(self, name: str) -> list[TrialRecord]:
-        return await self._store("trials", name)
+        found: list[TrialRecord] = await self._store("trials", name)
+        return found
 
     async def rounds(self, name: str) -> list[RoundRecord]:
-        return await self._store("rounds", name)
+        found: list[RoundRecord] = await self._store("rounds", name)
+        return found
 
     async def assignments(self, name: str, client: str = "") -> list[AssignmentRecord]:
         store = self.coordinator.parts.store

@@ -23,11 +23,8 @@ ENDING_S = 20.0
 
 def json_lines(text: str) -> list[dict[str, Any]]:
     """The JSON objects of a program's output, one a line; other lines, and one still being written, are passed over."""
-    found = []
-    for line in text.splitlines(keepends=True):
-        if line.startswith("{") and line.endswith("\n"):
-            found.append(json.loads(line))
-    return found
+    whole = (line for line in text.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n"))
+    return [json.loads(line) for line in whole]
 
 
 @dataclass(frozen=True)

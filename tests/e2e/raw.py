@@ -114,10 +114,11 @@ class RawClient:
 
     async def send(self, messages: Iterable[bytes] | AsyncIterator[bytes]) -> pb.PushUpdateResponse:
         """PushUpdate with any messages at all."""
-        method = self._bulk.stream_unary(
+        method: Any = self._bulk.stream_unary(
             f"{_FLEET}/PushUpdate", request_serializer=None, response_deserializer=pb.PushUpdateResponse.FromString
         )
-        return await method(messages, timeout=30)
+        answer: pb.PushUpdateResponse = await method(messages, timeout=30)
+        return answer
 
     async def _listen(self) -> None:
         while (message := await self._call.read()) is not grpc.aio.EOF:

@@ -12,7 +12,9 @@ from e2e.raw import layout, raw_client
 from e2e.studies import spec
 from e2e.tiny import tiny_agent
 from e2e.waiting import until
+
 from fedstep.server.storage.base import StudyState
+
 
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Inside]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from e2e.inside import Inside, inside
 from e2e.studies import spec
+
 from fedstep.client.agent import Agent, Profile
 from fedstep.client.trainer import Trainer
 from fedstep.common.spec import StudySpec

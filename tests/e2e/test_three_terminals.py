@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from e2e.processes import Programs, Ran, clients_of, connected, fedstep
 from e2e.studies import write_study
-from fedstep.common.tensors import Manifest, pack, sha256
 from safetensors import safe_open
 from safetensors.torch import load_file
+
+from fedstep.common.tensors import Manifest, pack, sha256
 
 BUDGET = {"trials": 2, "rounds_per_trial": 2}
 

@@ -12,6 +12,7 @@ from e2e.processes import fedstep
 from e2e.studies import spec
 from e2e.tiny import TinyWork, tiny_agent
 from e2e.waiting import until, until_true
+
 from fedstep.client.work import Job
 from fedstep.server.storage.base import StudyState, TrialState
 
@@ -91,16 +92,15 @@ async def test_a_stopped_study_ends_after_its_round_with_a_result(host: Inside) 
     assert work.begun == under_way  # the round that was under way was the last
     assert len(await host.rounds("s")) == under_way
     assert record.result is not None
-    assert Path(record.result.model_path).is_file()
+    assert record.result.model_path == str(host.folder / "s" / "model.safetensors")
+    assert (host.folder / "s" / "model.safetensors").is_file()
     assert "stopped" in shown.out
     assert record.result.model_path in shown.out
 
 
 async def test_a_study_out_of_time_ends_with_what_it_has(host: Inside) -> None:
     async with tiny_agent(host.address, "ann"):
-        await host.create(
-            spec(tuner={"name": "optuna"}, budget={"trials": 1000, "rounds_per_trial": 3, "time": "1s"})
-        )
+        await host.create(spec(tuner={"name": "optuna"}, budget={"trials": 1000, "rounds_per_trial": 3, "time": "1s"}))
         record = await host.until_over("s")
     assert record.state is StudyState.COMPLETED
     assert record.result is not None

@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 
 import torch
-from fedstep.common.hyperparameters import Hyperparameters
-from fedstep.common.task import Batch, ClientData, ClientInfo, Task
 from torch import nn
 from torch.utils.data import TensorDataset
+
+from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.task import Batch, ClientData, ClientInfo, Task
 
 GIVE_UP_S = 60
 

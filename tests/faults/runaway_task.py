@@ -1,14 +1,13 @@
 """The task of a client whose loss rises, but only in its first training; its sixth step waits to be let go."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Batch, ClientData, ClientInfo, Task
 
 
@@ -16,7 +15,7 @@ class Runaway(Task):
     """A hundred steps a training; each leaves a line in the folder `notes`."""
 
     name = "runaway"
-    defaults: Mapping[str, Value] = {"batch_size": 1}
+    defaults = {"batch_size": 1}  # noqa: RUF012  # the contract's own form
 
     def __init__(self) -> None:
         self._notes: Path | None = None

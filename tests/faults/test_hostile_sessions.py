@@ -92,7 +92,7 @@ async def test_the_first_message_must_be_a_hello(host: Inside, first: pb.Connect
 
 async def test_garbage_on_the_control_stream_harms_nobody(host: Inside) -> None:
     async with stranger(host.address) as client:
-        call = client._control.stream_stream("/fedstep.v1.FleetService/Connect")()
+        call: Any = client._control.stream_stream("/fedstep.v1.FleetService/Connect")()
         await call.write(b"\xff" * 1000)
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await call.read()

@@ -145,8 +145,9 @@ async def until_taken(
         try:
             return await client.push(ref, update, offset=start, chunks=pieces(update[start:end], chunk))
         except grpc.aio.AioRpcError as error:
-            assert error.code() is grpc.StatusCode.UNAVAILABLE
-            return None
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                return None
+            raise
 
     answer = await until_true(push, "the update is no longer held by the call that was cut")
     assert answer is not None

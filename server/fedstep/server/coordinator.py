@@ -1,7 +1,9 @@
 """The coordinator: everything put together, started, served and shut down."""
 
 import asyncio
+import errno
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,7 +107,8 @@ class Coordinator:
         try:
             self._parts = parts = await self._make_parts()
             self.studies = Studies(dict(self._config.tasks), parts)
-            self._server = self._take_port(parts, self.studies)
+            await self._check_address()
+            self._server = self._make_server(parts, self.studies)
             self._owned = [
                 asyncio.create_task(parts.fleet.expire_leases(), name="leases"),
                 asyncio.create_task(parts.lag.measure(), name="loop lag"),
@@ -126,7 +129,8 @@ class Coordinator:
             config.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"The folder {config.folder} cannot be made ({error.strerror or error}): give another with --data-dir."
+                f"The folder {config.folder} cannot be made ({(error.strerror or str(error)).lower()}): "
+                "give another with --data-dir."
             ) from error
         store = await executors.storage.run(open_store, config.url)
         blobs = await executors.files.run(BlobStore, config.folder / "models")
@@ -147,11 +151,28 @@ class Coordinator:
             task_options=config.task_options,
         )
 
-    def _take_port(self, parts: Parts, studies: Studies) -> grpc.aio.Server:
-        """The server, not started yet, with a port that nobody else has.
+    async def _check_address(self) -> None:
+        """Tries the address before gRPC does, which would write into the log and not say what is wrong.
 
         Raises:
-            UnavailableError: The port is taken.
+            UnavailableError: Nothing can listen there.
+        """
+        host, port = self._config.host, self._config.port
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, address = found[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen()
+        except OSError as error:
+            raise _cannot_listen(f"{host}:{port}", error) from error
+
+    def _make_server(self, parts: Parts, studies: Studies) -> grpc.aio.Server:
+        """The server, not started yet, with a port of its own.
+
+        Raises:
+            UnavailableError: The port was taken a moment ago.
         """
         server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[ErrorInterceptor()])
         fleet_service = FleetService(parts.fleet, parts.ledger, parts.shelf, self._executors)
@@ -162,13 +183,8 @@ class Coordinator:
         asked = f"{self._config.host}:{self._config.port}"
         try:
             self.port = server.add_insecure_port(asked)
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise UnavailableError(
-                f"Nothing can listen on {asked}: another program has the port, or the address is not this machine's. "
-                "Choose another with --port, or end the other program."
-            )
+        except RuntimeError as error:
+            raise _cannot_listen(asked, OSError(errno.EADDRINUSE, "address in use")) from error
         return server
 
     async def _save_clients(self) -> None:
@@ -201,3 +217,15 @@ class Coordinator:
             await self._executors.storage.run(store.close)
         await asyncio.to_thread(self._executors.shut_down)
         return interrupted
+
+
+def _cannot_listen(address: str, error: OSError) -> UnavailableError:
+    if error.errno == errno.EADDRINUSE:
+        why = "another program has the port: end that program, or choose another port with --port"
+    elif error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        why = "it is no address of this machine's: give one with --host, such as 127.0.0.1 or 0.0.0.0"
+    elif error.errno == errno.EACCES:
+        why = "this user may not use that port: choose one above 1023 with --port"
+    else:
+        why = f"{(error.strerror or str(error)).lower()}: give other ones with --host and --port"
+    return UnavailableError(f"Nothing can listen on {address}: {why}.")

@@ -6,10 +6,12 @@ import time
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 
 import click
 
+from fedstep.common.errors import StorageError
 from fedstep.common.loop import run as run_loop
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import read_study
@@ -34,12 +36,22 @@ def demo(clients: int, data_dir: Path | None, as_json: bool) -> None:
     """
     started = time.monotonic()
     folder = data_dir or Path("fedstep-runs") / datetime.now().strftime("demo-%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
     study_file = folder / "study.toml"
-    if not study_file.exists():
-        study_file.write_text(files("fedstep.server.cli").joinpath("demo.toml").read_text())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not study_file.exists():
+            study_file.write_text(files("fedstep.server.cli").joinpath("demo.toml").read_text())
+    except OSError as error:
+        raise StorageError(
+            f"The folder {folder} cannot be made or written to ({(error.strerror or str(error)).lower()}): "
+            "give another with --data-dir."
+        ) from error
     spec = read_study(study_file)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _interrupt)  # the children have sessions of their own and would stay
     try:
         with Processes(folder / "logs") as processes:
             _say(f"Starting a coordinator and {clients} clients; their logs: {folder / 'logs'}", as_json)
@@ -60,7 +72,10 @@ def demo(clients: int, data_dir: Path | None, as_json: bool) -> None:
 
             run_loop(run())
     except KeyboardInterrupt:
-        print(f"\nInterrupted; what is done is kept. To go on: fedstep demo --data-dir {folder}", file=sys.stderr)
+        print(
+            f"\nInterrupted; what is done is kept. To go on: fedstep demo --data-dir {quote(str(folder))}",
+            file=sys.stderr,
+        )
         raise
     _say(f"\nThe whole demo took {time.monotonic() - started:.0f} s.", as_json)
 
@@ -71,4 +86,5 @@ def _say(text: str, as_json: bool) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    """As Ctrl-C, which the event loop answers in order; an error raised from here would crash a call into gRPC."""
+    signal.raise_signal(signal.SIGINT)

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from fedstep.common.errors import UnavailableError
@@ -45,7 +45,8 @@ class Processes:
         Raises:
             UnavailableError: It ended, or did not listen in time.
         """
-        process = self._coordinator = self._start("coordinator", ["coordinator", *arguments, "--json"], piped=True)
+        with _uninterrupted():
+            process = self._coordinator = self._start("coordinator", ["coordinator", *arguments, "--json"], piped=True)
         assert process.stdout is not None
         with selectors.DefaultSelector() as waiting:
             waiting.register(process.stdout, selectors.EVENT_READ)
@@ -58,8 +59,9 @@ class Processes:
 
     def start_client(self, name: str, arguments: Sequence[str]) -> None:
         """Starts one client, at a lower priority than the coordinator: it may take its time, the loop may not."""
-        process = self._start(name, ["client", "--name", name, *arguments])
-        self._clients.append(process)
+        with _uninterrupted():
+            process = self._start(name, ["client", "--name", name, *arguments])
+            self._clients.append(process)
         if hasattr(os, "setpriority"):
             os.setpriority(os.PRIO_PROCESS, process.pid, CLIENT_NICENESS)
 
@@ -78,11 +80,12 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(self._clients)
-        self._end([self._coordinator] if self._coordinator else [])
-        if self._coordinator is not None and self._coordinator.stdout is not None:
-            self._coordinator.stdout.close()
-        self._files.close()
+        with _uninterrupted():
+            self._end(self._clients)
+            self._end([self._coordinator] if self._coordinator else [])
+            if self._coordinator is not None and self._coordinator.stdout is not None:
+                self._coordinator.stdout.close()
+            self._files.close()
 
     def _end(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
         for process in processes:
@@ -95,3 +98,23 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds back Ctrl-C and its like until the end of the block: a child that is not noted yet would never be ended."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
