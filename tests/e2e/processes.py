@@ -67,6 +67,7 @@ class Program:
     def __init__(self, arguments: list[str], folder: Path, number: int) -> None:
         self._out = folder / f"{number}.out"
         self._err = folder / f"{number}.err"
+        self._started: set[psutil.Process] = set()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
                 [FEDSTEP, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment()
@@ -112,13 +113,16 @@ class Program:
         self._process.wait()
 
     def descendants(self) -> list[psutil.Process]:
+        """What it has started; remembered, so that it can be ended even when this has crashed."""
         with suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.pid).children(recursive=True)
+            now = psutil.Process(self.pid).children(recursive=True)
+            self._started.update(now)
+            return now
         return []
 
     def end(self) -> None:
         """Politely at first; whatever it leaves behind is ended too."""
-        left = self.descendants()
+        self.descendants()
         if not self.ended:
             self.send(signal.SIGCONT)
             self.send(signal.SIGTERM)
@@ -126,7 +130,7 @@ class Program:
                 self.wait(ENDING_S)
         if not self.ended:
             self.kill()
-        for process in left:
+        for process in self._started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations  # grpc's generics exist for the type checker only
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.transfers import Slot, Slots, Upload, UploadPool
 from fedstep.v1 import fleet_pb2
+
+log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT_S = 10.0
 MAX_CHUNK_BYTES = 4 << 20
@@ -88,7 +91,9 @@ class FleetService:
                 yield message
         finally:
             reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            (ended,) = await asyncio.gather(reader, return_exceptions=True)
+            if isinstance(ended, Exception) and not isinstance(ended, grpc.RpcError):
+                log.error("the control stream of %s ended", member.name, exc_info=ended)
             await self._fleet.left(member, stream)
 
     def _welcome(self, member: Member) -> fleet_pb2.ConnectResponse:
