@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from e2e.inside import Inside, inside
 from e2e.processes import Programs, clients_of, fedstep
 from e2e.raw import layout, raw_client
 from e2e.studies import spec
-from e2e.tiny import tiny_agent
+from e2e.tiny import TinyWork, tiny_agent
 from e2e.waiting import until
 
 from fedstep.server.storage.base import StudyState
@@ -94,9 +94,25 @@ async def test_a_study_says_who_is_there_who_is_missing_and_until_when(host: Ins
     assert [t.number for t in await host.trials("s")] == [0]
 
 
-@pytest.mark.xfail(strict=True, reason="engine._fleet_is_there hears of no stop until its wait is over")
 async def test_a_study_that_waits_for_clients_can_be_stopped(host: Inside) -> None:
     await host.create(spec(round={"min_clients": 3, "wait_for_clients": "3000s"}))
     await host.until_event("s", "waiting_for_clients")
     await host.stop("s")
     assert (await host.until_over("s", timeout_s=10)).state is StudyState.STOPPED
+
+
+async def test_a_study_waits_its_turn_where_another_keeps_the_clients_busy(host: Inside) -> None:
+    policy = {"min_clients": 1, "wait_for_clients": "0s"}
+    work = TinyWork()
+    work.gate.clear()
+    async with tiny_agent(host.address, "ann", work):
+        await until(host.coordinator.parts.fleet.members, "the client is there")
+        await host.create(spec(name="first", round=policy, budget={"rounds_per_trial": 1}))
+        await until(lambda: work.begun, "the first study keeps the client busy")
+        await host.create(spec(name="second", round=policy, budget={"rounds_per_trial": 1}))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):  # it must not give up, so there is nothing to wait for
+                await host.until_over("second")
+        work.gate.set()
+        assert (await host.until_over("first")).state is StudyState.COMPLETED
+        assert (await host.until_over("second")).state is StudyState.COMPLETED

@@ -268,7 +268,6 @@ async def test_there_is_no_model_of_a_made_up_digest_or_offset(host: Inside) -> 
     assert seen.is_set()
 
 
-@pytest.mark.xfail(strict=True, reason="EvaluationPhase.take_outcome takes metrics that are not finite")
 async def test_metrics_that_are_not_numbers_do_not_reach_the_tuner(host: Inside) -> None:
     async def lie(client: RawClient, assignment: pb.Assignment) -> None:
         outcome = pb.Outcome(

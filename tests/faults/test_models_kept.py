@@ -16,9 +16,6 @@ from fedstep.server.storage.base import Change, StudyState, TrialState
 from fedstep.server.storage.blobs import BlobStore
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Studies._tidy decides what to keep before a commit under way, and deletes after it"
-)
 async def test_a_round_committed_while_another_trial_tidies_up_keeps_its_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

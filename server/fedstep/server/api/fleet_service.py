@@ -169,10 +169,13 @@ class FleetService:
             raise
 
     async def _header(self, context: Context) -> fleet_pb2.UpdateHeader:
-        async with asyncio.timeout(HELLO_TIMEOUT_S):
-            first = await _next_part(context)
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                first = await _next_part(context)
+        except TimeoutError:
+            first = None
         if not isinstance(first, fleet_pb2.PushUpdateRequest) or first.WhichOneof("part") != "header":
-            raise InvalidInputError("The first message of PushUpdate must be a header.")
+            raise InvalidInputError("The first message of PushUpdate must be a header, within 10 s.")
         return first.header
 
     async def _receive(

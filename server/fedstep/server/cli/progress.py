@@ -1,6 +1,7 @@
 """A study as it happens: a line an event, and a bar where there is a terminal."""
 
 import sys
+from datetime import UTC
 from types import TracebackType
 from typing import Self
 
@@ -67,7 +68,7 @@ class Progress:
         if self._as_json:
             print_json(event)
             return
-        at = event.time.ToDatetime().strftime("%H:%M:%S")
+        at = event.time.ToDatetime(tzinfo=UTC).astimezone().strftime("%H:%M:%S")
         self._console.print(f"[dim]{at}[/dim]  ", end="")
         self._console.print(event.text, style=_MARKS.get(event.kind, ""), markup=False)
         if self._bar is not None and self._task is not None:

@@ -51,7 +51,8 @@ def run(file: str, address: str, detach: bool, as_json: bool) -> None:
         if detach:
             print_json(created) if as_json else print(f"Study {spec.name} is under way at {address}.")
         else:
-            await watch_to_end(remote, spec.name, as_json)
+            over = created.HasField("result")  # it ran before: only the result is news
+            await (show_result(remote, spec.name, as_json) if over else watch_to_end(remote, spec.name, as_json))
 
     _call(address, start, spec.name)
 
@@ -197,6 +198,11 @@ async def watch_to_end(remote: Remote, name: str, as_json: bool, after: int = 0)
 
         async for event in remote.watch(name, lost, after):
             progress.event(event)
+    await show_result(remote, name, as_json)
+
+
+async def show_result(remote: Remote, name: str, as_json: bool) -> None:
+    """Shows how a study ended; exits 1 when it did not complete."""
     found = await remote.get(name)
     print_json(found) if as_json else print_study(found)
     if found.state not in (study_pb2.STUDY_STATE_COMPLETED, study_pb2.STUDY_STATE_STOPPED):

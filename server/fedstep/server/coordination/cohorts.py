@@ -13,6 +13,9 @@ from fedstep.server.selection.base import Candidate, Selection, SelectionContext
 from fedstep.server.selection.evaluation import evaluation_cohort
 from fedstep.server.storage.base import NewEvent
 
+BUSY_WAIT_S = 5.0
+"""How often it is looked again who is there, while clients are busy."""
+
 Announce = Callable[[NewEvent], Awaitable[None]]
 """Tells a study's watchers something that cannot wait for a round's commit."""
 
@@ -35,6 +38,7 @@ class Cohorts:
         self._clock = clock
         self._announce = announce
         self._layout: Manifest | None = None
+        self._stopping = False
 
     def compare_with(self, layout: Manifest) -> None:
         """From now on a client's model must have this layout at its default hyper-parameters."""
@@ -76,22 +80,40 @@ class Cohorts:
         known = {member.name: member for member in self._fleet.members()}
         return [known[name] for name in names]
 
-    async def wait(self, run: Run) -> None:
+    def stop_waiting(self) -> None:
+        """Ends `wait`, now and later."""
+        self._stopping = True
+        self._fleet.wake()
+
+    async def wait(self, run: Run) -> bool:
         """Waits until a round can start, and says who is missing and until when.
 
+        Clients that are there and work for another study are waited for without end: their rounds have deadlines.
+
+        Returns:
+            False when the study was stopped meanwhile.
+
         Raises:
-            UnavailableError: They did not come.
+            UnavailableError: Too few clients came.
         """
+
+        def can_go_on() -> bool:
+            return self._stopping or len(self._free()) >= (self._wanted(run) or self._share())
+
+        await self._wait_for_enough()
+        while not can_go_on():
+            await self._fleet.wait_until(can_go_on, BUSY_WAIT_S)
+            await self._wait_for_enough()
+        return not self._stopping
+
+    async def _wait_for_enough(self) -> None:
         policy = self._spec.round
         wait_s = policy.wait_for_clients.total_seconds()
 
         def ready() -> bool:
-            needed = min(self._wanted(run) or self._share(), self._share())
-            return len(self._matching()) >= policy.min_clients and len(self._free()) >= needed
+            return self._stopping or len(self._matching()) >= policy.min_clients
 
-        if ready():
-            return
-        if len(self._matching()) < policy.min_clients:
+        if not ready():
             here = [member.name for member in self._matching()]
             until = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S UTC")
             text = (

@@ -73,6 +73,10 @@ class _Trained:
     quorum: int
 
 
+class StoppedError(Exception):
+    """There is no next round: the study was stopped while it waited for clients."""
+
+
 class _FailedError(Exception):
     """The run cannot go on with its hyper-parameters."""
 
@@ -131,6 +135,7 @@ class RunEngine:
 
         Raises:
             UnavailableError: Not enough clients came, or they failed round after round for reasons of their own.
+            StoppedError: The study was stopped before the round began.
         """
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
@@ -167,7 +172,9 @@ class RunEngine:
     async def _train_once(self, run: Run, attempt: int) -> "_Trained":
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
         aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
-        await self.cohorts.wait(run)
+        if not await self.cohorts.wait(run):
+            self._give_back(aggregator)
+            raise StoppedError("the study was stopped before the round began")
         selection = self.cohorts.select(run, attempt)  # from here to `begin` nothing else runs: cohorts stay disjoint
         phase = TrainingPhase(
             self._ledger,
@@ -190,7 +197,7 @@ class RunEngine:
             phase.call_off(
                 Status.ABANDONED, "the study was interrupted"
             )  # where it was cancelled; else nothing is open
-            await self._fleet.notify()  # clients are free again
+            self._fleet.wake()  # clients are free again
 
     async def _aggregate(self, run: Run, trained: "_Trained") -> Run:
         """The next model, on the shelf for clients."""
@@ -224,6 +231,8 @@ class RunEngine:
         try:
             work = self._dispatch(phase, stepped, Work.EVALUATE, cohort, trained.attempt, phase.deadline_s)
             await self._collect(phase, work)
+            phase.refuse_outliers()
+            outcome.events.extend(narrate.client_faults(run.trial, run.rounds, phase.faults))
             outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
             train_loss = trained.phase.train_loss()
             metrics = {**phase.metrics(), "train_loss": train_loss}

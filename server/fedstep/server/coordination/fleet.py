@@ -156,7 +156,7 @@ class Fleet:
         self._members[member.name] = self._sessions[member.session_id] = member
         for call in list(self._on_join):
             call(member)
-        self._wake()
+        self.wake()
         return member
 
     def _new_member(self, hello: fleet_pb2.Hello, manifest: Manifest) -> Member:
@@ -183,14 +183,14 @@ class Fleet:
         member.streaming = False
         if member.presence is Presence.CONNECTED:
             member.presence = Presence.LOST_TOUCH
-            self._wake()
+            self.wake()
 
     def heard(self, member: Member) -> None:
         """Something came from the client."""
         member.heard_at, member.seen_at = self._clock.monotonic(), self._clock.now()
         if member.presence is Presence.GONE:
             member.presence = Presence.CONNECTED if member.streaming else Presence.LOST_TOUCH
-            self._wake()
+            self.wake()
 
     def session(self, session_id: str) -> Member:
         """The client of a session.
@@ -223,11 +223,8 @@ class Fleet:
         merged = self._history | {member.name: member.record() for member in self._members.values()}
         return [merged[name] for name in sorted(merged)]
 
-    async def notify(self) -> None:
-        """Wakes whoever waits for a change of the fleet."""
-        self._wake()
-
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Has whoever waits for a change of the fleet look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -252,7 +249,7 @@ class Fleet:
                     member.presence = Presence.GONE
                     for call in self._on_gone:
                         call(member)
-                    self._wake()
+                    self.wake()
 
     def drain(self, reason: str) -> None:
         """Tells every client that the coordinator goes away, and ends its stream."""

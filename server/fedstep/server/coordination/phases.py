@@ -40,6 +40,11 @@ class Phase(ABC):
         """The assignments that brought what was asked for."""
         return self._with(Status.ACCEPTED)
 
+    @property
+    def faults(self) -> list[OpenAssignment]:
+        """The assignments that ended badly."""
+        return self._with(Status.DIVERGED, Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE)
+
     def _with(self, *statuses: Status) -> list[OpenAssignment]:
         return [assignment for assignment in self.assignments if assignment.status in statuses]
 
@@ -164,11 +169,6 @@ class TrainingPhase(Phase):
         """The assignments whose training ran away."""
         return self._with(Status.DIVERGED)
 
-    @property
-    def faults(self) -> list[OpenAssignment]:
-        """The assignments that ended badly."""
-        return self._with(Status.DIVERGED, Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE)
-
     def train_loss(self) -> float:
         """The weighted mean of the clients' training losses."""
         return _weighted_mean([(a.metrics["loss"], a.samples) for a in self.accepted])
@@ -198,6 +198,15 @@ class EvaluationPhase(Phase):
             assignment.samples = outcome.samples
             assignment.metrics = dict(outcome.metrics)
             self.settle(assignment, Status.ACCEPTED)
+
+    def refuse_outliers(self) -> None:
+        """Refuses metrics that are not finite, unless most clients say so: then it is the model that is broken."""
+        answers = self.accepted
+        broken = [a for a in answers if not all(math.isfinite(value) for value in a.metrics.values())]
+        if 2 * len(broken) <= len(answers):
+            for assignment in broken:
+                assignment.status, assignment.note = Status.REFUSED, "its metrics are not finite"
+                assignment.member.faults += 1
 
     def metrics(self) -> dict[str, float]:
         """The mean of every metric over the samples of the cohort, in the order of the clients' names."""

@@ -195,10 +195,12 @@ class Studies:
 
     async def _tidy(self) -> None:
         """Removes model files that neither a running study nor a result needs."""
-        keep = set(self._results)
-        for name in self._running:
-            keep |= self._runners[name].kept_models()
-        await self._parts.executors.files.run(self._parts.blobs.retain, keep)
+        blobs = self._parts.blobs
+        with blobs.hold():  # what is committed from here on
+            keep = self._results | blobs.held()  # what is being committed now
+            for name in self._running:
+                keep |= self._runners[name].kept_models()
+            await self._parts.executors.files.run(blobs.retain, keep)
 
     async def _every(self) -> list[StudyRecord]:
         records: list[StudyRecord] = []

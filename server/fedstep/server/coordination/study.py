@@ -1,6 +1,7 @@
 """One study, from its first proposal to its result."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
 from fedstep.server.coordination import checkpoint, conclusion, narrate
-from fedstep.server.coordination.engine import RunEngine, StepOutcome
+from fedstep.server.coordination.engine import RunEngine, StepOutcome, StoppedError
 from fedstep.server.coordination.executors import to_its_end
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.ranking import best_trial
@@ -105,6 +106,7 @@ class StudyRunner:
         """Ends the study after the rounds under way."""
         if not self.state.ended:
             self.state = StudyState.STOPPING
+            self.engine.cohorts.stop_waiting()
 
     async def announce(self, event: NewEvent) -> None:
         """Commits an event by itself and tells the watchers."""
@@ -222,6 +224,8 @@ class StudyRunner:
                 state = await to_its_end(self._observe(run, outcome))
                 committing = asyncio.create_task(self._commit_round(run, outcome, state))
                 run = outcome.run
+        except StoppedError:
+            pass
         finally:
             if committing is not None:
                 await to_its_end(committing)
@@ -302,19 +306,23 @@ class StudyRunner:
         missing = self.spec.budget.rounds_per_trial + self.spec.budget.final_rounds - run.rounds
         if best.state is TrialState.COMPLETED and missing > 0 and not self._over():
             await self.announce(narrate.final_rounds(best, missing))
-            for _ in range(missing):
-                if self._over():
-                    break
-                outcome = await self.engine.step(run)
-                if outcome.record is None:
-                    break
-                await to_its_end(self._commit_round(run, outcome, best.state))
-                run = self._open[run.trial]
+            run = await self._train_on(run, missing)
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
         result = await conclusion.conclude(self.spec, self._task, run, list(self.trials.values()), self._parts, state)
         lag = self._parts.lag
         event = narrate.study_ended(state.value, self.trials[best.number], result, lag.percentile_ms(0.99), lag.max_ms)
         await self._commit(Change(state=state, result=result, events=[event]), state)
+
+    async def _train_on(self, run: Run, rounds: int) -> Run:
+        """The final rounds of the best trial's model, as many as there is time for."""
+        with contextlib.suppress(StoppedError):
+            for _ in range(rounds):
+                outcome = StepOutcome(run) if self._over() else await self.engine.step(run)
+                if outcome.record is None:
+                    break
+                await to_its_end(self._commit_round(run, outcome, self.trials[run.trial].state))
+                run = outcome.run
+        return run
 
     async def _end(self, state: StudyState, message: str) -> None:
         event = NewEvent(f"study_{state.value}", f"Study {self.spec.name} is {state.value}: {message}", {})

@@ -70,6 +70,11 @@ class BlobStore:
                 oldest = min(self._holds, default=self._puts)
                 self._recent = {digest: number for digest, number in self._recent.items() if number > oldest}
 
+    def held(self) -> set[bytes]:
+        """The digests that holds keep at this moment."""
+        with self._lock:
+            return set(self._recent)
+
     def put(self, data: memoryview | bytes, sha256: bytes, manifest: Manifest | None = None) -> Path:
         """Writes a payload, unless it is there.
 
