@@ -157,7 +157,9 @@ class FleetService:
         try:
             assignment = self._ledger.find(header.ref, member)
         except PreconditionError:
-            self._ledger.fault(member, header.ref.assignment_id, "update_stale", "an update came for work that is over")
+            if not self._ledger.was_called_off(header.ref):
+                text = "an update came for work that is over"
+                self._ledger.fault(member, header.ref.assignment_id, "update_stale", text)
             raise
         try:
             return await self._receive(context, header, assignment)

@@ -3,6 +3,7 @@
 import math
 import uuid
 from array import array
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +18,8 @@ from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, Steps
 from fedstep.v1 import fleet_pb2
+
+CALLED_OFF_KEPT = 1_000
 
 MAX_STEPS_KEPT = 200_000
 """Steps of one assignment that are kept; later ones still reach the guard."""
@@ -158,6 +161,7 @@ class Ledger:
         self._fleet = fleet
         self._clock = clock
         self._open: dict[str, OpenAssignment] = {}
+        self._called_off: deque[str] = deque(maxlen=CALLED_OFF_KEPT)
         self._closed_hooks: list[Callable[[OpenAssignment], None]] = []
         self._fault_hooks: list[Callable[[str, NewEvent], None]] = []
         fleet.when_gone(self._lose)
@@ -170,6 +174,10 @@ class Ledger:
     def when_fault(self, call: Callable[[str, NewEvent], None]) -> None:
         """Has `call` told of every fault that does not end an assignment: the study's name and the event."""
         self._fault_hooks.append(call)
+
+    def was_called_off(self, ref: fleet_pb2.AssignmentRef) -> bool:
+        """Whether the client was told a moment ago that nobody wants this work: it is no fault that some comes yet."""
+        return ref.assignment_id in self._called_off
 
     def fault(self, member: Member, assignment_id: str, kind: str, text: str) -> None:
         """Counts a client's fault and names it in the study that the assignment's id stands under."""
@@ -201,6 +209,8 @@ class Ledger:
             member.updates_accepted += 1
         elif status in (Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE, Status.DIVERGED):
             member.faults += 1
+        if status in (Status.ABANDONED, Status.LATE):
+            self._called_off.append(assignment.ref.assignment_id)
         for call in self._closed_hooks:
             call(assignment)
 
