@@ -190,7 +190,10 @@ class Coordinator:
     async def _save_clients(self) -> None:
         while True:
             await asyncio.sleep(SAVE_CLIENTS_EVERY_S)
-            await self._executors.storage.run(self.parts.store.save_clients, self.parts.fleet.records())
+            try:
+                await self._executors.storage.run(self.parts.store.save_clients, self.parts.fleet.records())
+            except StorageError as error:  # bookkeeping: the next time will do
+                log.warning("the clients could not be saved: %s", error)
 
     async def serve(self) -> None:
         """Serves until it is cancelled; ends early when one of the coordinator's own tasks fails."""

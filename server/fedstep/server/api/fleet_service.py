@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 HELLO_TIMEOUT_S = 10.0
 MAX_CHUNK_BYTES = 4 << 20
+MAX_DOWNLOADS = 10_000
 
 
 class FleetService:
@@ -42,7 +43,7 @@ class FleetService:
         self._ledger = ledger
         self._shelf = shelf
         self._executors = executors
-        self._downloads = Slots()
+        self._downloads = Slots(open_at_once=MAX_DOWNLOADS)  # chunks are shared: a slow one holds next to nothing
         self._uploads = Slots()
         self._pool = UploadPool()
         ledger.when_closed(self._forget)
@@ -83,10 +84,10 @@ class FleetService:
             raise InvalidInputError("The first message of Connect must be a Hello.")
         member = await self._fleet.join(first.hello)
         stream, outbox = member.stream, member.outbox
-        yield self._welcome(member)
-        self._ledger.reconcile(member, list(first.hello.running))
         reader = asyncio.create_task(self._read(requests, member, outbox), name=f"control of {member.name}")
         try:
+            yield self._welcome(member)
+            self._ledger.reconcile(member, list(first.hello.running))
             while (message := await outbox.get()) is not None:
                 yield message
         finally:
@@ -240,7 +241,7 @@ class FleetService:
                     hashing = asyncio.ensure_future(self._executors.bulk.run(upload.hash))
                 part = await _next_part(context)
         finally:
-            await hashing
+            await to_its_end(hashing)
 
 
 def _chunk(part: fleet_pb2.PushUpdateRequest | memoryview) -> memoryview:

@@ -3,6 +3,8 @@
 import itertools
 from collections.abc import AsyncIterator
 
+from sqlalchemy import make_url
+
 from fedstep.common.errors import FieldViolation, InvalidInputError, UnavailableError
 from fedstep.common.spec_proto import spec_from_proto
 from fedstep.server.api import convert
@@ -10,6 +12,7 @@ from fedstep.server.api.errors import Context
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
 from fedstep.server.storage.base import AssignmentRecord
+from fedstep.server.storage.faults import where
 from fedstep.v1 import study_pb2, study_pb2_grpc
 
 DEFAULT_PAGE = 100
@@ -114,7 +117,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         )
 
     async def _study(self, name: str) -> study_pb2.Study:
-        return convert.study(await self._studies.view(name), self._parts.database_url)
+        return convert.study(await self._studies.view(name), where(make_url(self._parts.database_url)))
 
 
 def _page_size(asked: int) -> int:

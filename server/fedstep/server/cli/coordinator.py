@@ -77,7 +77,9 @@ def coordinator(
         server = Coordinator(config)
         resumed = await server.start()
         if as_json:
-            print_json({"event": "listening", "address": server.address, "database": config.url, "resumed": resumed})
+            print_json(
+                {"event": "listening", "address": server.address, "database": _public(config.url), "resumed": resumed}
+            )
         else:
             print(f"fedstep coordinator at {server.address}; database {_public(config.url)}", flush=True)
             for name in resumed:

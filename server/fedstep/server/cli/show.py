@@ -29,7 +29,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def print_json(message: Message | dict[str, Any]) -> None:
     """One object a line."""
     value = (
-        json_format.MessageToDict(message, preserving_proto_field_name=True)
+        json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
         if isinstance(message, Message)
         else message
     )

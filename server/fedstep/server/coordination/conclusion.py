@@ -37,9 +37,11 @@ async def conclude(
     if spec.evaluation.held_out:
         try:
             measured = await parts.executors.compute.run(_held_out, task, run, dict(parts.task_options))
-        except FedstepError as error:
+        except Exception as error:  # the task's own code; a study is not lost because of its last measurement
+            log.warning("study %s: the held-out set cannot be used", spec.name, exc_info=error)
             measured = {}
-            text = f"The held-out set cannot be read, so the evaluation cohort's metrics stand: {error.message}"
+            why = error.message if isinstance(error, FedstepError) else f"{type(error).__name__}: {error}"
+            text = f"The held-out set cannot be read, so the evaluation cohort's metrics stand: {why}"
             await parts.feed.publish(
                 spec.name,
                 await parts.executors.storage.run(

@@ -157,7 +157,6 @@ class RunEngine:
             outcome.events.extend(narrate.client_faults(run.trial, run.rounds, phase.faults))
             if len(phase.accepted) >= trained.quorum:
                 return trained
-            self._give_back(trained.aggregator)
             if phase.diverged:
                 raise _FailedError(narrate.divergence(phase.diverged, len(phase.assignments)))
             missed = narrate.round_missed(
@@ -171,10 +170,9 @@ class RunEngine:
 
     async def _train_once(self, run: Run, attempt: int) -> "_Trained":
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
-        aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
         if not await self.cohorts.wait(run):
-            self._give_back(aggregator)
             raise StoppedError("the study was stopped before the round began")
+        aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
         selection = self.cohorts.select(run, attempt)  # from here to `begin` nothing else runs: cohorts stay disjoint
         phase = TrainingPhase(
             self._ledger,
@@ -217,12 +215,6 @@ class RunEngine:
         )
         self._shelf.put(frames, stepped.manifest, digest)
         return replace(stepped, model_sha256=digest)
-
-    def _give_back(self, aggregator: Aggregator) -> None:
-        """An aggregator with half a round in it starts the next one empty."""
-        if aggregator.count:
-            aggregator.finish()
-        self._spare.append(aggregator)
 
     async def _evaluate(self, run: Run, stepped: Run, trained: "_Trained", outcome: StepOutcome) -> RoundRecord:
         """Measures the new model on the evaluation cohort, which is drawn apart from the training cohort."""

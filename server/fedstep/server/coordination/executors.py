@@ -52,11 +52,15 @@ class Executors:
             executor.shut_down()
 
 
-async def to_its_end(work: Coroutine[Any, Any, R] | asyncio.Task[R]) -> R:
+async def to_its_end(work: Coroutine[Any, Any, R] | asyncio.Future[R]) -> R:
     """Lets work finish that must not be left half-done: a cancellation comes after it."""
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()

@@ -20,6 +20,7 @@ from fedstep.server.storage.base import AssignmentRecord, NewEvent, Steps
 from fedstep.v1 import fleet_pb2
 
 CALLED_OFF_KEPT = 1_000
+MAX_STEPS_A_REPORT = 10_000
 
 MAX_STEPS_KEPT = 200_000
 """Steps of one assignment that are kept; later ones still reach the guard."""
@@ -242,6 +243,10 @@ class Ledger:
         assignment = self._open.get(report.ref.assignment_id)
         if assignment is None or assignment.ref.attempt != report.ref.attempt or assignment.member is not member:
             self.direct(member, report.ref, "this work is no longer wanted")
+            return
+        if not len(report.loss) == len(report.samples) == len(report.step_ms) <= MAX_STEPS_A_REPORT:
+            text = f"a report of {len(report.loss)} steps, or of columns that differ in length, is passed over"
+            self.fault(member, report.ref.assignment_id, "report_refused", text)
             return
         assignment.log.add(report)
         reason = assignment.guard.feed(report.loss)

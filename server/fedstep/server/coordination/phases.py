@@ -18,6 +18,8 @@ from fedstep.server.coordination.executors import Executor
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.v1 import fleet_pb2
 
+MAX_METRICS = 64
+
 
 class Phase(ABC):
     """Assignments that are waited for together.
@@ -63,7 +65,13 @@ class Phase(ABC):
             status, reason = Status.ABANDONED, "enough clients have answered"
         except TimeoutError:
             status, reason = Status.LATE, f"the deadline of {self.deadline_s:g} s has passed"
+        self._over.set()
+        await self._come_to_rest()
         self.call_off(status, reason)
+
+    async def _come_to_rest(self) -> None:
+        """Lets what is being taken in at this moment be taken in whole; nothing more is begun."""
+        return
 
     def call_off(self, status: Status, reason: str) -> None:
         """Ends every open assignment and tells its client to stop."""
@@ -121,6 +129,16 @@ class TrainingPhase(Phase):
         self._weights_norm = weights_norm
         self._max_update_ratio = max_update_ratio
         self._one_at_a_time = asyncio.Lock()
+        self._taking: OpenAssignment | None = None
+
+    async def _come_to_rest(self) -> None:
+        async with self._one_at_a_time:
+            return
+
+    def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
+        """Ends one assignment; not one whose update is in the sum already or about to be: that one is accepted."""
+        if assignment is not self._taking:
+            super().settle(assignment, status, message)
 
     async def take_update(
         self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary
@@ -134,12 +152,16 @@ class TrainingPhase(Phase):
         async with self._one_at_a_time:
             if assignment.status is not Status.OPEN or self._over.is_set():
                 raise PreconditionError(f"Round {assignment.message.round} is over; this update came too late.")
+            self._taking = assignment
             try:
                 weight = self._weight(assignment, summary)
                 await self._compute.run(self._check_and_add, update, weight)
             except InvalidInputError as error:
+                self._taking = None
                 self.settle(assignment, Status.REFUSED, error.message)
                 raise
+            finally:
+                self._taking = None
             assignment.samples = summary.samples
             assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)}
             assignment.payload_bytes = assignment.update_bytes
@@ -155,6 +177,8 @@ class TrainingPhase(Phase):
             raise InvalidInputError(
                 f"{assignment.member.name} claims {summary.samples} training samples where it announced {declared}."
             )
+        if not math.isfinite(summary.loss):
+            raise InvalidInputError(f"{assignment.member.name} claims a training loss of {summary.loss}.")
         return float(summary.samples)
 
     def take_outcome(self, assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> None:
@@ -194,6 +218,10 @@ class EvaluationPhase(Phase):
             self.settle(assignment, Status.FAILED, outcome.message[:500] or "no reason given")
         elif not 0 < outcome.samples <= declared:
             self.settle(assignment, Status.REFUSED, f"claims {outcome.samples} validation samples of {declared}")
+        elif len(outcome.metrics) > MAX_METRICS:
+            self.settle(
+                assignment, Status.REFUSED, f"{len(outcome.metrics)} metrics, and at most {MAX_METRICS} are taken"
+            )
         else:
             assignment.samples = outcome.samples
             assignment.metrics = dict(outcome.metrics)

@@ -1,6 +1,6 @@
 """Which trial is the best."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage.base import TrialRecord, TrialState
@@ -27,6 +27,13 @@ def best_trial(spec: StudySpec, trials: Iterable[TrialRecord]) -> TrialRecord | 
         elif spec.objective.better(value, incumbent):
             best = trial
     return best
+
+
+def needed_models(spec: StudySpec, trials: Sequence[TrialRecord]) -> set[bytes]:
+    """Digests of what a study goes on from, or ends with: models and optimizer states of open trials and the best."""
+    best = best_trial(spec, trials)
+    wanted = [trial for trial in trials if trial.state is TrialState.RUNNING or trial is best]
+    return {digest for trial in wanted for digest in (trial.model_sha256, trial.optimizer_sha256)} - {b""}
 
 
 def _complete(trial: TrialRecord) -> bool:

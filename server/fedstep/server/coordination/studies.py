@@ -12,7 +12,7 @@ from fedstep.common.task import Task
 from fedstep.common.validation import one_of
 from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.parts import Parts
-from fedstep.server.coordination.ranking import best_trial
+from fedstep.server.coordination.ranking import best_trial, needed_models
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord
@@ -53,8 +53,7 @@ class Studies:
         """Goes on with every study that has not ended; answers with their names."""
         resumed = []
         for record in await self._every():
-            if record.result is not None:
-                self._results.add(record.result.model_sha256)
+            self._results |= await self._needed(record)
             if record.state.ended:
                 continue
             if record.spec.task not in self._tasks:
@@ -63,6 +62,13 @@ class Studies:
             self._launch(record)
             resumed.append(record.spec.name)
         return resumed
+
+    async def _needed(self, record: StudyRecord) -> set[bytes]:
+        """The models of a study that is not running: of its result, or of what it would go on from."""
+        if record.result is not None:
+            return {record.result.model_sha256}
+        trials = await self._parts.executors.storage.run(self._parts.store.trials, record.spec.name)
+        return needed_models(record.spec, trials)
 
     async def _put_off(self, record: StudyRecord) -> None:
         """A study whose task this coordinator was not given waits for one that was."""

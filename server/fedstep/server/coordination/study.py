@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from fedstep.common.errors import FedstepError, InvalidInputError, UnavailableError
+from fedstep.common.errors import FedstepError, InvalidInputError, StorageError, UnavailableError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
@@ -15,7 +15,7 @@ from fedstep.server.coordination import checkpoint, conclusion, narrate
 from fedstep.server.coordination.engine import RunEngine, StepOutcome, StoppedError
 from fedstep.server.coordination.executors import to_its_end
 from fedstep.server.coordination.parts import Parts
-from fedstep.server.coordination.ranking import best_trial
+from fedstep.server.coordination.ranking import best_trial, needed_models
 from fedstep.server.coordination.run import Run, initial_run, resolve
 from fedstep.server.coordination.shelf import cut
 from fedstep.server.selection.registry import create_selector
@@ -26,6 +26,9 @@ from fedstep.v1 import fleet_pb2
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+END_RETRIES_S = (0.5, 2.0, 5.0, 10.0)
+"""Waits between tries to commit how a study ended, when the database has gone away."""
 
 _ENDS = {Decision.FINISH: TrialState.COMPLETED, Decision.PRUNE: TrialState.PRUNED, Decision.FAIL: TrialState.FAILED}
 
@@ -90,6 +93,8 @@ class StudyRunner:
             raise
         except UnavailableError as error:
             await self._end(StudyState.INTERRUPTED, f"{error.message} Then run the same study file again to go on.")
+        except StorageError as error:
+            await self._end(StudyState.INTERRUPTED, f"{error.message} Then run the same study file again to go on.")
         except FedstepError as error:
             await self._end(StudyState.FAILED, error.message)
         except Exception as error:  # a task's own code may raise anything
@@ -114,11 +119,7 @@ class StudyRunner:
 
     def kept_models(self) -> set[bytes]:
         """Digests of what a resumed study, or its result, would need."""
-        needed = set()
-        for trial in self.trials.values():
-            if trial.state is TrialState.RUNNING or trial is self.best():
-                needed |= {trial.model_sha256, trial.optimizer_sha256}
-        return needed - {b""}
+        return needed_models(self.spec, list(self.trials.values()))
 
     def best(self) -> TrialRecord | None:
         """The best trial so far."""
@@ -326,6 +327,13 @@ class StudyRunner:
 
     async def _end(self, state: StudyState, message: str) -> None:
         event = NewEvent(f"study_{state.value}", f"Study {self.spec.name} is {state.value}: {message}", {})
+        for wait_s in END_RETRIES_S:
+            try:
+                await self._commit(Change(state=state, message=message, events=[event]), state)
+                return
+            except StorageError as error:  # perhaps what ended the study; it may pass
+                log.warning("the end of study %s cannot be committed yet: %s", self.spec.name, error)
+                await asyncio.sleep(wait_s)
         await self._commit(Change(state=state, message=message, events=[event]), state)
 
     async def _commit(self, change: Change, state: StudyState | None = None) -> None:
