@@ -10,6 +10,7 @@ is committed with every step in the database.
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -116,6 +117,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args(arguments)
     total = options.clients * options.steps
+    os.environ["FEDSTEP_ECHO_MB"] = str(MEGABYTES)  # of the processes that report, too
     rates = []
     for number in range(1, options.runs + 1):
         with echo_fleet(0, MEGABYTES) as fleet:

@@ -42,7 +42,7 @@ async def test_clients_of_another_task_or_model_are_told_so_by_name_and_get_no_w
     assert listed["other"]["state"] == listed["narrow"]["state"] == "CLIENT_STATE_MISMATCHED"
     assert "digits" in listed["other"]["message"]
     assert "weight" in listed["narrow"]["message"]
-    assert "message" not in listed["fits"]
+    assert listed["fits"]["message"] == ""
     assert {e.details["client"] for e in await host.events("s", "client_mismatched")} == {"other", "narrow"}
 
 
