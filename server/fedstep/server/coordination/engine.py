@@ -51,7 +51,6 @@ class StepOutcome:
         assignments: Everybody's part in it, all attempts.
         events: What watchers should know.
         failed: Why the run cannot go on with its hyper-parameters; "" when it can.
-        seconds: Wall-clock time of the step.
     """
 
     run: Run
@@ -59,7 +58,6 @@ class StepOutcome:
     assignments: list[AssignmentRecord] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
     failed: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -144,9 +142,9 @@ class RunEngine:
             stepped = await self._aggregate(run, trained)
             record = await self._evaluate(run, stepped, trained, outcome)
         except _FailedError as failure:
-            return replace(outcome, failed=str(failure), seconds=self._clock.monotonic() - started)
+            return replace(outcome, failed=str(failure))
         seconds = self._clock.monotonic() - started
-        return replace(outcome, run=stepped, record=replace(record, seconds=seconds), seconds=seconds)
+        return replace(outcome, run=stepped, record=replace(record, seconds=seconds))
 
     async def _train(self, run: Run, outcome: StepOutcome) -> "_Trained":
         """Trains cohorts until one meets the quorum."""
@@ -192,9 +190,8 @@ class RunEngine:
             phase.begin(assignments)
             await phase.wait()
         finally:
-            phase.call_off(
-                Status.ABANDONED, "the study was interrupted"
-            )  # where it was cancelled; else nothing is open
+            # Does something only where the study was cancelled; else nothing is open.
+            phase.call_off(Status.ABANDONED, "the study was interrupted")
             self._fleet.wake()  # clients are free again
 
     async def _aggregate(self, run: Run, trained: "_Trained") -> Run:
