@@ -22,7 +22,7 @@ from fedstep.common import wire
 from fedstep.common.channel import open_channel
 from fedstep.common.loop import run
 from fedstep.common.spec_proto import spec_to_proto
-from fedstep.common.tensors import Manifest, as_bytes, sha256
+from fedstep.common.tensors import Manifest, as_bytes, checksum
 from fedstep.server.cli.remote import connect
 from fedstep.v1 import fleet_pb2, study_pb2
 from tests.bench.echo import task
@@ -60,7 +60,7 @@ async def push(address: str, control: Probe, ref: fleet_pb2.AssignmentRef, manif
     header = fleet_pb2.UpdateHeader(
         session_id=control.session_id,
         ref=ref,
-        sha256=sha256(update),
+        checksum=checksum(update),
         payload_bytes=manifest.update_bytes,
         summary=fleet_pb2.TrainingSummary(samples=1, steps=1, loss=1.0),
     )

@@ -1,13 +1,13 @@
 """A client written from the protocol alone, so that it can do everything wrong."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
 import torch
+import xxhash
 from e2e.tiny import MANIFEST, SAMPLES
 
 from fedstep.common import wire
@@ -103,7 +103,7 @@ class RawClient:
         fields: dict[str, Any] = {
             "session_id": self.session_id,
             "ref": ref,
-            "sha256": hashlib.sha256(payload).digest(),
+            "checksum": xxhash.xxh3_128_digest(payload),
             "payload_bytes": len(payload),
             "offset": 0,
             "summary": pb.TrainingSummary(samples=SAMPLES, steps=2, loss=0.5),

@@ -2,7 +2,6 @@
 goes on without it."""
 
 import asyncio
-import hashlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 import torch
+import xxhash
 from e2e.inside import Inside, inside
 from e2e.raw import GOOD, RawClient, raw_client
 from e2e.studies import spec
@@ -75,15 +75,15 @@ async def empty_chunk(client: RawClient, assignment: pb.Assignment) -> None:
     await client.push(assignment.ref, GOOD, chunks=[b"", GOOD])
 
 
-async def no_digest(client: RawClient, assignment: pb.Assignment) -> None:
-    await client.push(assignment.ref, GOOD, sha256=b"short")
+async def no_checksum(client: RawClient, assignment: pb.Assignment) -> None:
+    await client.push(assignment.ref, GOOD, checksum=b"short")
 
 
 async def two_headers(client: RawClient, assignment: pb.Assignment) -> None:
     header = pb.UpdateHeader(
         session_id=client.session_id,
         ref=assignment.ref,
-        sha256=hashlib.sha256(GOOD).digest(),
+        checksum=xxhash.xxh3_128_digest(GOOD),
         payload_bytes=len(GOOD),
         summary=pb.TrainingSummary(samples=1),
     )
@@ -111,7 +111,7 @@ async def no_samples(client: RawClient, assignment: pb.Assignment) -> None:
         more_than_announced,
         oversized_chunk,
         empty_chunk,
-        no_digest,
+        no_checksum,
         two_headers,
         weight_out_of_thin_air,
         no_samples,
@@ -160,7 +160,7 @@ async def test_a_corrupt_update_is_counted_and_taken_when_it_is_sent_again(host:
     assert host.faults("unlucky") == 1
     named = await host.events("s", "update_corrupt")
     assert [event.details["client"] for event in named] == ["unlucky"]
-    assert "SHA-256" in named[0].text
+    assert "checksum" in named[0].text
 
 
 async def test_an_update_of_an_earlier_attempt_is_stale(host: Inside) -> None:

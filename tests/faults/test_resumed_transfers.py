@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 import torch
+import xxhash
 from e2e.inside import Inside, inside
 from e2e.raw import RawClient, do_nothing, raw_client
 from e2e.studies import spec
@@ -84,14 +85,14 @@ async def test_a_model_is_fetched_from_any_byte_on(host: Inside) -> None:
 async def test_an_update_that_was_cut_goes_on_from_the_byte_the_coordinator_names(host: Inside) -> None:
     update = bytes(as_bytes(torch.linspace(-0.01, 0.01, LAYOUT.elements)))
     chunks = [update[start : start + SMALL_CHUNK] for start in range(0, len(update), SMALL_CHUNK)]
-    digest = hashlib.sha256(update).digest()
+    checksum = xxhash.xxh3_128_digest(update)
     async with wide_client(host) as client:
         await host.create(one_round())
         assignment = await asked_to_train(client)
         _, before = await client.fetch(assignment.model_sha256)
         ref = assignment.ref
         header = pb.UpdateHeader(
-            session_id=client.session_id, ref=ref, sha256=digest, payload_bytes=len(update), summary=summary()
+            session_id=client.session_id, ref=ref, checksum=checksum, payload_bytes=len(update), summary=summary()
         )
 
         async def half_and_then_silence() -> AsyncIterator[bytes]:
@@ -196,7 +197,7 @@ async def test_a_model_beyond_four_gibibytes_is_fetched_from_there_on(tmp_path: 
         payload_bytes=size,
     )
     sha256 = b"s" * 32
-    model = ShelvedModel(Manifest.from_proto(layout), sha256, (wire.frame(chunk),) * chunks)
+    model = ShelvedModel(Manifest.from_proto(layout), sha256, b"c" * 16, (wire.frame(chunk),) * chunks)
     async with inside(tmp_path) as host, raw_client(host.address) as client:
         host.coordinator.parts.shelf._models[sha256] = model
         for offset in ((1 << 32) - 1, 1 << 32, (1 << 32) + 12345, size - 1, size):

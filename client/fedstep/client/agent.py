@@ -3,7 +3,6 @@
 import asyncio
 import random
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from fedstep.client.events import ClientEvent, Listener
@@ -101,10 +100,7 @@ class Agent:
         self._stopping = asyncio.Event()
         self._link = Link()
         self._outbox = Outbox(self._clock)
-        self._hashing = ThreadPoolExecutor(1, thread_name_prefix="fedstep-digest")
-        fetcher = ModelFetcher(
-            self._link, self._hashing, rng, settings.max_model_bytes, settings.stall_s, settings.backoff
-        )
+        fetcher = ModelFetcher(self._link, rng, settings.max_model_bytes, settings.stall_s, settings.backoff)
         pusher = UpdatePusher(self._link, rng, settings.stall_s, settings.backoff)
         self._workload = Workload(work, ModelCache(fetcher), pusher, self._outbox, listener, self._clock)
         self._lost_at_s: float | None = None
@@ -132,7 +128,6 @@ class Agent:
             for task in (connecting, stopping):
                 task.cancel()
             results = await asyncio.gather(connecting, stopping, return_exceptions=True)
-            self._hashing.shutdown(wait=False, cancel_futures=True)
         if isinstance(results[0], Exception):
             raise results[0]
         return ended

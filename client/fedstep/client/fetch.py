@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections import OrderedDict
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import grpc.aio
@@ -15,7 +14,7 @@ from fedstep.client.retry import Backoff, CutError, Persistence, cuts
 from fedstep.client.work import Model
 from fedstep.common import wire
 from fedstep.common.errors import DataLossError, ExhaustedError
-from fedstep.common.tensors import Manifest, as_bytes, sha256
+from fedstep.common.tensors import Manifest, as_bytes, checksum
 from fedstep.v1 import fleet_pb2 as pb
 
 _METHOD = "/fedstep.v1.FleetService/FetchModel"
@@ -28,10 +27,12 @@ class _Part:
     Attributes:
         model: Its layout and its buffer, once the header has come.
         held: Bytes of the payload that have arrived, from its start.
+        checksum: What the coordinator says of the whole.
     """
 
     model: Model | None = None
     held: int = 0
+    checksum: bytes = b""
 
     @property
     def whole(self) -> bool:
@@ -44,7 +45,6 @@ class ModelFetcher:
     def __init__(
         self,
         link: Link,
-        hashing: Executor,
         rng: random.Random,
         max_bytes: int = 8 << 30,
         stall_s: float = 20.0,
@@ -54,14 +54,12 @@ class ModelFetcher:
 
         Args:
             link: Where the coordinator is.
-            hashing: Where digests are computed, off the event loop.
             rng: For the waits between attempts.
             max_bytes: The largest model that is taken.
             stall_s: An attempt ends when nothing has come for this long.
             backoff: The waits between attempts.
         """
         self._link = link
-        self._hashing = hashing
         self._rng = rng
         self._max_bytes = max_bytes
         self._stall_s = stall_s
@@ -71,7 +69,7 @@ class ModelFetcher:
         """The model of that digest, verified.
 
         Raises:
-            DataLossError: It came twice and neither time matched its digest.
+            DataLossError: It came twice and neither time matched its checksum.
             ExhaustedError: It is larger than this client takes.
             FedstepError: The coordinator refused, or the connection broke too often.
         """
@@ -90,8 +88,7 @@ class ModelFetcher:
                 await persistence.pause(cut)
                 continue
             assert part.model is not None
-            loop = asyncio.get_running_loop()
-            if await loop.run_in_executor(self._hashing, sha256, part.model.payload) == digest:
+            if checksum(part.model.payload) == part.checksum:
                 return part.model
             corrupt += 1
             if corrupt > 1:
@@ -142,7 +139,7 @@ class ModelFetcher:
                 f"Asked for model {digest.hex()[:12]} from byte {part.held}, and got {header.sha256.hex()[:12]} from "
                 f"byte {header.offset}: run the same version of fedstep on both sides."
             )
-        part.held = header.offset
+        part.held, part.checksum = header.offset, header.checksum
         if part.model is not None:
             return
         manifest = Manifest.from_proto(header.manifest)

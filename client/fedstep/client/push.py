@@ -29,13 +29,13 @@ class Update:
     Attributes:
         ref: The assignment and attempt it answers.
         values: trained − received, float32 [elements] on the CPU, contiguous.
-        sha256: Digest of its bytes.
+        checksum: `tensors.checksum` of its bytes.
         summary: How it came about.
     """
 
     ref: pb.AssignmentRef
     values: torch.Tensor
-    sha256: bytes
+    checksum: bytes
     summary: pb.TrainingSummary
 
 
@@ -124,7 +124,7 @@ class UpdatePusher:
         header = pb.UpdateHeader(
             session_id=way.session_id,
             ref=update.ref,
-            sha256=update.sha256,
+            checksum=update.checksum,
             payload_bytes=len(payload),
             offset=offset,
             summary=update.summary,

@@ -78,7 +78,6 @@ class Trained:
         steps: Local steps taken.
         loss: Mean of the step losses over the last local epoch.
         train_time_s: How long it took.
-        sha256: The digest of `update`, where the work knows it already; else it is computed.
     """
 
     update: torch.Tensor
@@ -86,7 +85,6 @@ class Trained:
     steps: int
     loss: float
     train_time_s: float
-    sha256: bytes = b""
 
 
 @dataclass(frozen=True)

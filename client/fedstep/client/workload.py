@@ -19,7 +19,7 @@ from fedstep.client.work import AbandonedError, Evaluated, Job, Monotonic, Train
 from fedstep.client.worker import WorkerThread
 from fedstep.common.errors import ExhaustedError, FedstepError, InvalidInputError
 from fedstep.common.hyperparameters import Value, map_from_proto
-from fedstep.common.tensors import sha256
+from fedstep.common.tensors import checksum
 from fedstep.v1 import fleet_pb2 as pb
 
 MAX_ACTIVE = 16
@@ -228,9 +228,9 @@ class Workload:
             worker.turn.release()
 
     def _trained(self, job: Job, active: Active, reporter: Reporter) -> tuple[Trained, bytes]:
-        """In the training thread: the result and its digest, which is computed nowhere else."""
+        """In the training thread: the result and its checksum, which is computed nowhere else."""
         trained = self._work.train(job, active.control, reporter)
-        return trained, trained.sha256 or sha256(trained.update)
+        return trained, checksum(trained.update)
 
     def _tell_outcome(self, active: Active, outcome: pb.Outcome) -> None:
         status = pb.OutcomeStatus.Name(outcome.status).removeprefix("OUTCOME_STATUS_").lower()

@@ -202,12 +202,18 @@ class Budget(Part):
         rounds_per_trial: Rounds of an unpruned trial.
         final_rounds: Rounds that the best trial's model is trained on for, at the end.
         time: No round is started after this; None for no limit.
+        rounds: No round is started after so many of the whole study; two at the same time count twice. 0: no limit.
+        client_rounds: The same in trainings asked of clients.
+        payload_bytes: The same in bytes of models and updates.
     """
 
     trials: PositiveCount = 10
     rounds_per_trial: PositiveCount = 20
     final_rounds: Count = 0
     time: PositiveDuration | None = None
+    rounds: Count = 0
+    client_rounds: Count = 0
+    payload_bytes: int = Field(default=0, strict=True, ge=0, lt=2**63)
 
 
 class GuardPolicy(Part):

@@ -60,6 +60,9 @@ def spec_to_proto(spec: StudySpec) -> study_pb2.StudySpec:
             trials=spec.budget.trials,
             rounds_per_trial=spec.budget.rounds_per_trial,
             final_rounds=spec.budget.final_rounds,
+            rounds=spec.budget.rounds,
+            client_rounds=spec.budget.client_rounds,
+            payload_bytes=spec.budget.payload_bytes,
         ),
         guard=study_pb2.GuardPolicy(
             window=spec.guard.window,

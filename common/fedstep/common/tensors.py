@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import xxhash
 
 from fedstep.common.errors import InvalidInputError
 from fedstep.v1 import tensors_pb2 as pb
@@ -21,6 +22,7 @@ MAX_TENSORS = 100_000
 MAX_NAME_CHARACTERS = 1_000
 MAX_DIMENSIONS = 64
 MAX_PAYLOAD_BYTES = 1 << 40
+CHECKSUM_BYTES = 16
 
 _DTYPES: dict[int, torch.dtype] = {
     pb.DATA_TYPE_FLOAT32: torch.float32,
@@ -176,6 +178,11 @@ def _spec_from_proto(tensor: pb.TensorSpec, offset: int) -> TensorSpec:
 def sha256(buffer: torch.Tensor | bytes | bytearray | memoryview) -> bytes:
     """The digest that names a payload; 32 bytes. Releases the GIL while it computes."""
     return hashlib.sha256(as_bytes(buffer) if isinstance(buffer, torch.Tensor) else buffer).digest()
+
+
+def checksum(update: torch.Tensor) -> bytes:
+    """What shows that an update was not damaged on its way: XXH3-128, 16 bytes (docs/adr/0011-update-checksum.md)."""
+    return xxhash.xxh3_128_digest(as_bytes(update))
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:

@@ -361,6 +361,7 @@ class Assignment(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     TIME_LEFT_FIELD_NUMBER: _builtins.int
+    LOCAL_VALIDATION_FIELD_NUMBER: _builtins.int
     work: Global___Work.ValueType
     study: _builtins.str
     trial: _builtins.int
@@ -372,6 +373,8 @@ class Assignment(_message.Message):
     """For shuffling and dropout; the same seed gives the same update."""
     max_steps: _builtins.int
     """Stop training after this many local steps; 0 for no limit."""
+    local_validation: _builtins.bool
+    """Measure the model on the local validation set before and after training it."""
     @_builtins.property
     def ref(self) -> Global___AssignmentRef: ...
     @_builtins.property
@@ -395,10 +398,11 @@ class Assignment(_message.Message):
         seed: _builtins.int = ...,
         max_steps: _builtins.int = ...,
         time_left: _duration_pb2.Duration | None = ...,
+        local_validation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "time_left", b"time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hyperparameters", b"hyperparameters", "max_steps", b"max_steps", "model_sha256", b"model_sha256", "ref", b"ref", "round", b"round", "seed", b"seed", "study", b"study", "time_left", b"time_left", "trial", b"trial", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hyperparameters", b"hyperparameters", "local_validation", b"local_validation", "max_steps", b"max_steps", "model_sha256", b"model_sha256", "ref", b"ref", "round", b"round", "seed", b"seed", "study", b"study", "time_left", b"time_left", "trial", b"trial", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -643,9 +647,12 @@ class ModelHeader(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     sha256: _builtins.bytes
     offset: _builtins.int
     """The first chunk starts here."""
+    checksum: _builtins.bytes
+    """XXH3-128 of the whole payload, in its canonical form: 16 bytes, big-endian."""
     @_builtins.property
     def manifest(self) -> _tensors_pb2.TensorManifest: ...
     def __init__(
@@ -654,10 +661,11 @@ class ModelHeader(_message.Message):
         manifest: _tensors_pb2.TensorManifest | None = ...,
         sha256: _builtins.bytes = ...,
         offset: _builtins.int = ...,
+        checksum: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "offset", b"offset", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "manifest", b"manifest", "offset", b"offset", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -700,13 +708,13 @@ class UpdateHeader(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     REF_FIELD_NUMBER: _builtins.int
-    SHA256_FIELD_NUMBER: _builtins.int
+    CHECKSUM_FIELD_NUMBER: _builtins.int
     PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    sha256: _builtins.bytes
-    """SHA-256 of the whole payload."""
+    checksum: _builtins.bytes
+    """XXH3-128 of the whole payload, in its canonical form: 16 bytes, big-endian."""
     payload_bytes: _builtins.int
     offset: _builtins.int
     """The first chunk starts here."""
@@ -721,14 +729,14 @@ class UpdateHeader(_message.Message):
         *,
         session_id: _builtins.str = ...,
         ref: Global___AssignmentRef | None = ...,
-        sha256: _builtins.bytes = ...,
+        checksum: _builtins.bytes = ...,
         payload_bytes: _builtins.int = ...,
         offset: _builtins.int = ...,
         summary: Global___TrainingSummary | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "payload_bytes", b"payload_bytes", "ref", b"ref", "session_id", b"session_id", "sha256", b"sha256", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "offset", b"offset", "payload_bytes", b"payload_bytes", "ref", b"ref", "session_id", b"session_id", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -743,11 +751,18 @@ class TrainingSummary(_message.Message):
     LOSS_FIELD_NUMBER: _builtins.int
     TRAIN_TIME_FIELD_NUMBER: _builtins.int
     FETCH_TIME_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_BEFORE_FIELD_NUMBER: _builtins.int
+    VALIDATION_LOSS_AFTER_FIELD_NUMBER: _builtins.int
     samples: _builtins.int
     """Samples in the local training set: the update's weight in the mean."""
     steps: _builtins.int
     loss: _builtins.float
     """Mean of the step losses over the last local epoch."""
+    validation_loss_before: _builtins.float
+    """The task's loss on the local validation set, of the model received and of
+    the model trained; set where the assignment asked for `local_validation`.
+    """
+    validation_loss_after: _builtins.float
     @_builtins.property
     def train_time(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -760,12 +775,21 @@ class TrainingSummary(_message.Message):
         loss: _builtins.float = ...,
         train_time: _duration_pb2.Duration | None = ...,
         fetch_time: _duration_pb2.Duration | None = ...,
+        validation_loss_before: _builtins.float | None = ...,
+        validation_loss_after: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fetch_time", b"fetch_time", "train_time", b"train_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_validation_loss_after", b"_validation_loss_after", "_validation_loss_before", b"_validation_loss_before", "fetch_time", b"fetch_time", "train_time", b"train_time", "validation_loss_after", b"validation_loss_after", "validation_loss_before", b"validation_loss_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch_time", b"fetch_time", "loss", b"loss", "samples", b"samples", "steps", b"steps", "train_time", b"train_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validation_loss_after", b"_validation_loss_after", "_validation_loss_before", b"_validation_loss_before", "fetch_time", b"fetch_time", "loss", b"loss", "samples", b"samples", "steps", b"steps", "train_time", b"train_time", "validation_loss_after", b"validation_loss_after", "validation_loss_before", b"validation_loss_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__validation_loss_after: _TypeAlias = _typing.Literal["validation_loss_after"]  # noqa: Y015
+    _WhichOneofArgType__validation_loss_after: _TypeAlias = _typing.Literal["_validation_loss_after", b"_validation_loss_after"]  # noqa: Y015
+    _WhichOneofReturnType__validation_loss_before: _TypeAlias = _typing.Literal["validation_loss_before"]  # noqa: Y015
+    _WhichOneofArgType__validation_loss_before: _TypeAlias = _typing.Literal["_validation_loss_before", b"_validation_loss_before"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_loss_after) -> _WhichOneofReturnType__validation_loss_after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validation_loss_before) -> _WhichOneofReturnType__validation_loss_before | None: ...
 
 Global___TrainingSummary: _TypeAlias = TrainingSummary  # noqa: Y015
 

@@ -350,10 +350,21 @@ class Budget(_message.Message):
     ROUNDS_PER_TRIAL_FIELD_NUMBER: _builtins.int
     FINAL_ROUNDS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    CLIENT_ROUNDS_FIELD_NUMBER: _builtins.int
+    PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
     trials: _builtins.int
     rounds_per_trial: _builtins.int
     final_rounds: _builtins.int
     """Rounds that the best trial's model is trained on for, at the end."""
+    rounds: _builtins.int
+    """Start no further round after so many rounds of the whole study, two that
+    run at the same time counted twice; 0 for no limit.
+    """
+    client_rounds: _builtins.int
+    """The same in trainings asked of clients."""
+    payload_bytes: _builtins.int
+    """The same in bytes of models and updates."""
     @_builtins.property
     def time(self) -> _duration_pb2.Duration:
         """Start no further round after this time; unset for no limit."""
@@ -365,10 +376,13 @@ class Budget(_message.Message):
         rounds_per_trial: _builtins.int = ...,
         final_rounds: _builtins.int = ...,
         time: _duration_pb2.Duration | None = ...,
+        rounds: _builtins.int = ...,
+        client_rounds: _builtins.int = ...,
+        payload_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["final_rounds", b"final_rounds", "rounds_per_trial", b"rounds_per_trial", "time", b"time", "trials", b"trials"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_rounds", b"client_rounds", "final_rounds", b"final_rounds", "payload_bytes", b"payload_bytes", "rounds", b"rounds", "rounds_per_trial", b"rounds_per_trial", "time", b"time", "trials", b"trials"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -573,12 +587,16 @@ class Trial(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    PARENTS_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     state: Global___TrialState.ValueType
     rounds: _builtins.int
     value: _builtins.float
     """The objective after the last round; unset before the first."""
     message: _builtins.str
+    phase: _builtins.str
+    """What it is for, such as "screen"; empty for a plain trial."""
     @_builtins.property
     def hyperparameters(self) -> _containers.MessageMap[_builtins.str, _hyperparameters_pb2.HyperparameterValue]: ...
     @_builtins.property
@@ -586,6 +604,12 @@ class Trial(_message.Message):
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The objective after each round, in order."""
+
+    @_builtins.property
+    def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The trials whose models it started from: one goes on or forks, several are
+        averaged; none is the study's initial model.
+        """
 
     def __init__(
         self,
@@ -598,10 +622,12 @@ class Trial(_message.Message):
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         message: _builtins.str = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        parents: _abc.Iterable[_builtins.int] | None = ...,
+        phase: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "hyperparameters", b"hyperparameters", "message", b"message", "metrics", b"metrics", "number", b"number", "rounds", b"rounds", "state", b"state", "value", b"value", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "hyperparameters", b"hyperparameters", "message", b"message", "metrics", b"metrics", "number", b"number", "parents", b"parents", "phase", b"phase", "rounds", b"rounds", "state", b"state", "value", b"value", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015

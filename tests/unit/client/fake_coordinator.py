@@ -1,7 +1,6 @@
 """A coordinator for tests: real sockets, real protocol, and faults on demand."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ import torch
 
 from fedstep.common import wire
 from fedstep.common.channel import SERVER_OPTIONS
-from fedstep.common.tensors import Manifest, as_bytes, pack, sha256
+from fedstep.common.tensors import Manifest, as_bytes, checksum, pack, sha256
 from fedstep.v1 import fleet_pb2 as pb
 
 
@@ -161,7 +160,12 @@ class FakeCoordinator:
         if request.sha256 not in self.models:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
         stored = self.models[request.sha256]
-        header = pb.ModelHeader(manifest=stored.manifest.to_proto(), sha256=request.sha256, offset=request.offset)
+        header = pb.ModelHeader(
+            manifest=stored.manifest.to_proto(),
+            sha256=request.sha256,
+            offset=request.offset,
+            checksum=checksum(stored.payload),
+        )
         yield pb.FetchModelResponse(header=header)
         await self.hold_fetches.wait()
         payload = bytearray(as_bytes(stored.payload))
@@ -201,7 +205,7 @@ class FakeCoordinator:
             return pb.PushUpdateResponse(received_bytes=len(upload.data))
         corrupt = self.corrupt_pushes > 0
         self.corrupt_pushes -= corrupt
-        if corrupt or hashlib.sha256(upload.data).digest() != header.sha256:
+        if corrupt or checksum(torch.frombuffer(upload.data, dtype=torch.uint8)) != header.checksum:
             del self.uploads[key]
             await context.abort(grpc.StatusCode.DATA_LOSS, "corrupt")
         self.accepted.append((header, bytes(upload.data)))

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -16,7 +15,7 @@ from fedstep.client.push import Pushed, Update, UpdatePusher
 from fedstep.client.retry import Backoff
 from fedstep.common.channel import open_channel
 from fedstep.common.errors import DataLossError, ExhaustedError, NotFoundError, UnavailableError
-from fedstep.common.tensors import sha256
+from fedstep.common.tensors import checksum
 from fedstep.v1 import fleet_pb2 as pb
 
 QUICK = Backoff(0.001, 0.01)
@@ -37,7 +36,7 @@ async def link(coordinator: FakeCoordinator) -> AsyncIterator[Link]:
 
 @pytest.fixture
 def fetcher(link: Link) -> ModelFetcher:
-    return ModelFetcher(link, ThreadPoolExecutor(1), random.Random(0), stall_s=5.0, backoff=QUICK)
+    return ModelFetcher(link, random.Random(0), stall_s=5.0, backoff=QUICK)
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def pusher(link: Link) -> UpdatePusher:
 
 def update(elements: int = 2500) -> Update:
     values = state(elements)["w"]
-    return Update(REF, values, sha256(values), pb.TrainingSummary(samples=3, steps=7))
+    return Update(REF, values, checksum(values), pb.TrainingSummary(samples=3, steps=7))
 
 
 async def test_a_model_arrives_as_it_was_sent(coordinator: FakeCoordinator, fetcher: ModelFetcher) -> None:
@@ -93,14 +92,14 @@ async def test_an_unknown_model_is_not_asked_for_again(coordinator: FakeCoordina
 
 
 async def test_a_model_too_large_is_refused_before_its_first_chunk(coordinator: FakeCoordinator, link: Link) -> None:
-    fetcher = ModelFetcher(link, ThreadPoolExecutor(1), random.Random(0), max_bytes=9_999, backoff=QUICK)
+    fetcher = ModelFetcher(link, random.Random(0), max_bytes=9_999, backoff=QUICK)
     coordinator.hold_fetches.clear()  # no chunk will come
     with pytest.raises(ExhaustedError, match="10000 bytes"):
         await fetcher.fetch(coordinator.store(state(2500)))
 
 
 async def test_a_stalled_fetch_is_tried_again(coordinator: FakeCoordinator, link: Link) -> None:
-    fetcher = ModelFetcher(link, ThreadPoolExecutor(1), random.Random(0), stall_s=0.05, backoff=QUICK)
+    fetcher = ModelFetcher(link, random.Random(0), stall_s=0.05, backoff=QUICK)
     coordinator.hold_fetches.clear()
     digest = coordinator.store(state(2500))
     task = asyncio.create_task(fetcher.fetch(digest))
@@ -118,7 +117,7 @@ async def test_a_fetch_that_never_gets_on_is_given_up(coordinator: FakeCoordinat
 
 async def test_a_fetch_outlives_its_connection(coordinator: FakeCoordinator) -> None:
     link = Link()
-    fetcher = ModelFetcher(link, ThreadPoolExecutor(1), random.Random(0), backoff=QUICK)
+    fetcher = ModelFetcher(link, random.Random(0), backoff=QUICK)
     coordinator.hold_fetches.clear()
     digest = coordinator.store(state(2500))
     channel = open_channel(coordinator.address)

@@ -117,7 +117,7 @@ def test_odd_encodings_are_read_as_protobuf_reads_them(kind: Kind, data: bytes) 
 @kinds
 def test_a_header_is_a_message(kind: Kind) -> None:
     message = kind()
-    message.header.sha256 = b"\x12\x02" * 16
+    message.header.checksum = b"\x12\x02" * 16
     message.header.offset = 1 << 40
     assert deserializer(kind)(serialize(message)) == message
 

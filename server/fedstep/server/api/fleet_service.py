@@ -12,6 +12,7 @@ import grpc.aio
 
 from fedstep.common import wire
 from fedstep.common.errors import DataLossError, InvalidInputError, PreconditionError, UnavailableError
+from fedstep.common.tensors import CHECKSUM_BYTES
 from fedstep.common.version import VERSION
 from fedstep.server.api.errors import Context
 from fedstep.server.coordination.executors import Executors, to_its_end
@@ -141,7 +142,10 @@ class FleetService:
             raise InvalidInputError(f"The model has {size} bytes; there is nothing at offset {request.offset}.")
         async with self._downloads.hold() as slot:
             header = fleet_pb2.ModelHeader(
-                manifest=model.manifest.to_proto(), sha256=model.sha256, offset=request.offset
+                manifest=model.manifest.to_proto(),
+                sha256=model.sha256,
+                offset=request.offset,
+                checksum=model.checksum,
             )
             await context.write(fleet_pb2.FetchModelResponse(header=header))
             for frame in model.frames_from(request.offset):
@@ -185,7 +189,7 @@ class FleetService:
         self, context: Context, header: fleet_pb2.UpdateHeader, assignment: OpenAssignment
     ) -> fleet_pb2.PushUpdateResponse:
         ref = assignment.ref
-        if header.payload_bytes != assignment.update_bytes or len(header.sha256) != 32:
+        if header.payload_bytes != assignment.update_bytes or len(header.checksum) != CHECKSUM_BYTES:
             raise InvalidInputError(
                 f"An update of {header.payload_bytes} bytes where the model has {assignment.update_bytes}: "
                 "its shape is not the model's."
@@ -194,9 +198,9 @@ class FleetService:
             first = await _next_part(context)
             upload = self._pool.get(ref.assignment_id, ref.attempt)
             if first is None:  # a question
-                held = upload.received if upload and upload.sha256 == header.sha256 else 0
+                held = upload.received if upload and upload.checksum == header.checksum else 0
                 return fleet_pb2.PushUpdateResponse(received_bytes=held)
-            upload = self._pool.open(ref.assignment_id, ref.attempt, header.payload_bytes, header.sha256)
+            upload = self._pool.open(ref.assignment_id, ref.attempt, header.payload_bytes, header.checksum)
             if upload.in_use:
                 raise UnavailableError("This update is arriving on another call already; ask again in a moment.")
             upload.in_use = True
@@ -213,7 +217,7 @@ class FleetService:
             return fleet_pb2.PushUpdateResponse(received_bytes=header.payload_bytes, accepted=True)
 
     async def _take(self, upload: Upload, assignment: OpenAssignment, summary: fleet_pb2.TrainingSummary) -> None:
-        await self._executors.bulk.run(upload.verify)
+        upload.verify()
         await assignment.owner.take_update(assignment, upload.update(), summary)
 
     async def _fill(
@@ -224,24 +228,16 @@ class FleetService:
         context: Context,
         slot: Slot,
     ) -> None:
-        """Copies chunks as they come; they are hashed meanwhile."""
+        """Copies chunks as they come."""
         if offset == 0 and upload.received:
-            upload.restart(upload.sha256)
+            upload.restart(upload.checksum)
         if offset != upload.received:
             raise UnavailableError(f"Chunks from byte {offset} on, where {upload.received} bytes are here; ask first.")
-        loop = asyncio.get_running_loop()
         part: fleet_pb2.PushUpdateRequest | memoryview | None = first
-        hashing = loop.create_future()
-        hashing.set_result(None)
-        try:
-            while part is not None:
-                upload.write(_chunk(part))
-                slot.progress()
-                if hashing.done():
-                    hashing = asyncio.ensure_future(self._executors.bulk.run(upload.hash))
-                part = await _next_part(context)
-        finally:
-            await to_its_end(hashing)
+        while part is not None:
+            upload.write(_chunk(part))
+            slot.progress()
+            part = await _next_part(context)
 
 
 def _chunk(part: fleet_pb2.PushUpdateRequest | memoryview) -> memoryview:

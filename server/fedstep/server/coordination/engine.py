@@ -207,10 +207,10 @@ class RunEngine:
         if stepped is None:
             raise _FailedError("the aggregated model is not finite")
         payload = stepped.payload()
-        digest, frames = await asyncio.gather(
+        digest, ready = await asyncio.gather(
             self._executors.bulk.run(sha256, payload), self._executors.compute.run(cut, payload)
         )
-        self._shelf.put(frames, stepped.manifest, digest)
+        self._shelf.put(ready, stepped.manifest, digest)
         return replace(stepped, model_sha256=digest)
 
     async def _evaluate(self, run: Run, stepped: Run, trained: "_Trained", outcome: StepOutcome) -> RoundRecord:

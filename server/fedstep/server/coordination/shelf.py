@@ -6,7 +6,7 @@ import torch
 
 from fedstep.common import wire
 from fedstep.common.errors import NotFoundError
-from fedstep.common.tensors import Manifest, as_bytes
+from fedstep.common.tensors import Manifest, as_bytes, checksum
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,13 @@ class ShelvedModel:
     Attributes:
         manifest: Its layout.
         sha256: Its digest, 32 bytes.
+        checksum: Its payload's, which receivers hold it against.
         frames: Its payload as serialised messages of one chunk each; shared by every transfer.
     """
 
     manifest: Manifest
     sha256: bytes
+    checksum: bytes
     frames: tuple[bytes, ...]
 
     def frames_from(self, offset: int) -> "list[bytes] | tuple[bytes, ...]":
@@ -38,9 +40,17 @@ class ShelvedModel:
         return min(wire.CHUNK_BYTES, self.manifest.payload_bytes - index * wire.CHUNK_BYTES)
 
 
-def cut(payload: torch.Tensor) -> tuple[bytes, ...]:
-    """A payload as frames. Copies it: call it off the event loop."""
-    return tuple(wire.frames(as_bytes(payload)))
+@dataclass(frozen=True)
+class Cut:
+    """A payload ready to be sent: see `ShelvedModel`."""
+
+    checksum: bytes
+    frames: tuple[bytes, ...]
+
+
+def cut(payload: torch.Tensor) -> Cut:
+    """A payload's checksum and frames. Copies it: call it off the event loop."""
+    return Cut(checksum(payload), tuple(wire.frames(as_bytes(payload))))
 
 
 class Shelf:
@@ -50,10 +60,10 @@ class Shelf:
         self._models: dict[bytes, ShelvedModel] = {}
         self._users: dict[bytes, int] = {}
 
-    def put(self, frames: tuple[bytes, ...], manifest: Manifest, sha256: bytes) -> None:
-        """Adds a model, or one more user of it; the frames are those that `cut` gives."""
+    def put(self, cut: Cut, manifest: Manifest, sha256: bytes) -> None:
+        """Adds a model, or one more user of it."""
         if sha256 not in self._models:
-            self._models[sha256] = ShelvedModel(manifest, sha256, frames)
+            self._models[sha256] = ShelvedModel(manifest, sha256, cut.checksum, cut.frames)
         self._users[sha256] = self._users.get(sha256, 0) + 1
 
     def drop(self, sha256: bytes) -> None:

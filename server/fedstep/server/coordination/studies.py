@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from fedstep.common.errors import AlreadyExistsError, FieldViolation, InvalidInputError
@@ -199,14 +199,17 @@ class Studies:
         self._side_work.add(wake)
         wake.add_done_callback(self._side_work.discard)
 
-    async def _tidy(self) -> None:
-        """Removes model files that neither a running study nor a result needs."""
+    async def _tidy(self, among: Set[bytes] | None) -> None:
+        """Removes model files that neither a running study nor a result needs: among these digests, or all."""
         blobs = self._parts.blobs
         with blobs.hold():  # what is committed from here on
             keep = self._results | blobs.held()  # what is being committed now
             for name in self._running:
                 keep |= self._runners[name].kept_models()
-            await self._parts.executors.files.run(blobs.retain, keep)
+            if among is None:
+                await self._parts.executors.files.run(blobs.retain, keep)
+            elif gone := among - keep:
+                await self._parts.executors.files.run(blobs.remove, gone)
 
     async def _every(self) -> list[StudyRecord]:
         records: list[StudyRecord] = []

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import replace
 from typing import TypeVar
 
@@ -40,7 +40,7 @@ class StudyRunner:
         record: The study as the store has it.
         task: Its task.
         parts: What it works with.
-        tidy: Removes model files that no study needs any more.
+        tidy: Removes those of these model files, or of all, that no study needs any more.
         announce_soon: Commits an event where nobody can wait for it.
     """
 
@@ -49,7 +49,7 @@ class StudyRunner:
         record: StudyRecord,
         task: Task,
         parts: Parts,
-        tidy: Callable[[], Awaitable[None]],
+        tidy: Callable[[Set[bytes] | None], Awaitable[None]],
         announce_soon: Callable[[str, NewEvent], None],
     ) -> None:
         self._tidy = tidy
@@ -233,7 +233,7 @@ class StudyRunner:
         if state is TrialState.RUNNING:
             await to_its_end(self._give_up(run))
         self._parts.shelf.drop(self._open.pop(run.trial).model_sha256)
-        await self._tidy()
+        await self._tidy(None)
 
     async def _observe(self, run: Run, outcome: StepOutcome) -> TrialState:
         """What the tuner says to the round."""
@@ -267,7 +267,9 @@ class StudyRunner:
                 events.append(narrate.trial_ended(self.spec, trial))
             change = Change(trials=[trial], round=outcome.record, assignments=outcome.assignments, events=events)
             await self._commit(change)
+            needed = self.kept_models()
             self.trials[run.trial] = trial
+        await self._tidy(needed - self.kept_models())
         if outcome.run is not run:
             self._open[run.trial] = outcome.run
             self._parts.shelf.drop(run.model_sha256)

@@ -1,11 +1,11 @@
 """Bulk on the coordinator: who may transfer now, and updates that are still arriving."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import torch
+import xxhash
 
 from fedstep.common.errors import DataLossError, InvalidInputError, UnavailableError
 from fedstep.common.tensors import as_bytes
@@ -86,23 +86,19 @@ class Slot:
 
 
 class Upload:
-    """An update as far as it has arrived: its bytes and the digest of them.
+    """An update as far as it has arrived: its bytes and the checksum of them, both taken as they come."""
 
-    Bytes are copied as they come; they are hashed in the background, as many at a time as have come meanwhile.
-    """
-
-    def __init__(self, buffer: torch.Tensor, sha256: bytes) -> None:
+    def __init__(self, buffer: torch.Tensor, checksum: bytes) -> None:
         self.buffer = buffer
-        self.sha256 = sha256
+        self.checksum = checksum
         self.received = 0
         self.in_use = False
         self._view = as_bytes(buffer)
-        self._hash = hashlib.sha256()
-        self._hashed = 0
+        self._computed = xxhash.xxh3_128()
 
-    def restart(self, sha256: bytes) -> None:
+    def restart(self, checksum: bytes) -> None:
         """Forgets what has arrived."""
-        self.sha256, self.received, self._hash, self._hashed = sha256, 0, hashlib.sha256(), 0
+        self.checksum, self.received, self._computed = checksum, 0, xxhash.xxh3_128()
 
     def write(self, chunk: memoryview) -> None:
         """Copies the next chunk to its place.
@@ -114,24 +110,18 @@ class Upload:
         if end > len(self._view):
             raise InvalidInputError(f"More than the {len(self._view)} bytes announced have come.")
         self._view[self.received : end] = chunk
+        self._computed.update(chunk)
         self.received = end
 
-    def hash(self) -> None:
-        """Hashes what has been copied since the last time; off the event loop, one call at a time."""
-        end = self.received
-        self._hash.update(self._view[self._hashed : end])
-        self._hashed = end
-
     def verify(self) -> None:
-        """Holds the whole update against its digest; off the event loop.
+        """Holds the whole update against its checksum.
 
         Raises:
             DataLossError: They do not agree; the upload starts again from 0.
         """
-        self.hash()
-        if self._hash.digest() != self.sha256:
-            self.restart(self.sha256)
-            raise DataLossError("The update does not match its SHA-256: it was corrupted on the way; send it again.")
+        if self._computed.digest() != self.checksum:
+            self.restart(self.checksum)
+            raise DataLossError("The update does not match its checksum: it was corrupted on the way; send it again.")
 
     def update(self) -> torch.Tensor:
         """The update, float32 [elements]: a view, valid until the buffer is given back."""
@@ -150,15 +140,15 @@ class UploadPool:
         """What has arrived of an assignment's update; None when nothing has."""
         return self._uploads.get((assignment_id, attempt))
 
-    def open(self, assignment_id: str, attempt: int, size_bytes: int, sha256: bytes) -> Upload:
+    def open(self, assignment_id: str, attempt: int, size_bytes: int, checksum: bytes) -> Upload:
         """The assignment's upload, new or as far as an earlier connection brought it."""
         key = (assignment_id, attempt)
         upload = self._uploads.get(key)
         if upload is None:
             self._forget_one_cut_off()
-            upload = self._uploads[key] = Upload(self._buffer(size_bytes), sha256)
-        elif upload.sha256 != sha256:
-            upload.restart(sha256)
+            upload = self._uploads[key] = Upload(self._buffer(size_bytes), checksum)
+        elif upload.checksum != checksum:
+            upload.restart(checksum)
         return upload
 
     def close(self, assignment_id: str, attempt: int) -> None:

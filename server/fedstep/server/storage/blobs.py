@@ -22,10 +22,15 @@ from fedstep.v1 import tensors_pb2
 _PAYLOAD = ".bin"
 _MANIFEST = ".json"
 _PART = ".part"
+_SPARES = 2
+_LEAST_SPARE_BYTES = 1 << 20
 
 
 class BlobStore:
     """Keeps payloads, each once. One coordinator owns the folder; any of its threads may call.
+
+    A payload that is deleted leaves its file to the next one of its size, which is written over it: the pages are in
+    memory and the blocks on the disk already, and new ones cost a round more than the writing does.
 
     Args:
         folder: Made when it is missing. What writers that were killed left in it is removed.
@@ -41,6 +46,7 @@ class BlobStore:
         self._puts = 0
         self._recent: dict[bytes, int] = {}
         self._holds: list[int] = []
+        self._spares: list[Path] = []
         with self._told(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for part in folder.glob(f"*/*{_PART}"):
@@ -102,7 +108,7 @@ class BlobStore:
                 # Before the payload: a payload that was given a manifest is never there without it.
                 _write(path.with_suffix(_MANIFEST), json_format.MessageToJson(manifest.to_proto()).encode())
             if not there:
-                _write(path, data)
+                _write(path, data, self._spare(size))
         return path
 
     def get(self, sha256: bytes) -> torch.Tensor:
@@ -152,14 +158,38 @@ class BlobStore:
                     digest = bytes.fromhex(path.stem)
                 except ValueError:  # somebody else's file
                     continue
-                with self._lock:
-                    if digest in keep or digest in self._recent:
-                        continue
-                    # The payload first: a manifest without one does no harm.
-                    path.unlink(missing_ok=True)
-                    path.with_suffix(_MANIFEST).unlink(missing_ok=True)
-                deleted += 1
+                deleted += digest not in keep and self._delete(digest)
         return deleted
+
+    def remove(self, digests: Set[bytes]) -> None:
+        """Deletes these payloads, those under a `hold` excepted."""
+        with self._told(self._folder):
+            for digest in digests:
+                self._delete(digest)
+
+    def _delete(self, digest: bytes) -> bool:
+        path = self.path(digest)
+        with self._lock:
+            if digest in self._recent or not path.exists():
+                return False
+            # The payload first: a manifest without one does no harm.
+            if len(self._spares) < _SPARES and path.stat().st_size >= _LEAST_SPARE_BYTES:
+                self._spares.append(path.replace(path.with_suffix(_PART)))
+            else:
+                path.unlink()
+            path.with_suffix(_MANIFEST).unlink(missing_ok=True)
+        return True
+
+    def _spare(self, size: int) -> Path | None:
+        """A file of that size to write over; those of other sizes are of models no longer trained."""
+        with self._lock:
+            while self._spares:
+                spare = self._spares.pop()
+                with suppress(FileNotFoundError):  # somebody tidied up by hand
+                    if spare.stat().st_size == size:
+                        return spare
+                    spare.unlink()
+        return None
 
     def export_safetensors(self, sha256: bytes, path: Path) -> None:
         """Writes a model as a safetensors file, which most frameworks read.
@@ -210,15 +240,21 @@ class BlobStore:
             ) from error
 
 
-def _write(path: Path, data: memoryview | bytes) -> None:
-    """Makes the file, whole and on the disk, or raises OSError and leaves nothing."""
+def _write(path: Path, data: memoryview | bytes, spare: Path | None = None) -> None:
+    """Makes the file, whole and on the disk, or raises OSError and leaves nothing.
+
+    Args:
+        path: The file.
+        data: Its content.
+        spare: A file of the same size that becomes it; a new one where there is none.
+    """
     folder = path.parent
     if not folder.exists():
         folder.mkdir(exist_ok=True)
         _sync_folder(folder.parent)
-    part = folder / f"{path.stem[:16]}-{threading.get_ident()}{_PART}"
+    part = spare or folder / f"{path.stem[:16]}-{threading.get_ident()}{_PART}"
     try:
-        with part.open("wb", buffering=0) as file:
+        with part.open("r+b" if spare else "wb", buffering=0) as file:
             left = memoryview(data).cast("B")
             while left.nbytes:
                 left = left[file.write(left) :]

@@ -129,6 +129,37 @@ def test_retain_deletes_all_others_with_their_manifests(blobs: BlobStore, tmp_pa
     assert files(tmp_path / "models") == sorted(["README.bin", f"{kept.hex()}.bin", "notes.bin"])
 
 
+def test_remove_deletes_these_and_nothing_that_is_held(blobs: BlobStore, tmp_path: Path) -> None:
+    kept, gone = put(blobs, b"kept"), put(blobs, b"gone")
+    with blobs.hold():
+        held = put(blobs, b"held")
+        blobs.remove({gone, held, sha256(b"never there")})
+    assert files(tmp_path / "models") == sorted([f"{kept.hex()}.bin", f"{held.hex()}.bin"])
+
+
+def test_a_deleted_payload_leaves_its_file_to_the_next_of_its_size(blobs: BlobStore, tmp_path: Path) -> None:
+    contents = [os.urandom(1 << 20) for _ in range(3)]
+    first = put(blobs, contents[0])
+    inode = blobs.path(first).stat().st_ino
+    blobs.remove({first})
+    assert not blobs.path(first).exists()
+    second = put(blobs, contents[1])
+    assert blobs.path(second).stat().st_ino == inode
+    third = put(blobs, contents[2] + b"longer")
+    assert [bytes(as_bytes(blobs.get(digest))) for digest in (second, third)] == [contents[1], contents[2] + b"longer"]
+    assert len(files(tmp_path / "models")) == 2
+
+
+def test_spare_files_of_another_size_and_of_an_earlier_life_go(blobs: BlobStore, tmp_path: Path) -> None:
+    blobs.remove({put(blobs, os.urandom(1 << 20))})
+    assert len(files(tmp_path / "models")) == 1
+    put(blobs, os.urandom(2 << 20))
+    assert len(files(tmp_path / "models")) == 1
+    blobs.remove({put(blobs, os.urandom(1 << 20))})
+    BlobStore(tmp_path / "models")
+    assert len(files(tmp_path / "models")) == 1
+
+
 def test_what_is_put_under_a_hold_outlives_retain(blobs: BlobStore) -> None:
     old = put(blobs, b"old")
     with blobs.hold():
