@@ -72,6 +72,8 @@ def trial(number: int = 0, **changes: object) -> TrialRecord:
         "model_sha256": bytes(range(32)),
         "optimizer_sha256": b"",
         "message": "",
+        "first_round": 7,
+        "details": {"parents": [0, 3], "phase": "screen", "average": 0.8, "delivered": True},
     }
     return TrialRecord(**(fields | changes))  # type: ignore[arg-type]  # the values are those fields'
 
@@ -90,6 +92,7 @@ def a_round(trial: int = 0, round: int = 0, **changes: object) -> RoundRecord:
         "evaluators": (),
         "seconds": 1.5,
         "ended_at": START,
+        "payload_bytes": 5 << 30,
     }
     return RoundRecord(**(fields | changes))  # type: ignore[arg-type]  # the values are those fields'
 

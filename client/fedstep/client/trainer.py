@@ -90,11 +90,21 @@ class Trainer:
             optimizer=self._task.optimizer(model, values) or settings.optimizer_for(model),
             received=[parameter.detach().clone() for parameter in model.parameters()] if settings.proximal_mu else [],
         )
+        before = self._validation_loss(model, job)
         began_s = self._timer_s()
         run.epochs()
         train_time_s = self._timer_s() - began_s
         model.zero_grad(set_to_none=True)
-        return Trained(_difference(model, job), self.train_samples, run.step, run.epoch_loss, train_time_s)
+        after = self._validation_loss(model, job)
+        losses = None if before is None or after is None else (before, after)
+        return Trained(_difference(model, job), self.train_samples, run.step, run.epoch_loss, train_time_s, losses)
+
+    def _validation_loss(self, model: nn.Module, job: Job) -> float | None:
+        """The model's loss on the local validation set, where the job asks for it and there is one."""
+        if not job.local_validation or not self.validation_samples:
+            return None
+        metrics, _ = evaluate(self._task, model, self._validation_samples, self._device)
+        return metrics["loss"]
 
     def evaluate(self, job: Job, control: Control) -> Evaluated:
         """Measures the model on the local validation set.

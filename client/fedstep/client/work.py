@@ -58,6 +58,7 @@ class Job:
         hyperparameters: Those the coordinator sent; defaults are not filled in.
         seed: For shuffling and dropout.
         max_steps: Stop after this many local steps; 0 for no limit.
+        local_validation: Measure the model on the local validation set before and after training it.
     """
 
     label: str
@@ -65,6 +66,7 @@ class Job:
     hyperparameters: Mapping[str, Value]
     seed: int = 0
     max_steps: int = 0
+    local_validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Trained:
         steps: Local steps taken.
         loss: Mean of the step losses over the last local epoch.
         train_time_s: How long it took.
+        validation_loss: The task's loss on the local validation set, before and after; None unless asked for.
     """
 
     update: torch.Tensor
@@ -85,6 +88,7 @@ class Trained:
     steps: int
     loss: float
     train_time_s: float
+    validation_loss: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,11 @@ class Workload:
             train_time=duration_of(trained.train_time_s),
             fetch_time=duration_of(fetch_time_s),
         )
+        if trained.validation_loss is not None:
+            summary.validation_loss_before, summary.validation_loss_after = trained.validation_loss
+        if active.assignment.report_only:
+            metrics = {"loss": trained.loss}
+            return pb.Outcome(status=pb.OUTCOME_STATUS_COMPLETED, metrics=metrics, samples=trained.samples)
         async with active.phase():
             pushed, why = await self._pusher.push(Update(active.ref, trained.update, digest, summary))
         if pushed is Pushed.REFUSED:
@@ -215,7 +220,9 @@ class Workload:
             hyperparameters = map_from_proto(assignment.hyperparameters)
         except ValueError as error:
             raise InvalidInputError(f"The assignment has {error}: install a newer fedstep here.") from error
-        job = Job(active.label, model, hyperparameters, assignment.seed, assignment.max_steps)
+        job = Job(
+            active.label, model, hyperparameters, assignment.seed, assignment.max_steps, assignment.local_validation
+        )
         return job, self._clock() - asked_s
 
     async def _in_turn(self, active: Active, worker: WorkerThread, work: Callable[[], T]) -> T:

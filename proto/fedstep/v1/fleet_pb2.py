@@ -27,7 +27,7 @@ from fedstep.v1 import tensors_pb2 as fedstep_dot_v1_dot_tensors__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65\x64step/v1/fleet.proto\x12\nfedstep.v1\x1a fedstep/v1/hyperparameters.proto\x1a\x18\x66\x65\x64step/v1/tensors.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc2\x01\n\x0e\x43onnectRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.fedstep.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.fedstep.v1.HeartbeatH\x00\x12-\n\x0bstep_report\x18\x03 \x01(\x0b\x32\x16.fedstep.v1.StepReportH\x00\x12&\n\x07outcome\x18\x04 \x01(\x0b\x32\x13.fedstep.v1.OutcomeH\x00\x42\t\n\x07message\"\xe8\x01\n\x0f\x43onnectResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.fedstep.v1.WelcomeH\x00\x12,\n\nassignment\x18\x02 \x01(\x0b\x32\x16.fedstep.v1.AssignmentH\x00\x12*\n\tdirective\x18\x03 \x01(\x0b\x32\x15.fedstep.v1.DirectiveH\x00\x12$\n\x06notice\x18\x04 \x01(\x0b\x32\x12.fedstep.v1.NoticeH\x00\x12\"\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x11.fedstep.v1.DrainH\x00\x42\t\n\x07message\"\xea\x01\n\x05Hello\x12\x13\n\x0b\x63lient_name\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12)\n\x05model\x18\x05 \x01(\x0b\x32\x1a.fedstep.v1.TensorManifest\x12\x15\n\rtrain_samples\x18\x06 \x01(\x04\x12\x1a\n\x12validation_samples\x18\x07 \x01(\x04\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12*\n\x07running\x18\t \x03(\x0b\x32\x19.fedstep.v1.AssignmentRef\"7\n\rAssignmentRef\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"\xf6\x01\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0freport_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10report_max_steps\x18\x06 \x01(\r\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\r\"\x0b\n\tHeartbeat\"\x9f\x03\n\nAssignment\x12&\n\x03ref\x18\x01 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12\x1e\n\x04work\x18\x02 \x01(\x0e\x32\x10.fedstep.v1.Work\x12\r\n\x05study\x18\x03 \x01(\t\x12\r\n\x05trial\x18\x04 \x01(\r\x12\r\n\x05round\x18\x05 \x01(\r\x12\x14\n\x0cmodel_sha256\x18\x06 \x01(\x0c\x12\x44\n\x0fhyperparameters\x18\x07 \x03(\x0b\x32+.fedstep.v1.Assignment.HyperparametersEntry\x12\x0c\n\x04seed\x18\x08 \x01(\x04\x12\x11\n\tmax_steps\x18\t \x01(\r\x12,\n\ttime_left\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10local_validation\x18\x0b \x01(\x08\x1aW\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.fedstep.v1.HyperparameterValue:\x02\x38\x01\"x\n\nStepReport\x12&\n\x03ref\x18\x01 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12\x12\n\nfirst_step\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x03(\x02\x12\x0f\n\x07samples\x18\x04 \x03(\r\x12\x0f\n\x07step_ms\x18\x05 \x03(\x02\"\x8d\x02\n\x07Outcome\x12&\n\x03ref\x18\x01 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.fedstep.v1.OutcomeStatus\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x31\n\x07metrics\x18\x04 \x03(\x0b\x32 .fedstep.v1.Outcome.MetricsEntry\x12\x0f\n\x07samples\x18\x05 \x01(\x04\x12*\n\x07\x65lapsed\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x9a\x01\n\tDirective\x12&\n\x03ref\x18\x01 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.fedstep.v1.DirectiveKind\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12,\n\ttime_left\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x16\n\x06Notice\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x17\n\x05\x44rain\x12\x0e\n\x06reason\x18\x01 \x01(\t\"G\n\x11\x46\x65tchModelRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"X\n\x12\x46\x65tchModelResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.fedstep.v1.ModelHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"m\n\x0bModelHeader\x12,\n\x08manifest\x18\x01 \x01(\x0b\x32\x1a.fedstep.v1.TensorManifest\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\x0c\"X\n\x11PushUpdateRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.fedstep.v1.UpdateHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xb1\x01\n\x0cUpdateHeader\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12&\n\x03ref\x18\x02 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x0c\x12\x15\n\rpayload_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12,\n\x07summary\x18\x06 \x01(\x0b\x32\x1b.fedstep.v1.TrainingSummary\"\x9b\x02\n\x0fTrainingSummary\x12\x0f\n\x07samples\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12-\n\ntrain_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nfetch_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x16validation_loss_before\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15validation_loss_after\x18\x07 \x01(\x01H\x01\x88\x01\x01\x42\x19\n\x17_validation_loss_beforeB\x18\n\x16_validation_loss_after\">\n\x12PushUpdateResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08*?\n\x04Work\x12\x14\n\x10WORK_UNSPECIFIED\x10\x00\x12\x0e\n\nWORK_TRAIN\x10\x01\x12\x11\n\rWORK_EVALUATE\x10\x02*\xa2\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18OUTCOME_STATUS_COMPLETED\x10\x01\x12\x1c\n\x18OUTCOME_STATUS_ABANDONED\x10\x02\x12\x19\n\x15OUTCOME_STATUS_FAILED\x10\x03\x12\x1a\n\x16OUTCOME_STATUS_REFUSED\x10\x04*\xa5\x01\n\rDirectiveKind\x12\x1e\n\x1a\x44IRECTIVE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44IRECTIVE_KIND_CONTINUE\x10\x01\x12 \n\x1c\x44IRECTIVE_KIND_STOP_AND_SEND\x10\x02\x12\x1a\n\x16\x44IRECTIVE_KIND_ABANDON\x10\x03\x12\x19\n\x15\x44IRECTIVE_KIND_EXTEND\x10\x04\x32\xf4\x01\n\x0c\x46leetService\x12\x46\n\x07\x43onnect\x12\x1a.fedstep.v1.ConnectRequest\x1a\x1b.fedstep.v1.ConnectResponse(\x01\x30\x01\x12M\n\nFetchModel\x12\x1d.fedstep.v1.FetchModelRequest\x1a\x1e.fedstep.v1.FetchModelResponse0\x01\x12M\n\nPushUpdate\x12\x1d.fedstep.v1.PushUpdateRequest\x1a\x1e.fedstep.v1.PushUpdateResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65\x64step/v1/fleet.proto\x12\nfedstep.v1\x1a fedstep/v1/hyperparameters.proto\x1a\x18\x66\x65\x64step/v1/tensors.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc2\x01\n\x0e\x43onnectRequest\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.fedstep.v1.HelloH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.fedstep.v1.HeartbeatH\x00\x12-\n\x0bstep_report\x18\x03 \x01(\x0b\x32\x16.fedstep.v1.StepReportH\x00\x12&\n\x07outcome\x18\x04 \x01(\x0b\x32\x13.fedstep.v1.OutcomeH\x00\x42\t\n\x07message\"\xe8\x01\n\x0f\x43onnectResponse\x12&\n\x07welcome\x18\x01 \x01(\x0b\x32\x13.fedstep.v1.WelcomeH\x00\x12,\n\nassignment\x18\x02 \x01(\x0b\x32\x16.fedstep.v1.AssignmentH\x00\x12*\n\tdirective\x18\x03 \x01(\x0b\x32\x15.fedstep.v1.DirectiveH\x00\x12$\n\x06notice\x18\x04 \x01(\x0b\x32\x12.fedstep.v1.NoticeH\x00\x12\"\n\x05\x64rain\x18\x05 \x01(\x0b\x32\x11.fedstep.v1.DrainH\x00\x42\t\n\x07message\"\xea\x01\n\x05Hello\x12\x13\n\x0b\x63lient_name\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12)\n\x05model\x18\x05 \x01(\x0b\x32\x1a.fedstep.v1.TensorManifest\x12\x15\n\rtrain_samples\x18\x06 \x01(\x04\x12\x1a\n\x12validation_samples\x18\x07 \x01(\x04\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12*\n\x07running\x18\t \x03(\x0b\x32\x19.fedstep.v1.AssignmentRef\"7\n\rAssignmentRef\x12\x15\n\rassignment_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"\xf6\x01\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0freport_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10report_max_steps\x18\x06 \x01(\r\x12\x17\n\x0fmax_chunk_bytes\x18\x07 \x01(\r\"\x0b\n\tHeartbeat\"\xb4\x03\n\nAssignment\x12&\n\x03ref\x18\x01 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12\x1e\n\x04work\x18\x02 \x01(\x0e\x32\x10.fedstep.v1.Work\x12\r\n\x05study\x18\x03 \x01(\t\x12\r\n\x05trial\x18\x04 \x01(\r\x12\r\n\x05round\x18\x05 \x01(\r\x12\x14\n\x0cmodel_sha256\x18\x06 \x01(\x0c\x12\x44\n\x0fhyperparameters\x18\x07 \x03(\x0b\x32+.fedstep.v1.Assignment.HyperparametersEntry\x12\x0c\n\x04seed\x18\x08 \x01(\x04\x12\x11\n\tmax_steps\x18\t \x01(\r\x12,\n\ttime_left\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10local_validation\x18\x0b \x01(\x08\x12\x13\n\x0breport_only\x18\x0c \x01(\x08\x1aW\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.fedstep.v1.HyperparameterValue:\x02\x38\x01\"x\n\nStepReport\x12&\n\x03ref\x18\x01 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12\x12\n\nfirst_step\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x03(\x02\x12\x0f\n\x07samples\x18\x04 \x03(\r\x12\x0f\n\x07step_ms\x18\x05 \x03(\x02\"\x8d\x02\n\x07Outcome\x12&\n\x03ref\x18\x01 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.fedstep.v1.OutcomeStatus\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x31\n\x07metrics\x18\x04 \x03(\x0b\x32 .fedstep.v1.Outcome.MetricsEntry\x12\x0f\n\x07samples\x18\x05 \x01(\x04\x12*\n\x07\x65lapsed\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x9a\x01\n\tDirective\x12&\n\x03ref\x18\x01 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.fedstep.v1.DirectiveKind\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12,\n\ttime_left\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x16\n\x06Notice\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x17\n\x05\x44rain\x12\x0e\n\x06reason\x18\x01 \x01(\t\"G\n\x11\x46\x65tchModelRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\"X\n\x12\x46\x65tchModelResponse\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.fedstep.v1.ModelHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"m\n\x0bModelHeader\x12,\n\x08manifest\x18\x01 \x01(\x0b\x32\x1a.fedstep.v1.TensorManifest\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\x0c\"X\n\x11PushUpdateRequest\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x18.fedstep.v1.UpdateHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xb1\x01\n\x0cUpdateHeader\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12&\n\x03ref\x18\x02 \x01(\x0b\x32\x19.fedstep.v1.AssignmentRef\x12\x10\n\x08\x63hecksum\x18\x03 \x01(\x0c\x12\x15\n\rpayload_bytes\x18\x04 \x01(\x04\x12\x0e\n\x06offset\x18\x05 \x01(\x04\x12,\n\x07summary\x18\x06 \x01(\x0b\x32\x1b.fedstep.v1.TrainingSummary\"\x9b\x02\n\x0fTrainingSummary\x12\x0f\n\x07samples\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12-\n\ntrain_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nfetch_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x16validation_loss_before\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15validation_loss_after\x18\x07 \x01(\x01H\x01\x88\x01\x01\x42\x19\n\x17_validation_loss_beforeB\x18\n\x16_validation_loss_after\">\n\x12PushUpdateResponse\x12\x16\n\x0ereceived_bytes\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08*?\n\x04Work\x12\x14\n\x10WORK_UNSPECIFIED\x10\x00\x12\x0e\n\nWORK_TRAIN\x10\x01\x12\x11\n\rWORK_EVALUATE\x10\x02*\xa2\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18OUTCOME_STATUS_COMPLETED\x10\x01\x12\x1c\n\x18OUTCOME_STATUS_ABANDONED\x10\x02\x12\x19\n\x15OUTCOME_STATUS_FAILED\x10\x03\x12\x1a\n\x16OUTCOME_STATUS_REFUSED\x10\x04*\xa5\x01\n\rDirectiveKind\x12\x1e\n\x1a\x44IRECTIVE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44IRECTIVE_KIND_CONTINUE\x10\x01\x12 \n\x1c\x44IRECTIVE_KIND_STOP_AND_SEND\x10\x02\x12\x1a\n\x16\x44IRECTIVE_KIND_ABANDON\x10\x03\x12\x19\n\x15\x44IRECTIVE_KIND_EXTEND\x10\x04\x32\xf4\x01\n\x0c\x46leetService\x12\x46\n\x07\x43onnect\x12\x1a.fedstep.v1.ConnectRequest\x1a\x1b.fedstep.v1.ConnectResponse(\x01\x30\x01\x12M\n\nFetchModel\x12\x1d.fedstep.v1.FetchModelRequest\x1a\x1e.fedstep.v1.FetchModelResponse0\x01\x12M\n\nPushUpdate\x12\x1d.fedstep.v1.PushUpdateRequest\x1a\x1e.fedstep.v1.PushUpdateResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,12 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENT_HYPERPARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_OUTCOME_METRICSENTRY']._loaded_options = None
   _globals['_OUTCOME_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_WORK']._serialized_start=3030
-  _globals['_WORK']._serialized_end=3093
-  _globals['_OUTCOMESTATUS']._serialized_start=3096
-  _globals['_OUTCOMESTATUS']._serialized_end=3258
-  _globals['_DIRECTIVEKIND']._serialized_start=3261
-  _globals['_DIRECTIVEKIND']._serialized_end=3426
+  _globals['_WORK']._serialized_start=3051
+  _globals['_WORK']._serialized_end=3114
+  _globals['_OUTCOMESTATUS']._serialized_start=3117
+  _globals['_OUTCOMESTATUS']._serialized_end=3279
+  _globals['_DIRECTIVEKIND']._serialized_start=3282
+  _globals['_DIRECTIVEKIND']._serialized_end=3447
   _globals['_CONNECTREQUEST']._serialized_start=131
   _globals['_CONNECTREQUEST']._serialized_end=325
   _globals['_CONNECTRESPONSE']._serialized_start=328
@@ -57,35 +57,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARTBEAT']._serialized_start=1105
   _globals['_HEARTBEAT']._serialized_end=1116
   _globals['_ASSIGNMENT']._serialized_start=1119
-  _globals['_ASSIGNMENT']._serialized_end=1534
-  _globals['_ASSIGNMENT_HYPERPARAMETERSENTRY']._serialized_start=1447
-  _globals['_ASSIGNMENT_HYPERPARAMETERSENTRY']._serialized_end=1534
-  _globals['_STEPREPORT']._serialized_start=1536
-  _globals['_STEPREPORT']._serialized_end=1656
-  _globals['_OUTCOME']._serialized_start=1659
-  _globals['_OUTCOME']._serialized_end=1928
-  _globals['_OUTCOME_METRICSENTRY']._serialized_start=1882
-  _globals['_OUTCOME_METRICSENTRY']._serialized_end=1928
-  _globals['_DIRECTIVE']._serialized_start=1931
-  _globals['_DIRECTIVE']._serialized_end=2085
-  _globals['_NOTICE']._serialized_start=2087
-  _globals['_NOTICE']._serialized_end=2109
-  _globals['_DRAIN']._serialized_start=2111
-  _globals['_DRAIN']._serialized_end=2134
-  _globals['_FETCHMODELREQUEST']._serialized_start=2136
-  _globals['_FETCHMODELREQUEST']._serialized_end=2207
-  _globals['_FETCHMODELRESPONSE']._serialized_start=2209
-  _globals['_FETCHMODELRESPONSE']._serialized_end=2297
-  _globals['_MODELHEADER']._serialized_start=2299
-  _globals['_MODELHEADER']._serialized_end=2408
-  _globals['_PUSHUPDATEREQUEST']._serialized_start=2410
-  _globals['_PUSHUPDATEREQUEST']._serialized_end=2498
-  _globals['_UPDATEHEADER']._serialized_start=2501
-  _globals['_UPDATEHEADER']._serialized_end=2678
-  _globals['_TRAININGSUMMARY']._serialized_start=2681
-  _globals['_TRAININGSUMMARY']._serialized_end=2964
-  _globals['_PUSHUPDATERESPONSE']._serialized_start=2966
-  _globals['_PUSHUPDATERESPONSE']._serialized_end=3028
-  _globals['_FLEETSERVICE']._serialized_start=3429
-  _globals['_FLEETSERVICE']._serialized_end=3673
+  _globals['_ASSIGNMENT']._serialized_end=1555
+  _globals['_ASSIGNMENT_HYPERPARAMETERSENTRY']._serialized_start=1468
+  _globals['_ASSIGNMENT_HYPERPARAMETERSENTRY']._serialized_end=1555
+  _globals['_STEPREPORT']._serialized_start=1557
+  _globals['_STEPREPORT']._serialized_end=1677
+  _globals['_OUTCOME']._serialized_start=1680
+  _globals['_OUTCOME']._serialized_end=1949
+  _globals['_OUTCOME_METRICSENTRY']._serialized_start=1903
+  _globals['_OUTCOME_METRICSENTRY']._serialized_end=1949
+  _globals['_DIRECTIVE']._serialized_start=1952
+  _globals['_DIRECTIVE']._serialized_end=2106
+  _globals['_NOTICE']._serialized_start=2108
+  _globals['_NOTICE']._serialized_end=2130
+  _globals['_DRAIN']._serialized_start=2132
+  _globals['_DRAIN']._serialized_end=2155
+  _globals['_FETCHMODELREQUEST']._serialized_start=2157
+  _globals['_FETCHMODELREQUEST']._serialized_end=2228
+  _globals['_FETCHMODELRESPONSE']._serialized_start=2230
+  _globals['_FETCHMODELRESPONSE']._serialized_end=2318
+  _globals['_MODELHEADER']._serialized_start=2320
+  _globals['_MODELHEADER']._serialized_end=2429
+  _globals['_PUSHUPDATEREQUEST']._serialized_start=2431
+  _globals['_PUSHUPDATEREQUEST']._serialized_end=2519
+  _globals['_UPDATEHEADER']._serialized_start=2522
+  _globals['_UPDATEHEADER']._serialized_end=2699
+  _globals['_TRAININGSUMMARY']._serialized_start=2702
+  _globals['_TRAININGSUMMARY']._serialized_end=2985
+  _globals['_PUSHUPDATERESPONSE']._serialized_start=2987
+  _globals['_PUSHUPDATERESPONSE']._serialized_end=3049
+  _globals['_FLEETSERVICE']._serialized_start=3450
+  _globals['_FLEETSERVICE']._serialized_end=3694
 # @@protoc_insertion_point(module_scope)

@@ -362,6 +362,7 @@ class Assignment(_message.Message):
     MAX_STEPS_FIELD_NUMBER: _builtins.int
     TIME_LEFT_FIELD_NUMBER: _builtins.int
     LOCAL_VALIDATION_FIELD_NUMBER: _builtins.int
+    REPORT_ONLY_FIELD_NUMBER: _builtins.int
     work: Global___Work.ValueType
     study: _builtins.str
     trial: _builtins.int
@@ -375,6 +376,10 @@ class Assignment(_message.Message):
     """Stop training after this many local steps; 0 for no limit."""
     local_validation: _builtins.bool
     """Measure the model on the local validation set before and after training it."""
+    report_only: _builtins.bool
+    """Only the reports of the local steps are wanted: end with an outcome and
+    push no update.
+    """
     @_builtins.property
     def ref(self) -> Global___AssignmentRef: ...
     @_builtins.property
@@ -399,10 +404,11 @@ class Assignment(_message.Message):
         max_steps: _builtins.int = ...,
         time_left: _duration_pb2.Duration | None = ...,
         local_validation: _builtins.bool = ...,
+        report_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "time_left", b"time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hyperparameters", b"hyperparameters", "local_validation", b"local_validation", "max_steps", b"max_steps", "model_sha256", b"model_sha256", "ref", b"ref", "round", b"round", "seed", b"seed", "study", b"study", "time_left", b"time_left", "trial", b"trial", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hyperparameters", b"hyperparameters", "local_validation", b"local_validation", "max_steps", b"max_steps", "model_sha256", b"model_sha256", "ref", b"ref", "report_only", b"report_only", "round", b"round", "seed", b"seed", "study", b"study", "time_left", b"time_left", "trial", b"trial", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,6 +52,22 @@ async def test_training_ends_in_an_update_after_its_steps(
     assert header.summary.train_time.ToMilliseconds() == 250
 
 
+async def test_a_training_whose_update_nobody_wants_ends_in_an_outcome(
+    coordinator: FakeCoordinator, work: SteppedWork, digest: bytes
+) -> None:
+    message = assignment(digest, max_steps=3)
+    message.report_only = True
+    async with running_agent(coordinator, work):
+        coordinator.assign(message)
+        work.allow(3)
+        await eventually(lambda: coordinator.outcomes)
+        assert coordinator.steps_of("a") == [0, 1, 2]  # told before
+    [outcome] = coordinator.outcomes
+    assert outcome.status == pb.OUTCOME_STATUS_COMPLETED
+    assert (dict(outcome.metrics), outcome.samples) == ({"loss": 0.5}, 12)
+    assert coordinator.accepted == []
+
+
 async def test_evaluation_ends_in_an_outcome(coordinator: FakeCoordinator, work: SteppedWork, digest: bytes) -> None:
     async with running_agent(coordinator, work):
         coordinator.assign(assignment(digest, work=pb.WORK_EVALUATE))

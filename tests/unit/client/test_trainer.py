@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -69,6 +70,20 @@ def job(task: Task, max_steps: int = 0, seed: int = 7, **hyperparameters: Value)
 
 def forever() -> Control:
     return Control(math.inf)
+
+
+def test_the_model_is_measured_before_and_after_training_where_it_is_asked(task: Line, trainer: Trainer) -> None:
+    plain = job(task, dropout=0.5)
+    asked = replace(plain, local_validation=True)
+    trained = trainer.train(asked, forever(), Steps())
+    assert torch.equal(trained.update, trainer.train(plain, forever(), Steps()).update)  # measuring leaves no trace
+    before = trainer.evaluate(plain, forever()).metrics["loss"]
+    state = pack(_state(asked), asked.model.manifest).view(torch.float32) + trained.update
+    after = trainer.evaluate(
+        replace(plain, model=Model(asked.model.manifest, state.view(torch.uint8))), forever()
+    ).metrics["loss"]
+    assert trained.validation_loss == pytest.approx((before, after), rel=1e-5)
+    assert trainer.train(plain, forever(), Steps()).validation_loss is None
 
 
 def test_one_step_of_sgd_is_minus_lr_times_the_gradient(task: Line, trainer: Trainer) -> None:

@@ -55,6 +55,8 @@ def trial(record: TrialRecord) -> study_pb2.Trial:
         metrics=record.metrics,
         message=record.message,
         values=[math.nan if value is None else value for value in record.values],
+        parents=record.details.get("parents", ()),
+        phase=record.details.get("phase", ""),
     )
 
 

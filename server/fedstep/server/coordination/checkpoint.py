@@ -1,29 +1,35 @@
-"""A run in the model folder: its model and its server optimizer's moments, by content."""
+"""A run in the model folder: its model, and beside it the server optimizer's moments and the average, by content."""
 
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import as_bytes, sha256, unpack, widen
+from fedstep.server.aggregation.base import OptimizerState
 from fedstep.server.coordination.run import Run, norm_of, pack_state, resolve, state_manifest
 from fedstep.server.storage.base import TrialRecord
 from fedstep.server.storage.blobs import BlobStore
 
-
-def optimizer_digest(run: Run) -> bytes:
-    """The digest of the optimizer's state; b"" when it has none."""
-    return sha256(pack_state(run.optimizer_state)) if run.optimizer_state else b""
+_AVERAGE = "fedstep.average"
+"""The averaged model's name among the moments, in the file beside a model."""
 
 
-def save(run: Run, optimizer_sha256: bytes, blobs: BlobStore) -> None:
+def beside_digest(run: Run) -> bytes:
+    """The digest of what a run needs besides its model; b"" when that is nothing."""
+    beside = _beside(run)
+    return sha256(pack_state(beside)) if beside else b""
+
+
+def save(run: Run, beside_sha256: bytes, blobs: BlobStore) -> None:
     """Writes what is not there yet; blocks until it is on the disk.
 
     Args:
         run: The run.
-        optimizer_sha256: What `optimizer_digest` gave.
+        beside_sha256: What `beside_digest` gave.
         blobs: The model folder.
     """
     blobs.put(as_bytes(run.payload()), run.model_sha256, run.manifest)
-    if optimizer_sha256:
-        blobs.put(as_bytes(pack_state(run.optimizer_state)), optimizer_sha256, state_manifest(run.optimizer_state))
+    if beside_sha256:
+        beside = _beside(run)
+        blobs.put(as_bytes(pack_state(beside)), beside_sha256, state_manifest(beside))
 
 
 def load(spec: StudySpec, task: Task, trial: TrialRecord, blobs: BlobStore) -> Run:
@@ -34,9 +40,9 @@ def load(spec: StudySpec, task: Task, trial: TrialRecord, blobs: BlobStore) -> R
         DataLossError: They are not what was written.
     """
     manifest = blobs.manifest(trial.model_sha256)
-    state = {}
+    beside = {}
     if trial.optimizer_sha256:
-        state = unpack(blobs.get(trial.optimizer_sha256), blobs.manifest(trial.optimizer_sha256))
+        beside = unpack(blobs.get(trial.optimizer_sha256), blobs.manifest(trial.optimizer_sha256))
     weights = widen(blobs.get(trial.model_sha256), manifest)
     return Run(
         study=spec,
@@ -46,6 +52,11 @@ def load(spec: StudySpec, task: Task, trial: TrialRecord, blobs: BlobStore) -> R
         weights=weights,
         model_sha256=trial.model_sha256,
         norm=norm_of(weights),
-        optimizer_state=state,
-        rounds=trial.rounds,
+        optimizer_state={name: moment for name, moment in beside.items() if name != _AVERAGE},
+        rounds=trial.rounds_behind,
+        average=beside.get(_AVERAGE),
     )
+
+
+def _beside(run: Run) -> OptimizerState:
+    return run.optimizer_state if run.average is None else {**run.optimizer_state, _AVERAGE: run.average}

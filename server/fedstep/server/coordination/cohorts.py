@@ -8,7 +8,7 @@ from fedstep.common.errors import UnavailableError
 from fedstep.common.spec import StudySpec
 from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.fleet import Fleet, Member, Presence
-from fedstep.server.coordination.run import Run, rng_of
+from fedstep.server.coordination.run import Run, rng_of, seed_of
 from fedstep.server.selection.base import Candidate, Selection, SelectionContext, Selector
 from fedstep.server.selection.evaluation import evaluation_cohort
 from fedstep.server.storage.base import NewEvent
@@ -53,8 +53,14 @@ class Cohorts:
             return f"study {self._spec.name}'s model of task {member.task} is another one: here {difference}"
         return None
 
-    def select(self, run: Run, attempt: int) -> Selection:
-        """The cohort that trains. Every trial sees the same draws, so that trials are compared on the same clients."""
+    def select(self, run: Run, attempt: int, clients: int = 0) -> Selection:
+        """The cohort that trains. Every trial sees the same draws, so that trials are compared on the same clients.
+
+        Args:
+            run: What is trained.
+            attempt: The round's attempt.
+            clients: How many are wanted; 0 for the study's own number.
+        """
         rng = rng_of(self._spec.seed, "select", run.rounds, attempt)
         free = self._free()
         share = self._share()
@@ -68,12 +74,17 @@ class Cohorts:
             deadline_s=float(run.hyperparameters.get("deadline_s") or self._spec.round.deadline.total_seconds()),
         )
         candidates = [Candidate(m.name, m.train_samples, m.updates_accepted) for m in free]
-        return self._selector.select(candidates, self._wanted(run), context)
+        return self._selector.select(candidates, self._wanted(run, clients), context)
 
-    def evaluators(self) -> tuple[str, ...]:
-        """The cohort that evaluates: drawn apart from the one that trains, the same for every trial."""
+    def evaluators(self, cohort: int = 0) -> tuple[str, ...]:
+        """A cohort that evaluates: drawn apart from the one that trains, the same for all that are compared.
+
+        Args:
+            cohort: Which one; each number draws another.
+        """
         names = [member.name for member in self._matching() if member.validation_samples > 0]
-        return evaluation_cohort(names, self._spec.evaluation.cohort_size, self._spec.seed)
+        seed = seed_of(self._spec.seed, "evaluate", cohort) if cohort else self._spec.seed
+        return evaluation_cohort(names, self._spec.evaluation.cohort_size, seed)
 
     def members(self, names: tuple[str, ...]) -> list[Member]:
         """The clients of these names, in their order."""
@@ -85,7 +96,7 @@ class Cohorts:
         self._stopping = True
         self._fleet.wake()
 
-    async def wait(self, run: Run) -> bool:
+    async def wait(self, run: Run, clients: int = 0) -> bool:
         """Waits until a round can start, and says who is missing and until when.
 
         Clients that are there and work for another study are waited for without end: their rounds have deadlines.
@@ -98,7 +109,7 @@ class Cohorts:
         """
 
         def can_go_on() -> bool:
-            return self._stopping or len(self._free()) >= (self._wanted(run) or self._share())
+            return self._stopping or len(self._free()) >= (self._wanted(run, clients) or self._share())
 
         await self._wait_for_enough()
         while not can_go_on():
@@ -129,8 +140,8 @@ class Cohorts:
                 f"round needs came within {wait_s:g} s: start more with `fedstep client --task {self._spec.task}`."
             )
 
-    def _wanted(self, run: Run) -> int:
-        asked = int(run.hyperparameters.get("cohort_size") or self._spec.round.cohort_size)
+    def _wanted(self, run: Run, clients: int) -> int:
+        asked = clients or int(run.hyperparameters.get("cohort_size") or self._spec.round.cohort_size)
         return min(asked, self._share()) if asked else 0
 
     def _share(self) -> int:

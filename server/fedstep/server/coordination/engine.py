@@ -10,6 +10,7 @@ from enum import StrEnum
 from fedstep.common import hyperparameters as hp
 from fedstep.common.clock import Clock
 from fedstep.common.errors import InvalidInputError, UnavailableError
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import sha256
@@ -21,11 +22,13 @@ from fedstep.server.coordination.fleet import Fleet
 from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
-from fedstep.server.coordination.run import Run, default_manifest, seed_of
+from fedstep.server.coordination.run import Run, default_manifest, resolve, seed_of
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.selection.base import Selector
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
+from fedstep.server.tuning.base import Arm, ClientReport, Cost
 from fedstep.v1 import fleet_pb2
+from fedstep.v1.hyperparameters_pb2 import HyperparameterValue
 
 ATTEMPTS = 3
 """Tries of one round before the fleet is taken to be unable to run it."""
@@ -46,11 +49,16 @@ class StepOutcome:
     """What a step of a run gave.
 
     Attributes:
-        run: The run after it; the run before it when the training failed.
-        record: The round; None when the training failed.
+        run: The run after it; the run before it when the training failed, or was thrown away.
+        record: The round; None when the training failed, or nothing was trained.
         assignments: Everybody's part in it, all attempts.
         events: What watchers should know.
         failed: Why the run cannot go on with its hyper-parameters; "" when it can.
+        value: The objective; None when the run was not measured or nobody could.
+        metrics: Of the evaluation.
+        losses: The loss by client of the evaluation.
+        clients: What the training cohort told.
+        cost: What it cost.
     """
 
     run: Run
@@ -58,6 +66,22 @@ class StepOutcome:
     assignments: list[AssignmentRecord] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
     failed: str = ""
+    value: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    losses: Mapping[str, float] = field(default_factory=dict)
+    clients: Sequence[ClientReport] = ()
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What an evaluation cohort said."""
+
+    value: float | None
+    metrics: dict[str, float]
+    losses: Mapping[str, float]
+    asked: int
+    evaluators: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -128,8 +152,13 @@ class RunEngine:
         """Learns the layout of the task's model, which clients are compared by. Before the first step."""
         self.cohorts.compare_with(await self._executors.compute.run(default_manifest, self._task))
 
-    async def step(self, run: Run) -> StepOutcome:
+    async def step(self, run: Run, arm: Arm, last: bool) -> StepOutcome:
         """One round: select, dispatch, collect, aggregate, evaluate. The caller observes and commits.
+
+        Args:
+            run: What is trained.
+            arm: How.
+            last: Whether it is the arm's last round, which is always measured.
 
         Raises:
             UnavailableError: Not enough clients came, or they failed round after round for reasons of their own.
@@ -138,22 +167,51 @@ class RunEngine:
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
         try:
-            trained = await self._train(run, outcome)
-            stepped = await self._aggregate(run, trained)
-            record = await self._evaluate(run, stepped, trained, outcome)
+            trained = await self._train(run, arm, outcome)
+            stepped = run if arm.discard else await self._aggregate(run, arm, trained)
+            try:
+                train_loss = trained.phase.train_loss()
+                evaluating = not arm.discard and (last or arm.every_round)
+                measured = await self._evaluate(stepped, arm, evaluating, train_loss, outcome)
+            except BaseException:
+                if stepped is not run:
+                    self._shelf.drop(stepped.model_sha256)
+                raise
+        except _FailedError as failure:
+            return replace(outcome, failed=str(failure), cost=Cost(rounds=1))
+        seconds = self._clock.monotonic() - started
+        record = self._record(run, stepped, trained, measured, seconds)
+        cost = Cost(1, len(trained.cohort), record.payload_bytes, seconds)
+        return replace(
+            outcome,
+            run=stepped,
+            record=record,
+            value=measured.value,
+            metrics=measured.metrics,
+            losses=measured.losses,
+            clients=trained.phase.reports(len(arm.points)),
+            cost=cost,
+        )
+
+    async def measure(self, run: Run, arm: Arm) -> StepOutcome:
+        """Measures a run on its arm's evaluation cohort, and trains nothing."""
+        started = self._clock.monotonic()
+        outcome = StepOutcome(run)
+        try:
+            measured = await self._evaluate(run, arm, True, math.nan, outcome)
         except _FailedError as failure:
             return replace(outcome, failed=str(failure))
-        seconds = self._clock.monotonic() - started
-        return replace(outcome, run=stepped, record=replace(record, seconds=seconds))
+        cost = Cost(0, 0, measured.asked * run.manifest.payload_bytes, self._clock.monotonic() - started)
+        return replace(outcome, value=measured.value, metrics=measured.metrics, losses=measured.losses, cost=cost)
 
-    async def _train(self, run: Run, outcome: StepOutcome) -> "_Trained":
+    async def _train(self, run: Run, arm: Arm, outcome: StepOutcome) -> "_Trained":
         """Trains cohorts until one meets the quorum."""
         for attempt in range(1, ATTEMPTS + 1):
-            trained = await self._train_once(run, attempt)
+            trained = await self._train_once(run, arm, attempt)
             phase = trained.phase
             outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
             outcome.events.extend(narrate.client_faults(run.trial, run.rounds, phase.faults))
-            if len(phase.accepted) >= trained.quorum:
+            if len(phase.accepted) >= trained.quorum or (arm.discard and phase.assignments):
                 return trained
             if phase.diverged:
                 raise _FailedError(narrate.divergence(phase.diverged, len(phase.assignments)))
@@ -166,12 +224,14 @@ class RunEngine:
             f"{narrate.reasons(phase.faults)}."
         )
 
-    async def _train_once(self, run: Run, attempt: int) -> "_Trained":
+    async def _train_once(self, run: Run, arm: Arm, attempt: int) -> "_Trained":
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
-        if not await self.cohorts.wait(run):
+        if not await self.cohorts.wait(run, arm.clients):
             raise StoppedError("the study was stopped before the round began")
         aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
-        selection = self.cohorts.select(run, attempt)  # from here to `begin` nothing else runs: cohorts stay disjoint
+        selection = self.cohorts.select(
+            run, attempt, arm.clients
+        )  # from here to `begin` nothing else runs: cohorts stay disjoint
         phase = TrainingPhase(
             self._ledger,
             selection.wanted,
@@ -181,7 +241,7 @@ class RunEngine:
             weights_norm=run.norm,
             max_update_ratio=self._spec.guard.max_update_ratio,
         )
-        await self._collect(phase, self._dispatch(phase, run, Work.TRAIN, selection.cohort, attempt, phase.deadline_s))
+        await self._collect(phase, self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt))
         quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))
         return _Trained(phase, selection.cohort, aggregator, attempt, quorum)
 
@@ -194,13 +254,13 @@ class RunEngine:
             phase.call_off(Status.ABANDONED, "the study was interrupted")
             self._fleet.wake()  # clients are free again
 
-    async def _aggregate(self, run: Run, trained: "_Trained") -> Run:
+    async def _aggregate(self, run: Run, arm: Arm, trained: "_Trained") -> Run:
         """The next model, on the shelf for clients."""
 
         def step() -> Run | None:
             update = trained.aggregator.finish()
             weights, state = self._server_optimizer.step(run.weights, update, run.optimizer_state, run.hyperparameters)
-            return run.stepped(weights, state)
+            return run.stepped(weights, state, arm.average)
 
         stepped = await self._executors.compute.run(step)
         self._spare.append(trained.aggregator)
@@ -213,35 +273,39 @@ class RunEngine:
         self._shelf.put(ready, stepped.manifest, digest)
         return replace(stepped, model_sha256=digest)
 
-    async def _evaluate(self, run: Run, stepped: Run, trained: "_Trained", outcome: StepOutcome) -> RoundRecord:
-        """Measures the new model on the evaluation cohort, which is drawn apart from the training cohort."""
-        cohort = self.cohorts.evaluators()
+    async def _evaluate(
+        self, run: Run, arm: Arm, evaluating: bool, train_loss: float, outcome: StepOutcome
+    ) -> _Measured:
+        """Measures a model on an evaluation cohort, which is drawn apart from the training cohort."""
+        cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
         phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
-        try:
-            work = self._dispatch(phase, stepped, Work.EVALUATE, cohort, trained.attempt, phase.deadline_s)
-            await self._collect(phase, work)
-            phase.refuse_outliers()
-            outcome.events.extend(narrate.client_faults(run.trial, run.rounds, phase.faults))
-            outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
-            train_loss = trained.phase.train_loss()
-            metrics = {**phase.metrics(), "train_loss": train_loss}
-            value = self._value(metrics, bool(phase.accepted))
-        except BaseException:
-            self._shelf.drop(stepped.model_sha256)
-            raise
+        await self._collect(phase, self._dispatch(phase, run, arm, Work.EVALUATE, cohort, 1))
+        phase.refuse_outliers()
+        outcome.events.extend(narrate.client_faults(run.trial, max(0, run.rounds - 1), phase.faults))
+        outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
+        metrics = {**phase.metrics(), "train_loss": train_loss}
+        value = self._value(metrics, bool(phase.accepted))
+        evaluators = tuple(assignment.member.name for assignment in phase.accepted)
+        return _Measured(value, metrics, phase.losses("loss"), len(cohort), evaluators)
+
+    def _record(self, run: Run, stepped: Run, trained: _Trained, measured: _Measured, seconds: float) -> RoundRecord:
+        updates = len(trained.phase.accepted)
+        asked = len(trained.cohort) + measured.asked
+        update_bytes = sum(assignment.payload_bytes for assignment in trained.phase.accepted)
         return RoundRecord(
             trial=run.trial,
             round=run.rounds,
             attempts=trained.attempt,
             model_sha256=stepped.model_sha256,
-            value=value,
-            metrics=metrics,
-            train_loss=train_loss,
+            value=measured.value,
+            metrics=measured.metrics,
+            train_loss=measured.metrics["train_loss"],
             cohort=trained.cohort,
-            updates=len(trained.phase.accepted),
-            evaluators=tuple(assignment.member.name for assignment in phase.accepted),
-            seconds=0.0,
+            updates=updates,
+            evaluators=measured.evaluators,
+            seconds=seconds,
             ended_at=self._clock.now(),
+            payload_bytes=asked * run.manifest.payload_bytes + update_bytes,
         )
 
     def _value(self, metrics: Mapping[str, float], answered: bool) -> float | None:
@@ -262,45 +326,56 @@ class RunEngine:
         return value
 
     def _dispatch(
-        self, phase: Phase, run: Run, kind: Work, names: tuple[str, ...], attempt: int, deadline_s: float
+        self, phase: Phase, run: Run, arm: Arm, kind: Work, names: tuple[str, ...], attempt: int
     ) -> list[OpenAssignment]:
         """The assignments of one phase, one a client.
 
         Args:
             phase: Gathers the answers.
             run: The model to start from, or to measure.
+            arm: How to train.
             kind: What to do.
             names: The cohort, in the order of dispatch.
             attempt: The round's attempt.
-            deadline_s: How long the phase will wait.
         """
-        study, number = self._spec.name, run.rounds if kind is Work.TRAIN else run.rounds - 1
-        values = hp.map_to_proto(run.hyperparameters)
+        training = kind is Work.TRAIN
+        dealt: list[Hyperparameters] = [resolve(self._spec, self._task, point) for point in arm.points]
+        configurations = [hp.map_to_proto(values) for values in (training and dealt) or [run.hyperparameters]]
         assignments = []
-        for member in self.cohorts.members(names):
-            message = fleet_pb2.Assignment(
-                ref=fleet_pb2.AssignmentRef(
-                    assignment_id=f"{study}/{run.trial}/{number}/{kind.value}/{member.name}/{self._ledger.life}",
-                    attempt=attempt,
-                ),
-                work=_WORK[kind],
-                study=study,
-                trial=run.trial,
-                round=number,
-                model_sha256=run.model_sha256,
-                hyperparameters=values,
-                seed=seed_of(self._spec.seed, number, member.name),
-            )
-            message.time_left.FromTimedelta(timedelta(seconds=deadline_s))
+        for position, member in enumerate(self.cohorts.members(names)):
+            values = configurations[position % len(configurations)]
+            message = self._assignment(run, kind, member.name, attempt, values)
+            message.time_left.FromTimedelta(timedelta(seconds=phase.deadline_s))
+            if training:
+                message.max_steps, message.report_only = arm.max_steps, arm.discard
+                message.local_validation = arm.local_validation
             assignments.append(
                 OpenAssignment(
                     message=message,
                     member=member,
                     owner=phase,
-                    update_bytes=run.manifest.update_bytes if kind is Work.TRAIN else 0,
+                    update_bytes=run.manifest.update_bytes if training else 0,
                     sent_at=self._clock.monotonic(),
-                    deadline_s=deadline_s,
+                    deadline_s=phase.deadline_s,
                     guard=LossGuard(self._spec.guard),
                 )
             )
         return assignments
+
+    def _assignment(
+        self, run: Run, kind: Work, client: str, attempt: int, values: dict[str, HyperparameterValue]
+    ) -> fleet_pb2.Assignment:
+        study, number = self._spec.name, run.rounds if kind is Work.TRAIN else max(0, run.rounds - 1)
+        return fleet_pb2.Assignment(
+            ref=fleet_pb2.AssignmentRef(
+                assignment_id=f"{study}/{run.trial}/{number}/{kind.value}/{client}/{self._ledger.life}",
+                attempt=attempt,
+            ),
+            work=_WORK[kind],
+            study=study,
+            trial=run.trial,
+            round=number,
+            model_sha256=run.model_sha256,
+            hyperparameters=values,
+            seed=seed_of(self._spec.seed, number, client),
+        )

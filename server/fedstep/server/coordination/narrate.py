@@ -6,6 +6,7 @@ from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.ledger import OpenAssignment
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
+from fedstep.server.tuning.base import Note
 
 
 def describe(values: Hyperparameters) -> str:
@@ -61,6 +62,11 @@ def round_committed(spec: StudySpec, record: RoundRecord) -> NewEvent:
             "seconds": record.seconds,
         },
     )
+
+
+def decision(note: Note) -> NewEvent:
+    """What a tuner decided, and why."""
+    return NewEvent(note.kind, note.text, dict(note.details))
 
 
 def round_missed(

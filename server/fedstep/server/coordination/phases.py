@@ -16,6 +16,7 @@ from fedstep.server.aggregation.base import Aggregator
 from fedstep.server.aggregation.checks import check_update
 from fedstep.server.coordination.executors import Executor
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.tuning.base import ClientReport
 from fedstep.v1 import fleet_pb2
 
 MAX_METRICS = 64
@@ -163,7 +164,7 @@ class TrainingPhase(Phase):
             finally:
                 self._taking = None
             assignment.samples = summary.samples
-            assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)}
+            assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)} | _local_validation(summary)
             assignment.payload_bytes = assignment.update_bytes
             self.settle(assignment, Status.ACCEPTED)
 
@@ -182,7 +183,12 @@ class TrainingPhase(Phase):
         return float(summary.samples)
 
     def take_outcome(self, assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> None:
-        """A client that sends no update says why."""
+        """A client that sends no update says why; one that was asked for reports only has done its work."""
+        if assignment.message.report_only and outcome.status == fleet_pb2.OUTCOME_STATUS_COMPLETED:
+            assignment.samples = min(outcome.samples, assignment.member.train_samples)
+            assignment.metrics = {"loss": outcome.metrics.get("loss", math.nan)}
+            self.settle(assignment, Status.ACCEPTED)
+            return
         refused = outcome.status == fleet_pb2.OUTCOME_STATUS_REFUSED
         self.settle(
             assignment, Status.REFUSED if refused else Status.FAILED, outcome.message[:500] or "no reason given"
@@ -196,6 +202,14 @@ class TrainingPhase(Phase):
     def train_loss(self) -> float:
         """The weighted mean of the clients' training losses."""
         return _weighted_mean([(a.metrics["loss"], a.samples) for a in self.accepted])
+
+    def reports(self, points: int) -> tuple[ClientReport, ...]:
+        """What each client told of its part, in the order of dispatch.
+
+        Args:
+            points: How many configurations they were dealt.
+        """
+        return tuple(_report(a, position % max(1, points)) for position, a in enumerate(self.assignments))
 
 
 class EvaluationPhase(Phase):
@@ -236,6 +250,10 @@ class EvaluationPhase(Phase):
                 assignment.status, assignment.note = Status.REFUSED, "its metrics are not finite"
                 assignment.member.faults += 1
 
+    def losses(self, metric: str) -> dict[str, float]:
+        """One metric by client, where the client told it."""
+        return {a.member.name: a.metrics[metric] for a in self.accepted if metric in a.metrics}
+
     def metrics(self) -> dict[str, float]:
         """The mean of every metric over the samples of the cohort, in the order of the clients' names."""
         answers = sorted(self.accepted, key=lambda a: a.member.name)
@@ -243,6 +261,29 @@ class EvaluationPhase(Phase):
         return {
             name: _weighted_mean([(a.metrics[name], a.samples) for a in answers if name in a.metrics]) for name in names
         }
+
+
+def _local_validation(summary: fleet_pb2.TrainingSummary) -> dict[str, float]:
+    losses = {}
+    if summary.HasField("validation_loss_before"):
+        losses["validation_loss_before"] = summary.validation_loss_before
+    if summary.HasField("validation_loss_after"):
+        losses["validation_loss_after"] = summary.validation_loss_after
+    return losses
+
+
+def _report(assignment: OpenAssignment, point: int) -> ClientReport:
+    accepted = assignment.status is Status.ACCEPTED
+    return ClientReport(
+        name=assignment.member.name,
+        point=point,
+        diverged=assignment.status is Status.DIVERGED,
+        samples=assignment.samples if accepted else 0,
+        losses=tuple(assignment.log.loss),
+        step_ms=tuple(assignment.log.step_ms),
+        loss_before=assignment.metrics.get("validation_loss_before"),
+        loss_after=assignment.metrics.get("validation_loss_after"),
+    )
 
 
 def _weighted_mean(values: Sequence[tuple[float, int]]) -> float:

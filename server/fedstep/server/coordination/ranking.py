@@ -1,6 +1,6 @@
 """Which trial is the best."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage.base import TrialRecord, TrialState
@@ -8,14 +8,21 @@ from fedstep.server.storage.base import TrialRecord, TrialState
 
 def searched_value(spec: StudySpec, trial: TrialRecord) -> float | None:
     """The trial's value after its search budget; the final rounds that only the best one gets do not count."""
+    if not trial.values:
+        return trial.value
     searched = trial.values[: spec.budget.rounds_per_trial]
     return searched[-1] if searched else None
 
 
 def best_trial(spec: StudySpec, trials: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The best trial by its value: complete ones before others, then the earliest; None when none has a value."""
+    """The best trial: the one the study ended with, else by value.
+
+    By value complete ones come before others, then the earliest; None when none has a value.
+    """
     best: TrialRecord | None = None
     for trial in trials:
+        if trial.details.get("delivered"):
+            return trial
         value = searched_value(spec, trial)
         if value is None:
             continue
@@ -29,10 +36,16 @@ def best_trial(spec: StudySpec, trials: Iterable[TrialRecord]) -> TrialRecord | 
     return best
 
 
-def needed_models(spec: StudySpec, trials: Sequence[TrialRecord]) -> set[bytes]:
-    """Digests of what a study goes on from, or ends with: models and optimizer states of open trials and the best."""
+def needed_models(spec: StudySpec, trials: Sequence[TrialRecord], kept: Set[int] = frozenset()) -> set[bytes]:
+    """Digests of what a study goes on from, or ends with: models and what is beside them.
+
+    Args:
+        spec: The study.
+        trials: All of its trials. Open ones and the best one are needed.
+        kept: Those that the tuner may go on from.
+    """
     best = best_trial(spec, trials)
-    wanted = [trial for trial in trials if trial.state is TrialState.RUNNING or trial is best]
+    wanted = [t for t in trials if t.state is TrialState.RUNNING or t is best or t.number in kept]
     return {digest for trial in wanted for digest in (trial.model_sha256, trial.optimizer_sha256)} - {b""}
 
 

@@ -66,6 +66,13 @@ class Shelf:
             self._models[sha256] = ShelvedModel(manifest, sha256, cut.checksum, cut.frames)
         self._users[sha256] = self._users.get(sha256, 0) + 1
 
+    def share(self, sha256: bytes) -> bool:
+        """Adds a user of a model that is there; answers whether it is."""
+        if sha256 not in self._models:
+            return False
+        self._users[sha256] += 1
+        return True
+
     def drop(self, sha256: bytes) -> None:
         """Takes away one user of a model; the model goes with the last. Transfers under way are not cut."""
         left = self._users.pop(sha256, 0) - 1

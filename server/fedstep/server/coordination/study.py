@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import replace
 from typing import TypeVar
 
@@ -12,15 +12,16 @@ from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
 from fedstep.server.coordination import checkpoint, conclusion, narrate
+from fedstep.server.coordination.arms import arm_of, details_of
 from fedstep.server.coordination.engine import RunEngine, StepOutcome, StoppedError
 from fedstep.server.coordination.executors import to_its_end
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.ranking import best_trial, needed_models
-from fedstep.server.coordination.run import Run, initial_run, resolve
+from fedstep.server.coordination.run import Run, initial_run, mean_run, resolve
 from fedstep.server.coordination.shelf import cut
 from fedstep.server.selection.registry import create_selector
 from fedstep.server.storage.base import Change, Event, NewEvent, StudyRecord, StudyState, TrialRecord, TrialState
-from fedstep.server.tuning.base import Arm, Decision, Observation, ProposeContext, Tuner
+from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
 from fedstep.server.tuning.registry import create_tuner
 from fedstep.v1 import fleet_pb2
 
@@ -64,6 +65,8 @@ class StudyRunner:
         self._tuner: Tuner | None = None
         self._tuning = asyncio.Condition()
         self._open: dict[int, Run] = {}
+        self._ended: dict[int, Run] = {}
+        self._spent = Cost()
         self._seconds = record.seconds_spent
         self._counted_at = parts.clock.monotonic()
         self._told: set[str] = set()
@@ -119,10 +122,14 @@ class StudyRunner:
 
     def kept_models(self) -> set[bytes]:
         """Digests of what a resumed study, or its result, would need."""
-        return needed_models(self.spec, list(self.trials.values()))
+        kept = self._tuner.keeps() if self._tuner is not None else set()
+        return needed_models(self.spec, list(self.trials.values()), kept)
 
     def best(self) -> TrialRecord | None:
-        """The best trial so far."""
+        """The trial the study would end with now."""
+        delivered = self._tuner.delivers() if self._tuner is not None else None
+        if delivered is not None and self.trials[delivered].model_sha256:
+            return self.trials[delivered]
         return best_trial(self.spec, self.trials.values())
 
     # propose ----------------------------------------------------------------------------------------------------
@@ -132,11 +139,16 @@ class StudyRunner:
         storage = self._parts.executors.storage
         self.trials = {trial.number: trial for trial in await storage.run(self._all_trials)}
         tuner = await storage.run(create_tuner, self.spec, self._parts.database_url)
-        open_arms = [Arm(t.number, t.hyperparameters) for t in self.trials.values() if t.state is TrialState.RUNNING]
+        open_arms = [arm_of(trial) for trial in self.trials.values() if trial.state is TrialState.RUNNING]
+        self._spent = await storage.run(self._spent_before)
         rounds = sum(trial.rounds for trial in self.trials.values())
         if self._begun_before:
             await storage.run(tuner.restore, self._tuner_state, open_arms)
         self._tuner = tuner
+        for number in tuner.keeps():
+            trial = self.trials.get(number)
+            if trial is not None and trial.state is not TrialState.RUNNING and trial.model_sha256:
+                self._ended[number] = await self._parts.executors.compute.run(self._load, trial)
         resumed = StudyState.RUNNING if self.state is StudyState.INTERRUPTED else self.state
         await self._commit(Change(state=resumed, events=[narrate.study_started(self.spec, rounds)]))
         self.state = resumed
@@ -148,6 +160,10 @@ class StudyRunner:
         while page := self._parts.store.trials(self.spec.name, trials[-1].number if trials else -1):
             trials += page
         return trials
+
+    def _spent_before(self) -> Cost:
+        rounds = self._parts.store.rounds(self.spec.name)
+        return sum((Cost(1, len(r.cohort), r.payload_bytes, r.seconds) for r in rounds), Cost())
 
     async def _search(self) -> None:
         waiting = [trial for trial in self.trials.values() if trial.state is TrialState.RUNNING]
@@ -171,27 +187,44 @@ class StudyRunner:
         async with self._tuning:
             while True:
                 number = len(self.trials)
-                if self._over() or number >= self.spec.budget.trials:
+                if self._over() or (self._the_tuner().per_trial and number >= self.spec.budget.trials):
                     return None
                 context = ProposeContext(slots=1, next_number=number, open_arms=sorted(self._open))
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
                 if arms:
+                    while not self._ended.keys() >= set(arms[0].parents):
+                        await self._tuning.wait()  # for their last commits
                     return await to_its_end(self._start(arms[0]))
                 if not self._open:
                     return None
                 await self._tuning.wait()
 
     async def _start(self, arm: Arm) -> Run:
-        trial = TrialRecord(arm.number, TrialState.RUNNING, arm.hyperparameters)
-        run = await self._on_shelf(lambda: self._fresh(arm.number, arm.hyperparameters))
-        self.trials[arm.number] = trial
-        await self._commit(Change(trials=[trial], events=[narrate.trial_started(trial)]))
+        """A new arm, from the study's initial model or from where its parents ended."""
+        trial = TrialRecord(arm.number, TrialState.RUNNING, arm.hyperparameters, details=details_of(arm))
+        run = await self._on_shelf(lambda: self._start_of(arm))
+        with self._parts.blobs.hold():
+            if arm.parents:
+                beside = await self._save(run)
+                trial = replace(trial, first_round=run.rounds, model_sha256=run.model_sha256, optimizer_sha256=beside)
+            self.trials[arm.number] = trial
+            await self._commit(Change(trials=[trial], events=[narrate.trial_started(trial)]))
         return run
 
+    def _start_of(self, arm: Arm) -> Run:
+        if not arm.parents:
+            return self._fresh(arm.number, arm.hyperparameters)
+        start = mean_run([self._ended[number] for number in arm.parents])
+        start = start.of_average() if arm.of_average else start
+        return start.fork(arm.number, resolve(self.spec, self._task, arm.hyperparameters))
+
     async def _resume(self, trial: TrialRecord) -> Run:
-        if not trial.rounds:
+        if not trial.model_sha256:
             return await self._on_shelf(lambda: self._fresh(trial.number, trial.hyperparameters))
-        return await self._on_shelf(lambda: checkpoint.load(self.spec, self._task, trial, self._parts.blobs))
+        return await self._on_shelf(lambda: self._load(trial))
+
+    def _load(self, trial: TrialRecord) -> Run:
+        return checkpoint.load(self.spec, self._task, trial, self._parts.blobs)
 
     def _fresh(self, number: int, point: Hyperparameters) -> Run:
         return initial_run(self.spec, self._task, number, resolve(self.spec, self._task, point))
@@ -201,7 +234,8 @@ class StudyRunner:
 
         def put() -> Run:
             run = make()
-            self._parts.shelf.put(cut(run.payload()), run.manifest, run.model_sha256)
+            if not self._parts.shelf.share(run.model_sha256):
+                self._parts.shelf.put(cut(run.payload()), run.manifest, run.model_sha256)
             return run
 
         run = await self._parts.executors.compute.run(put)
@@ -217,13 +251,14 @@ class StudyRunner:
         """
         state = TrialState.RUNNING
         committing: asyncio.Task[None] | None = None
+        arm = arm_of(self.trials[run.trial])
         try:
             while state is TrialState.RUNNING and not self._over():
-                outcome = await self.engine.step(run)
+                outcome = await self._step(run, arm)
                 if committing is not None:
                     await committing
-                state = await to_its_end(self._observe(run, outcome))
-                committing = asyncio.create_task(self._commit_round(run, outcome, state))
+                state, notes = await to_its_end(self._observe(run, arm, outcome))
+                committing = asyncio.create_task(self._commit_round(run, outcome, state, notes))
                 run = outcome.run
         except StoppedError:
             pass
@@ -232,21 +267,53 @@ class StudyRunner:
                 await to_its_end(committing)
         if state is TrialState.RUNNING:
             await to_its_end(self._give_up(run))
-        self._parts.shelf.drop(self._open.pop(run.trial).model_sha256)
+        ended = self._open.pop(run.trial)
+        self._parts.shelf.drop(ended.model_sha256)
+        await self._let_go(ended)
         await self._tidy(None)
 
-    async def _observe(self, run: Run, outcome: StepOutcome) -> TrialState:
-        """What the tuner says to the round."""
-        last = run.rounds + 1 >= self.spec.budget.rounds_per_trial
-        value = outcome.record.value if outcome.record else None
-        metrics = outcome.record.metrics if outcome.record else {}
-        observation = Observation(run.trial, run.rounds, value, metrics, last=last, failed=outcome.failed)
+    async def _let_go(self, ended: Run) -> None:
+        """Keeps an ended run for those that go on from it, as long as the tuner may name it."""
+        async with self._tuning:
+            kept = self._the_tuner().keeps()
+            self._ended[ended.trial] = ended
+            self._ended = {number: run for number, run in self._ended.items() if number in kept}
+            self._tuning.notify_all()
+
+    async def _step(self, run: Run, arm: Arm) -> StepOutcome:
+        """One round of an arm, or its measurement."""
+        if arm.rounds == 0:
+            return await self.engine.measure(run, arm)
+        return await self.engine.step(run, arm, self._is_last(run, arm))
+
+    def _is_last(self, run: Run, arm: Arm) -> bool:
+        rounds = self.spec.budget.rounds_per_trial if arm.rounds is None else arm.rounds
+        return arm.discard or run.rounds - self.trials[run.trial].first_round + 1 >= rounds
+
+    async def _observe(self, run: Run, arm: Arm, outcome: StepOutcome) -> tuple[TrialState, list[Note]]:
+        """What becomes of the arm after the round, and what the tuner decided upon it."""
+        last = self._is_last(run, arm)
+        observation = Observation(
+            run.trial,
+            run.rounds - self.trials[run.trial].first_round,
+            outcome.value,
+            outcome.metrics,
+            last=last,
+            failed=outcome.failed,
+            losses=outcome.losses,
+            clients=outcome.clients,
+            cost=outcome.cost,
+        )
+        self._spent += outcome.cost
         async with self._tuning:
             decision = await self._parts.executors.storage.run(self._the_tuner().observe, observation)
+            notes = self._the_tuner().notes()
             self._tuning.notify_all()
-        return _ENDS.get(decision, TrialState.COMPLETED if last else TrialState.RUNNING)
+        return _ENDS.get(decision, TrialState.COMPLETED if last else TrialState.RUNNING), notes
 
-    async def _commit_round(self, run: Run, outcome: StepOutcome, state: TrialState) -> None:
+    async def _commit_round(
+        self, run: Run, outcome: StepOutcome, state: TrialState, notes: Sequence[Note] = ()
+    ) -> None:
         """The model first, then all that names it in one transaction, then the model before it may go."""
         trial = before = self.trials[run.trial]
         events = list(outcome.events)
@@ -261,10 +328,14 @@ class StudyRunner:
                     optimizer_sha256=await self._save(outcome.run),
                 )
                 events.append(narrate.round_committed(self.spec, outcome.record))
-            else:
+            elif outcome.failed:
                 trial = replace(trial, state=state, message=outcome.failed)
+            else:  # it was measured only
+                details = {**trial.details, "value": outcome.value}
+                trial = replace(trial, state=state, metrics=outcome.metrics, details=details)
             if state is not before.state:
                 events.append(narrate.trial_ended(self.spec, trial))
+            events += [narrate.decision(note) for note in notes]
             change = Change(trials=[trial], round=outcome.record, assignments=outcome.assignments, events=events)
             await self._commit(change)
             needed = self.kept_models()
@@ -276,23 +347,30 @@ class StudyRunner:
 
     async def _save(self, run: Run) -> bytes:
         """Writes a run's model and optimizer state to the model folder; answers with the latter's digest."""
-        optimizer_sha256 = await self._parts.executors.compute.run(checkpoint.optimizer_digest, run)
+        optimizer_sha256 = await self._parts.executors.compute.run(checkpoint.beside_digest, run)
         await self._parts.executors.files.run(checkpoint.save, run, optimizer_sha256, self._parts.blobs)
         return optimizer_sha256
 
     async def _give_up(self, run: Run) -> None:
         """The study is over before the trial is."""
-        reason = "the study was stopped" if self.state is StudyState.STOPPING else "the study's time is used up"
+        reason = "the study was stopped" if self.state is StudyState.STOPPING else "the study's budget is used up"
         observation = Observation(run.trial, run.rounds, None, failed=reason)
         async with self._tuning:
             await self._parts.executors.storage.run(self._the_tuner().observe, observation)
-            await self._commit_round(run, StepOutcome(run, None, failed=reason), TrialState.FAILED)
+            notes = self._the_tuner().notes()
+            await self._commit_round(run, StepOutcome(run, None, failed=reason), TrialState.FAILED, notes)
             self._tuning.notify_all()
 
     def _over(self) -> bool:
-        limit = self.spec.budget.time
-        spent = self._seconds + self._parts.clock.monotonic() - self._counted_at
-        return self.state is StudyState.STOPPING or (limit is not None and spent >= limit.total_seconds())
+        budget = self.spec.budget
+        seconds = self._seconds + self._parts.clock.monotonic() - self._counted_at
+        return (
+            self.state is StudyState.STOPPING
+            or (budget.time is not None and seconds >= budget.time.total_seconds())
+            or 0 < budget.rounds <= self._spent.rounds
+            or 0 < budget.client_rounds <= self._spent.client_rounds
+            or 0 < budget.payload_bytes <= self._spent.payload_bytes
+        )
 
     # conclude -------------------------------------------------------------------------------------------------------
 
@@ -306,21 +384,24 @@ class StudyRunner:
             )
             return
         run = await self._resume(best)
+        self.trials[best.number] = best = replace(best, details={**best.details, "delivered": True})
         missing = self.spec.budget.rounds_per_trial + self.spec.budget.final_rounds - run.rounds
-        if best.state is TrialState.COMPLETED and missing > 0 and not self._over():
+        if self._the_tuner().per_trial and best.state is TrialState.COMPLETED and missing > 0 and not self._over():
             await self.announce(narrate.final_rounds(best, missing))
             run = await self._train_on(run, missing)
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
         result = await conclusion.conclude(self.spec, self._task, run, list(self.trials.values()), self._parts, state)
         lag = self._parts.lag
         event = narrate.study_ended(state.value, self.trials[best.number], result, lag.percentile_ms(0.99), lag.max_ms)
-        await self._commit(Change(state=state, result=result, events=[event]), state)
+        delivered = self.trials[best.number]
+        await self._commit(Change(trials=[delivered], state=state, result=result, events=[event]), state)
 
     async def _train_on(self, run: Run, rounds: int) -> Run:
         """The final rounds of the best trial's model, as many as there is time for."""
+        arm = arm_of(self.trials[run.trial])
         with contextlib.suppress(StoppedError):
             for _ in range(rounds):
-                outcome = StepOutcome(run) if self._over() else await self.engine.step(run)
+                outcome = StepOutcome(run) if self._over() else await self.engine.step(run, arm, last=True)
                 if outcome.record is None:
                     break
                 await to_its_end(self._commit_round(run, outcome, self.trials[run.trial].state))

@@ -83,6 +83,9 @@ class TrialRecord:
         model_sha256: The model after the last committed round; b"" before the first.
         optimizer_sha256: The server optimizer's state; b"" when it has none.
         message: Why it failed, in one sentence.
+        first_round: Rounds that were behind its model when it began: those of the trials it goes on from.
+        details: JSON types. The attributes of its `tuning.base.Arm` that are not as in a plain trial; "value", the
+            objective of one that was only measured; "delivered" in the one whose model the study ended with.
     """
 
     number: int
@@ -93,6 +96,8 @@ class TrialRecord:
     model_sha256: bytes = b""
     optimizer_sha256: bytes = b""
     message: str = ""
+    first_round: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -100,9 +105,14 @@ class TrialRecord:
         return len(self.values)
 
     @property
+    def rounds_behind(self) -> int:
+        """Rounds behind its model, those of the trials it goes on from included."""
+        return self.first_round + (0 if self.details.get("discard") else self.rounds)
+
+    @property
     def value(self) -> float | None:
-        """The objective after the last round."""
-        return self.values[-1] if self.values else None
+        """The objective after the last round, or when it was measured."""
+        return self.values[-1] if self.values else self.details.get("value")
 
 
 @dataclass(frozen=True)
@@ -166,6 +176,7 @@ class RoundRecord:
         evaluators: Who evaluated.
         seconds: Wall-clock time of the whole round.
         ended_at: When it was committed.
+        payload_bytes: Bytes of the models its clients were to receive and of the updates taken.
     """
 
     trial: int
@@ -180,6 +191,7 @@ class RoundRecord:
     evaluators: tuple[str, ...]
     seconds: float
     ended_at: datetime
+    payload_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,8 @@ def trial_columns(study_id: int, trial: TrialRecord) -> Columns:
         "model_sha256": trial.model_sha256,
         "optimizer_sha256": trial.optimizer_sha256,
         "message": trial.message,
+        "first_round": trial.first_round,
+        "details": trial.details,
     }
 
 
@@ -108,6 +110,8 @@ def trial_record(row: TrialRow) -> TrialRecord:
         model_sha256=row.model_sha256,
         optimizer_sha256=row.optimizer_sha256,
         message=row.message,
+        first_round=row.first_round,
+        details=row.details,
     )
 
 
@@ -129,6 +133,7 @@ def round_columns(study_id: int, record: RoundRecord) -> Columns:
         "evaluators": record.evaluators,
         "seconds": record.seconds,
         "ended_at": record.ended_at,
+        "payload_bytes": record.payload_bytes,
     }
 
 
@@ -148,6 +153,7 @@ def round_record(row: RoundRow) -> RoundRecord:
         evaluators=tuple(row.evaluators),
         seconds=row.seconds,
         ended_at=row.ended_at,
+        payload_bytes=row.payload_bytes,
     )
 
 

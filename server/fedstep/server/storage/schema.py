@@ -95,6 +95,8 @@ class TrialRow(Base):
     model_sha256: Mapped[bytes] = mapped_column(LargeBinary(DIGEST_BYTES))
     optimizer_sha256: Mapped[bytes] = mapped_column(LargeBinary(DIGEST_BYTES))
     message: Mapped[str] = mapped_column(Sentence)
+    first_round: Mapped[int] = mapped_column(Integer, server_default="0")
+    details: Mapped[Any] = mapped_column(ExactJson, server_default="{}")
 
 
 class RoundRow(Base):
@@ -116,6 +118,7 @@ class RoundRow(Base):
     evaluators: Mapped[Any] = mapped_column(ExactJson)
     seconds: Mapped[float] = mapped_column(Double)
     ended_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    payload_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class AssignmentRow(Base):

@@ -1,25 +1,55 @@
 """The contract of a tuner: who decides what is trained next."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from fedstep.common.hyperparameters import Hyperparameters
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Hyper-parameters to train with, under a number of their own.
+    """A stretch of federated training, under a number of its own: whose model it starts from, and how it trains.
+
+    Most arms are whole trials: they start from the study's initial model and train all the rounds of a trial. A
+    step-wise tuner goes on from an earlier arm's model instead, with other hyper-parameters, for a few rounds.
 
     Attributes:
         number: The trial's number, from 0, never given twice in a study.
         hyperparameters: A point of the study's space; fixed values are not in it.
+        parents: The arms it starts from, their last models and server-optimizer states: one goes on or forks, several
+            are averaged. None: the study's initial model. A parent has ended, and its tuner keeps it (`Tuner.keeps`).
+        rounds: Rounds it trains; 0 to be measured only. None: those of a trial, `budget.rounds_per_trial`.
+        phase: What it is for, such as "screen", for people.
+        cohort: Which evaluation cohort measures it; arms that are compared have the same.
+        every_round: Whether every round's model is measured, or only the last one's.
+        measured: Whether its model is measured at all; False where no decision reads its value.
+        average: Keeps an exponential average of the model, of this decay a round; 0 keeps none.
+        of_average: Starts from its parent's averaged model.
+        points: The cohort's clients train with one of these each, dealt in order; empty: all with `hyperparameters`.
+        max_steps: Local steps after which a client stops; 0 for no bound.
+        local_validation: Clients measure the model on their validation sets before and after training it.
+        discard: The updates are thrown away: it is a question to the clients, not a training.
+        clients: How many clients a round wants; 0 for the study's own number.
     """
 
     number: int
     hyperparameters: Hyperparameters
+    parents: tuple[int, ...] = ()
+    rounds: int | None = None
+    phase: str = ""
+    cohort: int = 0
+    every_round: bool = True
+    measured: bool = True
+    average: float = 0.0
+    of_average: bool = False
+    points: tuple[Hyperparameters, ...] = ()
+    max_steps: int = 0
+    local_validation: bool = False
+    discard: bool = False
+    clients: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +68,56 @@ class ProposeContext:
 
 
 @dataclass(frozen=True)
+class ClientReport:
+    """What one client of the training cohort told of its part.
+
+    Attributes:
+        name: The client.
+        point: The position of its configuration in `Arm.points`.
+        diverged: Its loss ran away, and it was stopped.
+        samples: Its weight in the mean; 0 when its update was not taken.
+        losses: Of its local steps.
+        step_ms: Milliseconds each of them took.
+        loss_before: Of the model it received, on its validation set; None unless asked for.
+        loss_after: Of the model it trained.
+    """
+
+    name: str
+    point: int = 0
+    diverged: bool = False
+    samples: int = 0
+    losses: tuple[float, ...] = ()
+    step_ms: tuple[float, ...] = ()
+    loss_before: float | None = None
+    loss_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training has cost.
+
+    Attributes:
+        rounds: Rounds; two that ran at the same time count twice.
+        client_rounds: Updates that were asked for.
+        payload_bytes: Bytes of the models and updates that travelled.
+        seconds: Wall-clock time; of rounds that ran at the same time, each its own.
+    """
+
+    rounds: int = 0
+    client_rounds: int = 0
+    payload_bytes: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.rounds + other.rounds,
+            self.client_rounds + other.client_rounds,
+            self.payload_bytes + other.payload_bytes,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
 class Observation:
     """What one round of one arm gave.
 
@@ -48,6 +128,9 @@ class Observation:
         metrics: Every metric of the evaluation.
         last: The arm has no round left: it is complete after this one.
         failed: The arm cannot go on (its training diverged, its rounds failed), in one sentence; "" when it can.
+        losses: The evaluation's loss by client; empty where the round was not measured.
+        clients: What the training cohort told, in the order of its dispatch.
+        cost: Of this round.
     """
 
     number: int
@@ -56,6 +139,25 @@ class Observation:
     metrics: dict[str, float] = field(default_factory=dict)
     last: bool = False
     failed: str = ""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    clients: Sequence[ClientReport] = ()
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A decision of a tuner with its evidence, for people: it becomes an event of the study.
+
+    Attributes:
+        kind: "window", "elimination", "adoption", "rejection", "rewind", "settling", "averaging", "delivery", or a
+            tuner's own.
+        text: One sentence.
+        details: The evidence, of JSON types: z, mean difference, n, clients, arms.
+    """
+
+    kind: str
+    text: str
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Decision(StrEnum):
@@ -79,10 +181,14 @@ class Tuner(ABC):
     - `observe` answers CONTINUE, PRUNE, FINISH or FAIL. An observation with `failed` set is answered FAIL, one with
       `last` set and a value is answered FINISH or PRUNE. Observing the same (arm, round) twice changes nothing
       after the first time: a round that was observed but not committed is trained again after a crash.
+    - A tuner whose arms go on from earlier ones names in `keeps` every ended arm it may still name as a parent.
     - `state` is small and made of JSON types; `restore(state(), open arms)` on a fresh tuner of the same study goes
       on where the first one was. Arms that were proposed but are in neither the finished nor the open ones were lost
       in a crash: the tuner forgets them.
     """
+
+    per_trial: ClassVar[bool] = True
+    """Whether an arm is a whole trial: at most `budget.trials` of them, the best trained on for `final_rounds`."""
 
     @abstractmethod
     def propose(self, context: ProposeContext) -> list[Arm]:
@@ -91,6 +197,18 @@ class Tuner(ABC):
     @abstractmethod
     def observe(self, observation: Observation) -> Decision:
         """Takes in a round and says what becomes of the arm."""
+
+    def keeps(self) -> set[int]:
+        """Arms that have ended and whose models it may still start from or deliver."""
+        return set()
+
+    def delivers(self) -> int | None:
+        """The arm whose model the study ends with, as far as is known now; None: the best by its last value."""
+        return None
+
+    def notes(self) -> list[Note]:
+        """The decisions since it was last asked; committed with the observation that led to them."""
+        return []
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs; committed together with every round."""
