@@ -57,6 +57,7 @@ def coordinator(
     """
     from fedstep.common.tasks import available_tasks, load_task
     from fedstep.server.coordinator import Coordinator, CoordinatorConfig
+    from fedstep.server.storage.faults import parse_url, where
 
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -76,12 +77,11 @@ def coordinator(
     async def serve() -> None:
         server = Coordinator(config)
         resumed = await server.start()
+        shown = where(parse_url(config.url))
         if as_json:
-            print_json(
-                {"event": "listening", "address": server.address, "database": _public(config.url), "resumed": resumed}
-            )
+            print_json({"event": "listening", "address": server.address, "database": shown, "resumed": resumed})
         else:
-            print(f"fedstep coordinator at {server.address}; database {_public(config.url)}", flush=True)
+            print(f"fedstep coordinator at {server.address}; database {shown}", flush=True)
             for name in resumed:
                 print(f"going on with study {name}", flush=True)
         loop = asyncio.get_running_loop()
@@ -112,9 +112,3 @@ def _options(pairs: tuple[str, ...]) -> dict[str, str]:
             raise InvalidInputError(f"--option {pair}: write it as KEY=VALUE, such as data=digits.npz.")
         options[key] = value
     return options
-
-
-def _public(url: str) -> str:
-    from sqlalchemy import make_url
-
-    return make_url(url).render_as_string(hide_password=True)

@@ -215,6 +215,11 @@ class Ledger:
         for call in self._closed_hooks:
             call(assignment)
 
+    def take_back(self, assignment: OpenAssignment, note: str) -> None:
+        """Refuses after all what was accepted: the others' answers have shown it to be wrong."""
+        assignment.status, assignment.note = Status.REFUSED, note
+        assignment.member.faults += 1
+
     def dismiss(self, assignment: OpenAssignment, status: Status, reason: str) -> None:
         """Tells the client to stop, because nobody will use its work, and closes the assignment."""
         self.direct(assignment.member, assignment.ref, reason)

@@ -247,8 +247,7 @@ class EvaluationPhase(Phase):
         broken = [a for a in answers if not all(math.isfinite(value) for value in a.metrics.values())]
         if 2 * len(broken) <= len(answers):
             for assignment in broken:
-                assignment.status, assignment.note = Status.REFUSED, "its metrics are not finite"
-                assignment.member.faults += 1
+                self._ledger.take_back(assignment, "its metrics are not finite")
 
     def losses(self, metric: str) -> dict[str, float]:
         """One metric by client, where the client told it."""
