@@ -144,6 +144,8 @@ class Manifest:
 
     def difference(self, other: "Manifest") -> str | None:
         """The first way in which the other manifest differs, in words; None when it does not."""
+        if self is other or self == other:
+            return None
         mine = {t.name: t for t in self.tensors}
         theirs = {t.name: t for t in other.tensors}
         for name, tensor in mine.items():
@@ -156,7 +158,7 @@ class Manifest:
         extra = next((name for name in theirs if name not in mine), None)
         if extra is not None:
             return f"{extra} is not in it"
-        return None if self == other else "the same tensors stand in another order"
+        return "the same tensors stand in another order"
 
 
 def _spec_from_proto(tensor: pb.TensorSpec, offset: int) -> TensorSpec:
