@@ -46,7 +46,7 @@ class Walk(ProgramTuner):
 def walk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every study is tuned by `Walk`."""
 
-    def create(spec: StudySpec, url: str) -> Tuner:
+    def create(spec: StudySpec, url: str, defaults: object) -> Tuner:
         return Walk(spec)
 
     monkeypatch.setattr(study, "create_tuner", create)

@@ -1,7 +1,8 @@
 """The contract of a task: the one object that a user writes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -64,6 +65,15 @@ class Task(ABC):
         Raises:
             InvalidInputError: The data cannot be read; one sentence with the path and the fix.
         """
+
+    @contextmanager
+    def loading_many(self) -> Iterator[None]:
+        """Around the loading of many clients' data in one process, as a simulation does.
+
+        Nothing happens here unless it is overridden. A task that reads a large file for each client may read it once
+        and keep it until the end of the block.
+        """
+        yield
 
     def load_held_out(self, options: Mapping[str, str]) -> Samples | None:
         """Samples that no client trains on, read by the coordinator; None when there are none.

@@ -1,7 +1,8 @@
 """MNIST by writer: digits of real people, one person a client."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,10 @@ class MnistWriters(Task):
     name = "mnist-writers"
     defaults = {"lr": 0.1, "batch_size": 16}  # noqa: RUF012  # the contract's own form
 
+    def __init__(self) -> None:
+        """Nothing is read before it is asked for."""
+        self._read: dict[str, _Archive] | None = None  # while many clients are loaded
+
     def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
         """Two convolutions and two dense layers: 56,714 parameters, no batch norm."""
         return nn.Sequential(
@@ -56,7 +61,7 @@ class MnistWriters(Task):
         Raises:
             InvalidInputError: The file or an option cannot be used, or there are more shares than writers.
         """
-        archive = _Archive.read(client.options)
+        archive = self._archive(client.options)
         _, training = archive.writers(client.options)
         if client.partition is None:
             mine = training[[name_generator(client.name, _SEED).integers(len(training))]]
@@ -70,13 +75,30 @@ class MnistWriters(Task):
         inputs, targets = archive.samples_of(mine)
         return client_data(inputs, targets, _SEED)
 
+    @contextmanager
+    def loading_many(self) -> Iterator[None]:
+        """Reads the file once for all clients that are loaded in the block."""
+        self._read = {}
+        try:
+            yield
+        finally:
+            self._read = None
+
     def load_held_out(self, options: Mapping[str, str]) -> Samples | None:
         """The digits of the held-out writers; None where the coordinator was not given the data."""
         if "data" not in options:
             return None
-        archive = _Archive.read(options)
+        archive = self._archive(options)
         held_out, _ = archive.writers(options)
         return TensorDataset(*archive.samples_of(held_out)) if len(held_out) else None
+
+    def _archive(self, options: Mapping[str, str]) -> "_Archive":
+        if self._read is None:
+            return _Archive.read(options)
+        path = options.get("data", "")
+        if path not in self._read:
+            self._read[path] = _Archive.read(options)
+        return self._read[path]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from fedstep.v1 import study_pb2, study_pb2_grpc
 
 CALL_TIMEOUT_S = 15.0
 RETRY_CAP_S = 3.0
+HISTORY_TIMEOUT_S = 300.0
+QUIET_S = 0.3
+"""After a study's latest event: so long without another one, and all have been told."""
 ENDED = frozenset(
     {
         study_pb2.STUDY_STATE_COMPLETED,
@@ -111,6 +114,29 @@ class Remote:
                     on_lost(error)
                 delay_s = min(RETRY_CAP_S, 2 * delay_s or 0.2)
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
+
+    async def past_events(self, study: study_pb2.Study) -> AsyncIterator[study_pb2.StudyEvent]:
+        """What has happened in a study so far, whether it has ended or goes on.
+
+        Args:
+            study: As it stood when it was asked for; later events may come with the others.
+        """
+        name, newest = study.spec.name, study.update_time.ToDatetime()
+        with self._errors():
+            call = self._stub.WatchStudy(study_pb2.WatchStudyRequest(name=name), timeout=HISTORY_TIMEOUT_S)
+            answers = aiter(call)
+            patience_s = CALL_TIMEOUT_S
+            try:
+                while True:
+                    async with asyncio.timeout(patience_s):
+                        event = (await anext(answers)).event
+                    # All that one commit brought has the same time, and comes at once.
+                    patience_s = QUIET_S if event.time.ToDatetime() >= newest else CALL_TIMEOUT_S
+                    yield event
+            except (StopAsyncIteration, TimeoutError):
+                return
+            finally:
+                call.cancel()
 
     def _errors(self) -> "_Errors":
         return _Errors(self.address)

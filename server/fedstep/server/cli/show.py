@@ -10,8 +10,13 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fedstep.common import hyperparameters as hp
+from fedstep.common.spec_proto import spec_from_proto
+from fedstep.server.cli.records import trial_records
+from fedstep.server.report.decisions import is_decision
+from fedstep.server.report.progress import by_trials, progress_text, rounds_of_budget
 from fedstep.v1 import study_pb2
 
 coordinator_option = click.option(
@@ -23,6 +28,21 @@ coordinator_option = click.option(
     envvar="FEDSTEP_COORDINATOR",
     help="The coordinator's address.",
 )
+_STYLES = {
+    "round_committed": "dim",
+    "trial_started": "cyan",
+    "trial_completed": "green",
+    "trial_pruned": "yellow",
+    "trial_failed": "red",
+    "study_completed": "bold green",
+    "study_failed": "bold red",
+    "adoption": "bold green",
+    "rejection": "yellow",
+    "elimination": "yellow",
+    "rewind": "bold red",
+    "delivery": "bold green",
+}
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line, for programs.")
 
 
@@ -36,7 +56,7 @@ def print_json(message: Message | dict[str, Any]) -> None:
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
-def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], empty: str) -> None:
     """A table, or one line when it would be empty."""
     console = Console()
     if not console.is_terminal:
@@ -69,13 +89,51 @@ def hyperparameters_text(trial: study_pb2.Trial) -> str:
     )
 
 
+def title_of(study: study_pb2.Study) -> Text:
+    """A study in one line: its name, state, task, tuner and how far it is."""
+    spec = study.spec
+    state = enum_word(study.state, study_pb2.StudyState)
+    how_far = progress_text(spec_from_proto(spec), study.trials_finished, study.rounds_committed)
+    return Text.assemble((spec.name, "bold"), f": {state}; task {spec.task}, tuner {spec.tuner.name}; {how_far}")
+
+
+def counts(study: study_pb2.Study) -> tuple[str, str]:
+    """Trials and rounds so far, of those that there are to be, where that is known."""
+    spec = spec_from_proto(study.spec)
+    if by_trials(spec):
+        return f"{study.trials_finished}/{spec.budget.trials}", str(study.rounds_committed)
+    total = rounds_of_budget(spec)
+    return str(study.trials_finished), str(study.rounds_committed) + (f"/{total}" if total else "")
+
+
+def print_trials(name: str, trials: Sequence[study_pb2.Trial]) -> None:
+    """A study's trials; for arms of a step-wise tuner also what they are for and what they go on from."""
+    of_arms = any(trial.parents or trial.phase for trial in trials)
+    records = trial_records(trials)
+    rows = []
+    for one in trials:
+        state = enum_word(one.state, study_pb2.TrialState)
+        value = number(one.value if one.HasField("value") else None)
+        head, rounds = [str(one.number)], str(one.rounds)
+        if of_arms:
+            first = records[one.number].first_round
+            head += [one.phase or "–", "+".join(map(str, one.parents)) or "–"]
+            rounds = f"{first + 1}–{first + one.rounds}" if one.rounds else f"at {first}"
+        rows.append([*head, state, rounds, value, hyperparameters_text(one)])
+    headings = ["trial", *(["phase", "from"] if of_arms else []), "state", "rounds", "value", "hyper-parameters"]
+    print_table(headings, rows, f"Study {name} has no trials yet.")
+
+
+def kind_style(kind: str) -> str:
+    """How an event of that kind is coloured."""
+    return _STYLES.get(kind, "magenta" if is_decision(kind) else "")
+
+
 def print_study(study: study_pb2.Study) -> None:
     """A study on a few lines."""
     console = Console(highlight=False, soft_wrap=True)
-    state = enum_word(study.state, study_pb2.StudyState)
     spec = study.spec
-    console.print(f"[bold]{spec.name}[/bold]: {state}; task {spec.task}, tuner {spec.tuner.name}", end="")
-    console.print(f"; {study.trials_finished} of {spec.budget.trials} trials, {study.rounds_committed} rounds")
+    console.print(title_of(study))
     if study.message:
         console.print(f"  why: {study.message}", markup=False)
     if study.HasField("best_trial"):
@@ -83,6 +141,8 @@ def print_study(study: study_pb2.Study) -> None:
         console.print("\nBest hyper-parameters", f"(trial {best.number}):")
         for name, value in sorted(hp.map_from_proto(best.hyperparameters).items()):
             console.print(f"  {name:<18}", f"{value:.6g}" if isinstance(value, float) else str(value), markup=False)
+        if best.parents:
+            console.print(f"They changed on the way: fedstep study explain {spec.name}")
     if study.HasField("result"):
         result = study.result
         where = "held-out data" if result.held_out else "the evaluation cohort"

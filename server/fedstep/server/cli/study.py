@@ -9,17 +9,19 @@ from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.loop import run as run_loop
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import locate, read_study
+from fedstep.server.cli.explain import explain
 from fedstep.server.cli.progress import Progress
 from fedstep.server.cli.remote import Remote, connect
 from fedstep.server.cli.show import (
     coordinator_option,
+    counts,
     enum_word,
-    hyperparameters_text,
     json_option,
     number,
     print_json,
     print_study,
     print_table,
+    print_trials,
 )
 from fedstep.v1 import study_pb2
 
@@ -101,8 +103,7 @@ def list_studies(address: str, as_json: bool) -> None:
                     enum_word(one.state, study_pb2.StudyState),
                     one.spec.task,
                     one.spec.tuner.name,
-                    f"{one.trials_finished}/{one.spec.budget.trials}",
-                    str(one.rounds_committed),
+                    *counts(one),
                     number(one.best_trial.value if one.HasField("best_trial") else None),
                 ]
                 for one in found
@@ -126,22 +127,21 @@ def trials(name: str, address: str, as_json: bool) -> None:
             for one in found:
                 print_json(one)
             return
-        print_table(
-            ["trial", "state", "rounds", "value", "hyper-parameters"],
-            (
-                [
-                    str(one.number),
-                    enum_word(one.state, study_pb2.TrialState),
-                    str(one.rounds),
-                    number(one.value if one.HasField("value") else None),
-                    hyperparameters_text(one),
-                ]
-                for one in found
-            ),
-            f"Study {name} has no trials yet.",
-        )
+        print_trials(name, found)
 
     _call(address, every)
+
+
+@study.command(name="explain")
+@click.argument("name")
+@coordinator_option
+@json_option
+def explain_study(name: str, address: str, as_json: bool) -> None:
+    """Every decision with its evidence, and the schedule that made the model.
+
+    With --json, a `decision` or a `stretch` of the schedule a line.
+    """
+    _call(address, lambda remote: explain(remote, name, as_json))
 
 
 @study.command()

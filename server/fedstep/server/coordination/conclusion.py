@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -49,11 +50,25 @@ async def conclude(
                 ),
             )
         metrics, held_out = (measured, True) if measured else (metrics, False)
-    folder = parts.folder / spec.name
+    result = StudyResult(run.model_sha256, metrics, held_out, model_path="")
+    if parts.folder is None:
+        return result
+    return await _written(parts.folder / spec.name, spec, result, trials, parts, state)
+
+
+async def _written(
+    folder: Path,
+    spec: StudySpec,
+    result: StudyResult,
+    trials: Sequence[TrialRecord],
+    parts: Parts,
+    state: StudyState,
+) -> StudyResult:
+    """Writes the model and draws the study, into a folder of its own."""
     model_path, picture_path = folder / "model.safetensors", folder / "study.png"
     await parts.executors.files.run(lambda: folder.mkdir(parents=True, exist_ok=True))
-    await parts.executors.files.run(parts.blobs.export_safetensors, run.model_sha256, model_path)
-    result = StudyResult(run.model_sha256, metrics, held_out, str(model_path), str(picture_path))
+    await parts.executors.files.run(parts.blobs.export_safetensors, result.model_sha256, model_path)
+    result = replace(result, model_path=str(model_path), picture_path=str(picture_path))
     study = replace(await parts.executors.storage.run(parts.store.study, spec.name), state=state, result=result)
     rounds = await parts.executors.storage.run(parts.store.rounds, spec.name)
     try:

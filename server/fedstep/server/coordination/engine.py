@@ -171,14 +171,18 @@ class RunEngine:
             stepped = run if arm.discard else await self._aggregate(run, arm, trained)
             try:
                 train_loss = trained.phase.train_loss()
-                evaluating = not arm.discard and (last or arm.every_round)
+                evaluating = arm.measured and not arm.discard and (last or arm.every_round)
                 measured = await self._evaluate(stepped, arm, evaluating, train_loss, outcome)
             except BaseException:
                 if stepped is not run:
                     self._shelf.drop(stepped.model_sha256)
                 raise
         except _FailedError as failure:
-            return replace(outcome, failed=str(failure), cost=Cost(rounds=1))
+            asked = sum(assignment.work == Work.TRAIN for assignment in outcome.assignments)
+            seconds = self._clock.monotonic() - started
+            return replace(
+                outcome, failed=str(failure), cost=Cost(1, asked, asked * run.manifest.payload_bytes, seconds)
+            )
         seconds = self._clock.monotonic() - started
         record = self._record(run, stepped, trained, measured, seconds)
         cost = Cost(1, len(trained.cohort), record.payload_bytes, seconds)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.ledger import OpenAssignment
+from fedstep.server.report.progress import plan_text
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
 from fedstep.server.tuning.base import Note
 
@@ -31,24 +32,46 @@ def study_started(spec: StudySpec, resumed_rounds: int) -> NewEvent:
     budget = spec.budget
     return NewEvent(
         "study_started",
-        f"Study {spec.name}: {budget.trials} trials of {budget.rounds_per_trial} rounds, tuned by {spec.tuner.name}.",
+        f"Study {spec.name}: {plan_text(spec)}, tuned by {spec.tuner.name}.",
         {"trials": budget.trials, "rounds_per_trial": budget.rounds_per_trial, "tuner": spec.tuner.name},
     )
 
 
 def trial_started(trial: TrialRecord) -> NewEvent:
-    """A trial begins."""
-    return NewEvent(
-        "trial_started",
-        f"Trial {trial.number}: {describe(trial.hyperparameters)}.",
-        {"trial": trial.number, "hyperparameters": dict(trial.hyperparameters)},
-    )
+    """A trial begins, or an arm that goes on from others."""
+    parents = [int(number) for number in trial.details.get("parents", ())]
+    points = len(trial.details.get("points", ()))
+    told: dict[str, object] = {"trial": trial.number, "hyperparameters": dict(trial.hyperparameters)}
+    told |= {key: trial.details[key] for key in ("parents", "phase", "rounds") if key in trial.details}
+    come_from = f" from {joined(parents)}" if len(parents) == 1 else f" of {joined(parents)}" if parents else ""
+    if trial.details.get("rounds") == 0:
+        what = "only measured"
+    elif points:
+        what = f"{points} configurations, dealt to its clients"
+    else:
+        what = describe(trial.hyperparameters)
+    return NewEvent("trial_started", f"{title(trial)}{come_from}: {what}.", told)
+
+
+def title(trial: TrialRecord) -> str:
+    """What a trial is called: by what it is for, where its tuner says so in a word."""
+    phase = str(trial.details.get("phase", ""))
+    if phase.isalpha():
+        return f"{phase.capitalize()} {trial.number}"
+    return f"Trial {trial.number} ({phase})" if phase else f"Trial {trial.number}"
+
+
+def joined(numbers: Sequence[int]) -> str:
+    """Numbers in words: 1, 2 and 3."""
+    *rest, last = map(str, numbers)
+    return f"{', '.join(rest)} and {last}" if rest else last
 
 
 def round_committed(spec: StudySpec, record: RoundRecord) -> NewEvent:
     """A round is done and will not be lost."""
     metric = spec.objective.metric
-    value = "nobody could evaluate" if record.value is None else f"{metric} {record.value:.4f}"
+    # Either nobody could measure it, or nobody was asked to.
+    value = f"no {metric} measured" if record.value is None else f"{metric} {record.value:.4f}"
     return NewEvent(
         "round_committed",
         f"Trial {record.trial} round {record.round}: {value}, {record.updates} updates, {record.seconds:.2f} s.",
@@ -113,16 +136,19 @@ def trial_ended(spec: StudySpec, trial: TrialRecord) -> NewEvent:
     """A trial is over."""
     value = "" if trial.value is None else f" at {spec.objective.metric} {trial.value:.4f}"
     how = {
-        TrialState.COMPLETED: "complete",
-        TrialState.PRUNED: "pruned",
+        TrialState.COMPLETED: "is complete",
+        TrialState.PRUNED: "is pruned",
         TrialState.FAILED: "failed",
     }[trial.state]
-    why = f": {trial.message}" if trial.message else ""
+    why = f": {trial.message.removesuffix('.')}" if trial.message else ""
+    after = f" after {rounds_text(trial.rounds)}"
+    if trial.state is TrialState.FAILED:
+        value = ""
+    elif trial.details.get("rounds") == 0:
+        how, after = "is measured", ""
     return NewEvent(
         f"trial_{trial.state.value}",
-        f"Trial {trial.number} is {how}{value} after {rounds_text(trial.rounds)}{why}."
-        if how != "failed"
-        else f"Trial {trial.number} failed after {rounds_text(trial.rounds)}{why}.",
+        f"{title(trial)} {how}{value}{after}{why}.",
         {"trial": trial.number, "value": trial.value, "rounds": trial.rounds, "message": trial.message},
     )
 

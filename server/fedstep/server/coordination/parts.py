@@ -21,7 +21,7 @@ class Parts:
 
     Attributes:
         database_url: Of the store, for the Optuna study beside it.
-        folder: Where results are written, one folder a study.
+        folder: Where results are written, one folder a study; None to write none.
         task_options: For the held-out data of tasks.
     """
 
@@ -35,5 +35,5 @@ class Parts:
     clock: Clock
     lag: LoopLag
     database_url: str
-    folder: Path
+    folder: Path | None
     task_options: Mapping[str, str]

@@ -15,9 +15,9 @@ def searched_value(spec: StudySpec, trial: TrialRecord) -> float | None:
 
 
 def best_trial(spec: StudySpec, trials: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The best trial: the one the study ended with, else by value.
+    """The best trial: the one the study ended with, else the earliest of the best value; None when none has one.
 
-    By value complete ones come before others, then the earliest; None when none has a value.
+    Whether a trial was completed, pruned or cut off does not matter: its model is as good as it measures.
     """
     best: TrialRecord | None = None
     for trial in trials:
@@ -27,11 +27,7 @@ def best_trial(spec: StudySpec, trials: Iterable[TrialRecord]) -> TrialRecord | 
         if value is None:
             continue
         incumbent = searched_value(spec, best) if best is not None else None
-        if best is None or incumbent is None:
-            best = trial
-        elif _complete(trial) != _complete(best):
-            best = trial if _complete(trial) else best
-        elif spec.objective.better(value, incumbent):
+        if best is None or incumbent is None or spec.objective.better(value, incumbent):
             best = trial
     return best
 
@@ -47,7 +43,3 @@ def needed_models(spec: StudySpec, trials: Sequence[TrialRecord], kept: Set[int]
     best = best_trial(spec, trials)
     wanted = [t for t in trials if t.state is TrialState.RUNNING or t is best or t.number in kept]
     return {digest for trial in wanted for digest in (trial.model_sha256, trial.optimizer_sha256)} - {b""}
-
-
-def _complete(trial: TrialRecord) -> bool:
-    return trial.state is TrialState.COMPLETED

@@ -15,7 +15,7 @@ from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.ranking import best_trial, needed_models
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.selection.registry import validate_selector
-from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord
+from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, all_trials
 from fedstep.server.tuning.registry import validate_tuner
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class Studies:
             NotFoundError: There is none of that name.
         """
         record = await self.record(name)
-        trials = await self._parts.executors.storage.run(self._parts.store.trials, name)
+        trials = await self._parts.executors.storage.run(all_trials, self._parts.store, name)
         return StudyView(record, trials, best_trial(record.spec, trials))
 
     async def stop(self, name: str) -> StudyRecord:

@@ -20,7 +20,16 @@ from fedstep.server.coordination.ranking import best_trial, needed_models
 from fedstep.server.coordination.run import Run, initial_run, mean_run, resolve
 from fedstep.server.coordination.shelf import cut
 from fedstep.server.selection.registry import create_selector
-from fedstep.server.storage.base import Change, Event, NewEvent, StudyRecord, StudyState, TrialRecord, TrialState
+from fedstep.server.storage.base import (
+    Change,
+    Event,
+    NewEvent,
+    StudyRecord,
+    StudyState,
+    TrialRecord,
+    TrialState,
+    all_trials,
+)
 from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
 from fedstep.server.tuning.registry import create_tuner
 from fedstep.v1 import fleet_pb2
@@ -120,6 +129,11 @@ class StudyRunner:
         """Commits an event by itself and tells the watchers."""
         await self._commit(Change(events=[event]))
 
+    @property
+    def spent(self) -> Cost:
+        """What its rounds have cost so far."""
+        return self._spent
+
     def kept_models(self) -> set[bytes]:
         """Digests of what a resumed study, or its result, would need."""
         kept = self._tuner.keeps() if self._tuner is not None else set()
@@ -137,8 +151,10 @@ class StudyRunner:
     async def _begin(self) -> None:
         await self.engine.prepare()
         storage = self._parts.executors.storage
-        self.trials = {trial.number: trial for trial in await storage.run(self._all_trials)}
-        tuner = await storage.run(create_tuner, self.spec, self._parts.database_url)
+        self.trials = {
+            trial.number: trial for trial in await storage.run(all_trials, self._parts.store, self.spec.name)
+        }
+        tuner = await storage.run(create_tuner, self.spec, self._parts.database_url, self._task.defaults)
         open_arms = [arm_of(trial) for trial in self.trials.values() if trial.state is TrialState.RUNNING]
         self._spent = await storage.run(self._spent_before)
         rounds = sum(trial.rounds for trial in self.trials.values())
@@ -154,12 +170,6 @@ class StudyRunner:
         self.state = resumed
         for member in self._parts.fleet.members():
             self._tell_mismatch(member.name)
-
-    def _all_trials(self) -> list[TrialRecord]:
-        trials: list[TrialRecord] = []
-        while page := self._parts.store.trials(self.spec.name, trials[-1].number if trials else -1):
-            trials += page
-        return trials
 
     def _spent_before(self) -> Cost:
         rounds = self._parts.store.rounds(self.spec.name)

@@ -1,39 +1,44 @@
 """The picture of a study: how every trial fared, and which hyper-parameters made it so.
 
-Drawn with matplotlib's objects alone, without pyplot: it runs in an executor thread of a server, where a figure that
-a global registry holds would be shared and never freed.
+A study of arms that go on from one another has a picture of its own, see `tree_picture`.
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fedstep.common.space import CategoricalParameter, Parameter
-from fedstep.server.report.courses import BEST, Course, Look, courses_of
+from fedstep.server.report.canvas import (
+    CROWD,
+    FAINT,
+    HEADER,
+    INK,
+    RIGHT,
+    WIDTH,
+    add_axes,
+    mark,
+    new_figure,
+    save,
+    write_header,
+)
+from fedstep.server.report.courses import BEST, Course, courses_of
+from fedstep.server.report.lineage import has_arms
 from fedstep.server.report.scales import ValueRange, set_choices, set_numbers
+from fedstep.server.report.tree_picture import draw_tree
 from fedstep.server.report.words import cost, outcome, settings, short
 from fedstep.server.storage.base import RoundRecord, StudyRecord, TrialRecord
 
-_WIDTH, _HEADER, _MAIN, _ROW = 11.0, 1.5, 4.3, 2.3
-"""Inches: the whole width, and the heights of the header, of the large axes and of a row of small ones."""
+_LEFT, _GAP = 0.8, 0.3
+_MAIN, _ROW = 4.3, 2.3
+"""Inches: the heights of the large axes and of a row of small ones."""
 
-_LEFT, _RIGHT, _GAP = 0.8, 0.35, 0.3
-_DOTS_PER_INCH = 130
 _COLUMNS, _MOST_PARAMETERS = 5, 20
 _LABELLED_TRIALS = 12
 """With more, their numbers beside the lines would hide one another."""
-
-_CROWD = 30
-"""From this many trials on, lines are thinner and without a dot for every round."""
-
-_INK, _FAINT, _GRID = "#1f2933", "#7b8794", "#e4e7eb"
 
 
 def draw_study(path: Path, study: StudyRecord, trials: Sequence[TrialRecord], rounds: Sequence[RoundRecord]) -> None:
@@ -41,7 +46,7 @@ def draw_study(path: Path, study: StudyRecord, trials: Sequence[TrialRecord], ro
 
     Above, the objective over the rounds of every trial; below, one small picture for each of the first twenty
     hyper-parameters of the space, with the trials' values against it. Values far outside the rest are drawn at the
-    edge.
+    edge. Where the trials are arms of a step-wise tuner, it is the picture of `tree_picture.draw_tree`.
 
     Args:
         path: The file to write, in a folder that exists.
@@ -52,64 +57,30 @@ def draw_study(path: Path, study: StudyRecord, trials: Sequence[TrialRecord], ro
     Raises:
         OSError: The file cannot be written.
     """
+    if has_arms(trials):
+        save(draw_tree(study, trials, rounds), path)
+        return
     courses = courses_of(study, trials)
     parameters = list(study.spec.space.parameters.items())[:_MOST_PARAMETERS]
     rows = math.ceil(len(parameters) / _COLUMNS)
-    figure = Figure(figsize=(_WIDTH, _HEADER + _MAIN + rows * _ROW), dpi=_DOTS_PER_INCH, facecolor="white")
-    FigureCanvasAgg(figure)
-    _write_header(figure, study, courses, rounds)
-    _draw_rounds(_axes(figure, _LEFT, _HEADER, _WIDTH - _LEFT - _RIGHT, _MAIN - 0.65), study, courses)
+    figure = new_figure(HEADER + _MAIN + rows * _ROW)
+    best = next((course for course in courses if course.look is BEST), None)
+    said = cost(study, len(courses), rounds)
+    write_header(figure, study.spec.name, outcome(study, best), settings(best), said)
+    _draw_rounds(add_axes(figure, _LEFT, HEADER, WIDTH - _LEFT - RIGHT, _MAIN - 0.65), study, courses)
     # As many in every row; three or fewer do not spread out.
     columns = math.ceil(len(parameters) / rows)
-    pitch = (_WIDTH - _LEFT - _RIGHT + _GAP) / max(columns, 3)
+    pitch = (WIDTH - _LEFT - RIGHT + _GAP) / max(columns, 3)
     for index, (name, parameter) in enumerate(parameters):
         row, column = divmod(index, columns)
-        top = _HEADER + _MAIN + row * _ROW + 0.1
-        axes = _axes(figure, _LEFT + column * pitch, top, pitch - _GAP, _ROW - 0.85)
+        top = HEADER + _MAIN + row * _ROW + 0.1
+        axes = add_axes(figure, _LEFT + column * pitch, top, pitch - _GAP, _ROW - 0.85)
         _draw_parameter(axes, name, parameter, study, courses, pitch - _GAP)
         if column == 0:
-            axes.set_ylabel(study.spec.objective.metric, color=_FAINT, fontsize=9, parse_math=False)
+            axes.set_ylabel(study.spec.objective.metric, color=FAINT, fontsize=9, parse_math=False)
         else:
             axes.tick_params(labelleft=False)
-    half = path.with_name(path.name + ".part")
-    figure.savefig(half, format="png")
-    os.replace(half, path)
-
-
-def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place given in inches from the upper left corner."""
-    across, down = figure.get_size_inches()
-    axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-    axes.set_axisbelow(True)
-    axes.grid(color=_GRID, linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GRID)
-    axes.tick_params(colors=_FAINT, labelsize=8.5, length=0, pad=4)
-    return axes
-
-
-def _write_header(figure: Figure, study: StudyRecord, courses: Sequence[Course], rounds: Sequence[RoundRecord]) -> None:
-    """What came out, in words: the study, its result, the best hyper-parameters, what it cost."""
-    best = next((course for course in courses if course.look is BEST), None)
-    inches = figure.get_size_inches()[1]
-    left, right = 0.35 / _WIDTH, 1 - _RIGHT / _WIDTH
-
-    def write(text: str, down: float, color: str, size: float, weight: str = "normal", at_right: bool = False) -> None:
-        figure.text(
-            right if at_right else left,
-            1 - down / inches,
-            text,
-            color=color,
-            fontsize=size,
-            fontweight=weight,
-            ha="right" if at_right else "left",
-            parse_math=False,
-        )
-
-    write(study.spec.name, 0.42, _INK, 16, "bold")
-    write(cost(study, len(courses), rounds), 0.42, _FAINT, 9.5, at_right=True)
-    write(outcome(study, best), 0.71, BEST.color, 11.5, "bold")
-    write(settings(best), 0.94, _INK, 9.5)
+    save(figure, path)
 
 
 def _draw_rounds(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> None:
@@ -122,13 +93,13 @@ def _draw_rounds(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> N
     shown.apply(axes, ticks=9)
     axes.set_xlim(0.5, max(longest, 2) + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
-    axes.set_xlabel("round", color=_FAINT, fontsize=9.5)
-    axes.set_ylabel(objective.metric, color=_FAINT, fontsize=9.5, parse_math=False)
+    axes.set_xlabel("round", color=FAINT, fontsize=9.5)
+    axes.set_ylabel(objective.metric, color=FAINT, fontsize=9.5, parse_math=False)
     _shade_final_rounds(axes, study.spec.budget.rounds_per_trial, longest, objective.direction == "minimize")
-    dots = "." if longest <= 40 and len(courses) < _CROWD else ""
+    dots = "." if longest <= 40 and len(courses) < CROWD else ""
     for course in courses:
         look = course.look
-        thin = 1.0 if look is BEST or len(courses) < _CROWD else 0.55
+        thin = 1.0 if look is BEST or len(courses) < CROWD else 0.55
         # A round without a value leaves no hole: its neighbours are joined, and the dots say which were measured.
         axes.plot(
             [number for number, _ in course.points],
@@ -143,11 +114,11 @@ def _draw_rounds(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> N
         )
         if course.points:
             last, value = course.points[-1]
-            _mark(axes, last, shown.clip(value), look, len(courses))
+            mark(axes, last, shown.clip(value), look, len(courses))
     _label_ends(axes, courses, shown)
     _write_legend(axes, courses)
     if not values:
-        axes.text(0.5, 0.5, "no round has been evaluated", transform=axes.transAxes, ha="center", color=_FAINT)
+        axes.text(0.5, 0.5, "no round has been evaluated", transform=axes.transAxes, ha="center", color=FAINT)
 
 
 def _shade_final_rounds(axes: Axes, tuned: int, longest: int, label_above: bool) -> None:
@@ -163,23 +134,6 @@ def _shade_final_rounds(axes: Axes, tuned: int, longest: int, label_above: bool)
         textcoords="offset points",
         color=BEST.color,
         fontsize=8.5,
-    )
-
-
-def _mark(axes: Axes, across: float, up: float, look: Look, trials: int) -> None:
-    """The mark that says how a trial ended."""
-    cross = look.mark == "x"
-    axes.plot(
-        [across],
-        [up],
-        look.mark,
-        color=look.color,
-        markersize=14 if look is BEST else 6 if trials < _CROWD else 5,
-        alpha=1.0 if look is BEST else 0.75,
-        markeredgewidth=1.4 if cross else 0.6,
-        markeredgecolor=look.color if cross else "white",
-        zorder=look.order + 0.5,
-        clip_on=False,
     )
 
 
@@ -230,7 +184,7 @@ def _write_legend(axes: Axes, courses: Sequence[Course]) -> None:
             ncols=len(handles),
             frameon=False,
             fontsize=9,
-            labelcolor=_INK,
+            labelcolor=INK,
             handlelength=2.2,
             columnspacing=1.8,
         )
@@ -244,14 +198,14 @@ def _draw_parameter(
     best = [course.score for course in courses if course.look is BEST and course.score is not None]
     shown = ValueRange.of(scores, best, study.spec.objective.direction == "minimize")
     shown.apply(axes, ticks=4)
-    axes.set_title(short(name, int(width * 11)), loc="left", color=_INK, fontsize=10, parse_math=False)
+    axes.set_title(short(name, int(width * 11)), loc="left", color=INK, fontsize=10, parse_math=False)
     if isinstance(parameter, CategoricalParameter):
         set_choices(axes, parameter, width)
     else:
         set_numbers(axes, parameter)
     for course, across in _places(name, parameter, courses):
         if course.score is not None:
-            _mark(axes, across, shown.clip(course.score), course.look, len(courses))
+            mark(axes, across, shown.clip(course.score), course.look, len(courses))
 
 
 def _places(name: str, parameter: Parameter, courses: Sequence[Course]) -> Iterator[tuple[Course, float]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedstep.common.hyperparameters import Value
+from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.server.report.courses import Course
 from fedstep.server.storage.base import RoundRecord, StudyRecord, StudyState
 
@@ -16,29 +16,33 @@ def outcome(study: StudyRecord, best: Course | None) -> str:
     if study.result is not None and study.result.metrics:
         metrics = study.result.metrics
         names = sorted(metrics, key=lambda name: (name != metric, name))[:_MOST_METRICS]
-        said = ", ".join(f"{name} {_number(metrics[name])}" for name in names)
+        said = ", ".join(f"{name} {number_text(metrics[name])}" for name in names)
         return f"{said} {'on held-out data' if study.result.held_out else 'on the evaluation cohort'}"
     if best is None or best.score is None:
         return "no result" if study.state.ended else "no result yet"
-    said = f"{metric} {_number(best.score)} in trial {best.trial.number}"
+    said = f"{metric} {number_text(best.score)} in trial {best.trial.number}"
     return said if study.state.ended else f"{said}, the best so far"
 
 
-def settings(best: Course | None) -> str:
-    """The best trial's hyper-parameters in one line."""
+def settings(best: Course | None, lead: str = "with") -> str:
+    """The best trial's hyper-parameters in one line, after that word."""
     if best is None or not best.trial.hyperparameters:
         return ""
-    said = [f"{name} {say(value, 20)}" for name, value in best.trial.hyperparameters.items()]
-    return "with " + short("  ·  ".join(said), _LONGEST_LINE)
+    return f"{lead} " + short(settings_text(best.trial.hyperparameters, "  ·  "), _LONGEST_LINE)
 
 
-def cost(study: StudyRecord, trials: int, rounds: Sequence[RoundRecord]) -> str:
+def settings_text(values: Hyperparameters, between: str = ", ") -> str:
+    """Hyper-parameters in one line."""
+    return between.join(f"{name} {say(value, 20)}" for name, value in values.items())
+
+
+def cost(study: StudyRecord, trials: int, rounds: Sequence[RoundRecord], noun: str = "trial") -> str:
     """What it took in one line: the task, trials, rounds, clients and time; and the state, when not completed."""
     clients = {name for record in rounds for name in (*record.cohort, *record.evaluators)}
     seconds = study.seconds_spent or sum(record.seconds for record in rounds)
     said = [
         short(study.spec.task, 40),
-        _count(trials, "trial"),
+        _count(trials, noun),
         _count(len(rounds), "round"),
         _count(len(clients), "client"),
         _duration(seconds),
@@ -55,13 +59,14 @@ def say(value: Value, length: int) -> str:
     return f"{value:.3g}" if isinstance(value, float) else short(str(value), length)
 
 
+def number_text(value: float) -> str:
+    """A metric."""
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
+
+
 def short(text: str, length: int) -> str:
     """A text, cut to that many characters, at least two."""
     return text if len(text) <= length else text[: max(length - 1, 1)] + "…"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
 
 
 def _count(count: int, noun: str) -> str:

@@ -258,6 +258,14 @@ class Change:
     seconds: float = 0.0
 
 
+def all_trials(store: "Store", study: str) -> list[TrialRecord]:
+    """Every trial of a study, read a page at a time."""
+    trials: list[TrialRecord] = []
+    while page := store.trials(study, trials[-1].number if trials else -1):
+        trials += page
+    return trials
+
+
 class Store(ABC):
     """Keeps studies, trials, rounds, assignments, steps, events and clients.
 

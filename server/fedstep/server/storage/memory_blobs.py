@@ -11,7 +11,6 @@ from fedstep.common.errors import InvalidInputError, NotFoundError
 from fedstep.common.tensors import Manifest
 from fedstep.server.storage.blobs import BlobStore
 
-
 T = TypeVar("T")
 
 

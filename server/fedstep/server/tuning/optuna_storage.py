@@ -92,13 +92,16 @@ def _shown(url: str) -> str:
 @contextmanager
 def without_info() -> Iterator[None]:
     """Keeps Optuna from announcing a new study on standard error; nobody else's logging changes."""
-    logger = logging.getLogger("optuna.storages._rdb.storage")
+    names = ("storages._rdb.storage", "storages._in_memory", "study.study")
+    loggers = [logging.getLogger(f"optuna.{name}") for name in names]
 
     def heard(record: logging.LogRecord) -> bool:
         return record.levelno > logging.INFO
 
-    logger.addFilter(heard)
+    for logger in loggers:
+        logger.addFilter(heard)
     try:
         yield
     finally:
-        logger.removeFilter(heard)
+        for logger in loggers:
+            logger.removeFilter(heard)

@@ -9,8 +9,8 @@ therefore draw all its randomness from seeds.
 import math
 from abc import abstractmethod
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedstep.common.errors import InternalError
 from fedstep.common.spec import StudySpec
@@ -29,6 +29,9 @@ from fedstep.server.tuning.steps import StepSummary
 _T = TypeVar("_T")
 _UNBOUNDED = 1e30
 """Stands for a loss that is not finite: JSON has none, and whoever compares losses clips them."""
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class ProgramTuner(Tuner):
         self._begin()
         # Arms go out in the order of their numbers: those from the next number on never did, or a crash lost them.
         waiting = [arm for arm in self._batch if arm.number >= context.next_number]
-        return waiting[: context.slots]
+        return sorted(waiting, key=lambda arm: arm.number)[: context.slots]
 
     def observe(self, observation: Observation) -> Decision:
         """Gathers an arm's rounds; the program goes on when all arms of its step have ended.
@@ -130,7 +133,7 @@ class ProgramTuner(Tuner):
         self._begin()
         number = observation.number
         if number in self._journal:
-            return Decision.FAIL if self._journal[number]["failed"] else Decision.FINISH
+            return Decision.FAIL if self._journal[number].get("failed") else Decision.FINISH
         result = self._gathered(observation)
         if not (observation.last or observation.failed):
             return Decision.CONTINUE
@@ -248,29 +251,35 @@ def _compact(report: ClientReport) -> ClientReport:
 
 
 def _to_json(result: Result) -> dict[str, Any]:
-    return {
-        "value": result.value,
-        "metrics": dict(result.metrics),
-        "losses": dict(result.losses),
-        "clients": [asdict(client) for client in result.clients],
-        "steps": asdict(result.steps),
-        "failed": result.failed,
-        "cost": asdict(result.cost),
-    }
+    """What is not as in an empty result: the journal is committed with every round."""
+    stored = _differing(result, Result(result.arm))
+    if "clients" in stored:
+        told = [_differing(client, ClientReport("")) for client in result.clients]
+        stored["clients"] = [
+            {name: list(value) if isinstance(value, tuple) else value for name, value in one.items()} for one in told
+        ]
+    parts = (("steps", result.steps, StepSummary()), ("cost", result.cost, Cost()))
+    return stored | {name: _differing(part, blank) for name, part, blank in parts if name in stored}
 
 
 def _from_json(arm: Arm, stored: Mapping[str, Any]) -> Result:
-    clients = [
-        ClientReport(**{**client, "losses": tuple(client["losses"]), "step_ms": tuple(client["step_ms"])})
-        for client in stored["clients"]
-    ]
-    return Result(
-        arm,
-        stored["value"],
-        stored["metrics"],
-        stored["losses"],
-        tuple(clients),
-        StepSummary(**stored["steps"]),
-        stored["failed"],
-        Cost(**stored["cost"]),
-    )
+    parts: dict[str, Any] = {
+        "clients": tuple(_client(client) for client in stored.get("clients", ())),
+        "steps": StepSummary(**stored.get("steps", {})),
+        "cost": Cost(**stored.get("cost", {})),
+    }
+    return Result(arm, **{**stored, **parts})
+
+
+def _client(stored: Mapping[str, Any]) -> ClientReport:
+    columns = {name: tuple(value) for name, value in stored.items() if isinstance(value, list)}
+    return ClientReport(**{"name": "", **stored, **columns})
+
+
+def _differing(record: "DataclassInstance", blank: "DataclassInstance") -> dict[str, Any]:
+    """The fields in which the record is not as the blank one."""
+    return {
+        field.name: getattr(record, field.name)
+        for field in fields(record)
+        if getattr(record, field.name) != getattr(blank, field.name)
+    }

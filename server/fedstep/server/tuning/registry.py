@@ -1,18 +1,25 @@
 """Tuners by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from fedstep.common.errors import FieldViolation, InvalidInputError
+from fedstep.common.hyperparameters import Value
 from fedstep.common.spec import StudySpec
+from fedstep.common.standard import STANDARD
 from fedstep.common.validation import MistakesError, join, one_of, sentences, show, violations_of
 from fedstep.server.tuning.base import Tuner
+from fedstep.server.tuning.fedex import FedexOptions, FedexTuner
+from fedstep.server.tuning.fixed import FixedOptions, FixedTuner, ScheduleOptions, ScheduleTuner
 from fedstep.server.tuning.grid_search import GridOptions, GridTuner
 from fedstep.server.tuning.optuna_study import OptunaOptions, OptunaTuner
+from fedstep.server.tuning.population import PopulationOptions, PopulationTuner
 from fedstep.server.tuning.random_search import RandomOptions, RandomTuner
+from fedstep.server.tuning.stepwise import StepwiseTuner
+from fedstep.server.tuning.stepwise_options import StepwiseOptions
 
 _Options = TypeVar("_Options", bound=BaseModel)
 
@@ -23,11 +30,11 @@ class _Entry:
 
     Attributes:
         check: Raises InvalidInputError when its options or the space do not suit it; touches no database.
-        create: Makes it, after `check`.
+        create: Makes it, after `check`, from the study, the database's URL and every hyper-parameter's default.
     """
 
     check: Callable[[StudySpec], None]
-    create: Callable[[StudySpec, str], Tuner]
+    create: Callable[[StudySpec, str, Mapping[str, Value]], Tuner]
 
 
 def validate_tuner(spec: StudySpec) -> None:
@@ -39,12 +46,13 @@ def validate_tuner(spec: StudySpec) -> None:
     _entry(spec).check(spec)
 
 
-def create_tuner(spec: StudySpec, storage_url: str) -> Tuner:
+def create_tuner(spec: StudySpec, storage_url: str, defaults: Mapping[str, Value] | None = None) -> Tuner:
     """The study's tuner.
 
     Args:
         spec: The study.
         storage_url: SQLAlchemy's URL of the coordinator's database, for tuners that keep something there.
+        defaults: The task's defaults by name, for tuners that start from them; fedstep's own stand in for others.
 
     Raises:
         InvalidInputError: As in `validate_tuner`; nothing has been stored then.
@@ -52,22 +60,46 @@ def create_tuner(spec: StudySpec, storage_url: str) -> Tuner:
     """
     entry = _entry(spec)
     entry.check(spec)
-    return entry.create(spec, storage_url)
+    return entry.create(spec, storage_url, {**_standard(), **(defaults or {})})
+
+
+def _standard() -> dict[str, Value]:
+    return {name: parameter.default for name, parameter in STANDARD.items()}
 
 
 def _tuners() -> dict[str, _Entry]:
     return {
         "random": _Entry(
-            check=_check_random,
-            create=lambda spec, _: RandomTuner(spec),
+            check=lambda spec: _check_options(spec, RandomOptions),
+            create=lambda spec, url, defaults: RandomTuner(spec),
         ),
         "grid": _Entry(
             check=_check_grid,
-            create=lambda spec, _: GridTuner(spec, _options(spec, GridOptions)),
+            create=lambda spec, url, defaults: GridTuner(spec, _options(spec, GridOptions)),
         ),
         "optuna": _Entry(
             check=_check_optuna,
-            create=lambda spec, url: OptunaTuner(spec, _options(spec, OptunaOptions), url),
+            create=lambda spec, url, defaults: OptunaTuner(spec, _options(spec, OptunaOptions), url),
+        ),
+        "stepwise": _Entry(
+            check=_check_stepwise,
+            create=lambda spec, url, defaults: StepwiseTuner(spec, _options(spec, StepwiseOptions), url, defaults),
+        ),
+        "fedex": _Entry(
+            check=lambda spec: _check_made(FedexTuner(spec, _options(spec, FedexOptions))),
+            create=lambda spec, url, defaults: FedexTuner(spec, _options(spec, FedexOptions)),
+        ),
+        "population": _Entry(
+            check=lambda spec: _check_made(PopulationTuner(spec, _options(spec, PopulationOptions))),
+            create=lambda spec, url, defaults: PopulationTuner(spec, _options(spec, PopulationOptions)),
+        ),
+        "fixed": _Entry(
+            check=lambda spec: _check_options(spec, FixedOptions),
+            create=lambda spec, url, defaults: FixedTuner(spec, _options(spec, FixedOptions), defaults),
+        ),
+        "schedule": _Entry(
+            check=lambda spec: _check_options(spec, ScheduleOptions),
+            create=lambda spec, url, defaults: ScheduleTuner(spec, _options(spec, ScheduleOptions), defaults),
         ),
     }
 
@@ -80,8 +112,8 @@ def _entry(spec: StudySpec) -> _Entry:
     return tuners[spec.tuner.name]
 
 
-def _check_random(spec: StudySpec) -> None:
-    _options(spec, RandomOptions)
+def _check_options(spec: StudySpec, model: type[BaseModel]) -> None:
+    _options(spec, model)
 
 
 def _check_grid(spec: StudySpec) -> None:
@@ -93,6 +125,18 @@ def _check_optuna(spec: StudySpec) -> None:
         _options(spec, OptunaOptions).check(spec)
     except MistakesError as error:
         raise _refusal(list(error.violations)) from None
+
+
+def _check_stepwise(spec: StudySpec) -> None:
+    try:
+        _options(spec, StepwiseOptions).check(spec)
+    except MistakesError as error:
+        raise _refusal(list(error.violations)) from None
+
+
+def _check_made(tuner: Tuner) -> None:
+    """It could be made: what is wrong with its options would have been said."""
+    tuner.close()
 
 
 def _options(spec: StudySpec, model: type[_Options]) -> _Options:

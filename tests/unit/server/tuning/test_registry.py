@@ -31,6 +31,8 @@ def test_the_examples_tuners_are_valid(name: str) -> None:
         {"name": "grid"},
         {"name": "grid", "points": 7},
         {"name": "optuna"},
+        {"name": "stepwise"},
+        {"name": "stepwise", "sampler": "CmaEsSampler", "sampler_options": {"n_startup_trials": 2}, "use_forks": False},
         {"name": "optuna", "sampler": "RandomSampler", "pruner": "NopPruner"},
         {"name": "optuna", "sampler_options": {"n_startup_trials": 2, "multivariate": False, "seed": 3}},
         {
@@ -59,7 +61,7 @@ def test_what_is_right_is_taken(tuner: dict[str, Any]) -> None:
     ("tuner", "field", "words"),
     [
         ({"name": "optna"}, "tuner.name", "did you mean `optuna`?"),
-        ({"name": "hyperopt"}, "tuner.name", "known are `random`, `grid`, `optuna`."),
+        ({"name": "hyperopt"}, "tuner.name", "known are `random`, `grid`, `optuna`, `stepwise`, "),
         ({"name": "random", "points": 3}, "tuner.points", "unknown key `points`"),
         ({"name": "grid", "point": 3}, "tuner.point", "did you mean `points`?"),
         ({"name": "grid", "points": 0}, "tuner.points", "at least 1"),

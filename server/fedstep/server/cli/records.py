@@ -1,0 +1,57 @@
+"""Messages of the protocol as the records that the reports are written for."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC
+from typing import Any
+
+from google.protobuf import json_format
+
+from fedstep.common import hyperparameters as hp
+from fedstep.server.report.lineage import parents_of
+from fedstep.server.storage.base import Event, TrialRecord, TrialState
+from fedstep.v1 import study_pb2
+
+_STATES = {getattr(study_pb2, f"TRIAL_STATE_{state.name}"): state for state in TrialState}
+
+
+def trial_records(trials: Iterable[study_pb2.Trial]) -> dict[int, TrialRecord]:
+    """A study's trials by number, with the rounds that were behind each one's model when it began."""
+    records: dict[int, TrialRecord] = {}
+    for message in sorted(trials, key=lambda trial: trial.number):
+        record = _trial(message)
+        parents = [records[number] for number in parents_of(record) if number in records]
+        records[record.number] = replace(record, first_round=parents[0].rounds_behind if parents else 0)
+    return records
+
+
+def _trial(message: study_pb2.Trial) -> TrialRecord:
+    details: dict[str, Any] = {"parents": list(message.parents)} if message.parents else {}
+    if message.phase:
+        details["phase"] = message.phase
+    if details and not message.rounds and message.HasField("value"):  # it was measured only
+        details |= {"rounds": 0, "value": message.value}
+    return TrialRecord(
+        number=message.number,
+        state=_STATES[message.state],
+        hyperparameters=dict(sorted(hp.map_from_proto(message.hyperparameters).items())),
+        values=tuple(None if math.isnan(value) else value for value in message.values),
+        metrics=dict(message.metrics),
+        message=message.message,
+        details=details,
+    )
+
+
+def event_record(message: study_pb2.StudyEvent) -> Event:
+    """An event; whole numbers among its details are whole again."""
+    details = _whole(json_format.MessageToDict(message.details))
+    return Event(message.kind, message.text, details, message.number, message.time.ToDatetime(tzinfo=UTC))
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

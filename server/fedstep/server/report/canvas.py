@@ -1,0 +1,101 @@
+"""What the pictures of studies have in common: size, axes, header and marks.
+
+Drawn with matplotlib's objects alone, without pyplot: it runs in an executor thread of a server, where a figure that
+a global registry holds would be shared and never freed.
+"""
+
+import os
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fedstep.server.report.courses import BEST, Look
+
+WIDTH, HEADER = 11.0, 1.5
+"""Inches: the whole width, and the height of the header."""
+
+RIGHT = 0.35
+"""Inches left free at the right."""
+
+INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+
+CROWD = 30
+"""From this many trials on, lines are thinner and marks smaller."""
+
+_DOTS_PER_INCH = 130
+
+
+def new_figure(height: float) -> Figure:
+    """An empty picture.
+
+    Args:
+        height: In inches.
+    """
+    figure = Figure(figsize=(WIDTH, height), dpi=_DOTS_PER_INCH, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes it as a PNG; a reader of the file sees the old picture or the new one, never half of it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    half = path.with_name(path.name + ".part")
+    figure.savefig(half, format="png")
+    os.replace(half, path)
+
+
+def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place given in inches from the upper left corner."""
+    across, down = figure.get_size_inches()
+    axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+    axes.set_axisbelow(True)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(colors=FAINT, labelsize=8.5, length=0, pad=4)
+    return axes
+
+
+def write_header(figure: Figure, name: str, outcome: str, settings: str, cost: str) -> None:
+    """What came out, in words: the study, its result, the best hyper-parameters, what it cost."""
+    inches = figure.get_size_inches()[1]
+    left, right = 0.35 / WIDTH, 1 - RIGHT / WIDTH
+
+    def write(text: str, down: float, color: str, size: float, weight: str = "normal", at_right: bool = False) -> None:
+        figure.text(
+            right if at_right else left,
+            1 - down / inches,
+            text,
+            color=color,
+            fontsize=size,
+            fontweight=weight,
+            ha="right" if at_right else "left",
+            parse_math=False,
+        )
+
+    write(name, 0.42, INK, 16, "bold")
+    write(cost, 0.42, FAINT, 9.5, at_right=True)
+    write(outcome, 0.71, BEST.color, 11.5, "bold")
+    write(settings, 0.94, INK, 9.5)
+
+
+def mark(axes: Axes, across: float, up: float, look: Look, trials: int) -> None:
+    """The mark that says how a trial ended."""
+    cross = look.mark == "x"
+    axes.plot(
+        [across],
+        [up],
+        look.mark,
+        color=look.color,
+        markersize=14 if look is BEST else 6 if trials < CROWD else 5,
+        alpha=1.0 if look is BEST else 0.75,
+        markeredgewidth=1.4 if cross else 0.6,
+        markeredgecolor=look.color if cross else "white",
+        zorder=look.order + 0.5,
+        clip_on=False,
+    )

@@ -1,0 +1,56 @@
+"""How far a study is: by trials where it trains one after the other, else by the rounds of its budget."""
+
+from fedstep.common.spec import StudySpec
+from fedstep.server.tuning.spending import clients_asked, rounds_in_all
+
+_OF_ARMS = frozenset({"stepwise", "fedex", "population", "fixed", "schedule"})
+"""Tuners whose arms are no whole trials: `Tuner.per_trial` is False."""
+
+
+def by_trials(spec: StudySpec) -> bool:
+    """Whether a study is a number of whole trials, and not a budget of rounds that its tuner spends as it likes."""
+    budget = spec.budget
+    return spec.tuner.name not in _OF_ARMS and not (budget.rounds or budget.client_rounds or budget.payload_bytes)
+
+
+def rounds_of_budget(spec: StudySpec) -> int | None:
+    """The rounds that a study's budget pays for; None where only a clock or the traffic will tell."""
+    budget = spec.budget
+    told = budget.rounds or (budget.client_rounds and clients_asked(spec, {}))
+    untold = budget.client_rounds or budget.payload_bytes or budget.time
+    return None if untold and not told else rounds_in_all(spec)
+
+
+def plan_text(spec: StudySpec) -> str:
+    """What a study is going to do, in words."""
+    budget = spec.budget
+    if by_trials(spec):
+        return f"{budget.trials} trials of {budget.rounds_per_trial} rounds"
+    limits = [
+        f"{budget.rounds:,} rounds" if budget.rounds else "",
+        f"{budget.client_rounds:,} client-rounds" if budget.client_rounds else "",
+        f"{budget.payload_bytes:,} bytes" if budget.payload_bytes else "",
+        f"{budget.time.total_seconds():,.0f} s" if budget.time else "",
+    ]
+    said = [limit for limit in limits if limit] or [f"{budget.trials * budget.rounds_per_trial:,} rounds"]
+    return "a budget of " + " or ".join(said)
+
+
+def progress_text(spec: StudySpec, trials: int, rounds: int) -> str:
+    """How far a study is, in words.
+
+    Args:
+        spec: The study.
+        trials: That have ended.
+        rounds: That are committed.
+    """
+    if by_trials(spec):
+        return f"{trials} of {spec.budget.trials} trials, {rounds} rounds"
+    total = rounds_of_budget(spec)
+    about = "" if total is None else f" of {'' if _counted_in_rounds(spec) else 'about '}{total}"
+    return f"{rounds}{about} rounds, {trials} arms"
+
+
+def _counted_in_rounds(spec: StudySpec) -> bool:
+    """Whether its budget is a number of rounds and nothing else."""
+    return not (spec.budget.client_rounds or spec.budget.payload_bytes or spec.budget.time)

@@ -1,0 +1,319 @@
+"""Phase 2 of the step-wise tuner: generations of advance and fork, and settling at the end."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.server.tuning.base import Arm
+from fedstep.server.tuning.lineage import Line, Phases
+from fedstep.server.tuning.paired import Evidence, adopts, compare, compare_priced, mean_losses
+from fedstep.server.tuning.program import Part, Result
+from fedstep.server.tuning.proposers import Attempt, Proposal, Proposer, Question, displacement_space
+from fedstep.server.tuning.steps import StepSummary
+from fedstep.server.tuning.stepwise_settings import StepwiseSettings
+from fedstep.server.tuning.trust_region import TrustRegion
+from fedstep.server.tuning.window import Window
+
+_FAILED_VALUE = -1.0
+"""A challenger that failed is told to the sampler as one that doubled the loss."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the generations remember.
+
+    Attributes:
+        rho: Width of the trust region.
+        generation: From 1; 0 before the first. Also the number of its evaluation cohort.
+        gain: Smoothed relative gain of a generation; None before the first.
+        forked: The last generation with a fork.
+        failures: Generations in a row in which every leg failed: they may have cost nothing.
+        history: What the challengers were worth.
+        steps: What the clients' steps told of the incumbent's last leg.
+        settled_from: Part of the budget that was spent when settling began; None before.
+    """
+
+    rho: float
+    generation: int = 0
+    gain: float | None = None
+    forked: int = 0
+    failures: int = 0
+    history: tuple[Attempt, ...] = ()
+    steps: StepSummary = field(default_factory=StepSummary)
+    settled_from: float | None = None
+
+
+class Generations:
+    """Trains the incumbent on, generation by generation; each takes the line and the pace and gives new ones.
+
+    Every generation has an evaluation cohort of its own. What it starts from is measured there as well, so that all
+    that is compared is compared on the same clients.
+
+    Args:
+        phases: What all phases work with.
+        proposer: Of challengers.
+        window: What the probe left of the space.
+        frozen: Parameters that do not move any more.
+    """
+
+    def __init__(self, phases: Phases, proposer: Proposer, window: Window, frozen: Collection[str]) -> None:
+        self._phases = phases
+        self._tuner = phases.tuner
+        self._settings = phases.settings
+        self._scales = phases.scales
+        self._meter = phases.meter
+        self._proposer = proposer
+        self._window = window
+        self._frozen = frozen
+
+    # which one is next -------------------------------------------------------------------------------------------
+
+    def settling(self) -> bool:
+        """Whether it is late enough for the learning rate to fall."""
+        return self._settings.use_settle and self._meter.fraction >= self._settings.settle_from
+
+    def forking(self, pace: Pace) -> bool:
+        """Whether this generation tries a challenger: every second one, every one once the loss falls slowly."""
+        settings = self._settings
+        too_late = self._meter.fraction >= settings.forks_until or self._meter.rounds_left < 2 * settings.leg_least
+        if not settings.use_forks or too_late:
+            return False
+        slow = pace.gain is not None and pace.gain < settings.slow_gain
+        return slow or pace.generation - pace.forked >= settings.fork_every
+
+    # the three kinds ---------------------------------------------------------------------------------------------
+
+    def advance(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
+        """The incumbent trains one leg."""
+        rounds = self._leg(line)
+        before = self.measured(line, pace)
+        leg = self._trained(line, line.point, rounds, pace, "advance")
+        start, end = yield from self._phases.train(before, leg)
+        return self._on_from_best(line, line.point, rounds, pace, start, [end])
+
+    def fork(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
+        """A challenger trains beside the incumbent: from the same model, on the same cohorts and seeds.
+
+        The configuration is decided on paired evidence. The weights are the best of the two children's and their
+        mean, which has most of what the rounds of both gave, since they have one ancestor.
+        """
+        question = self._question(line, pace)
+        proposal = self._proposer.propose(question)
+        if proposal is None:
+            return (yield from self.advance(line, pace))
+        rounds = self._leg(line, children=2)
+        before = self.measured(line, pace)
+        incumbent = self._trained(line, line.point, rounds, pace, "fork")
+        challenger = self._trained(line, proposal.point, rounds, pace, "fork")
+        start, stays, moves = yield from self._phases.train(before, incumbent, challenger)
+        means: list[Result] = []
+        if not (stays.failed or moves.failed):
+            parents = (incumbent.number, challenger.number)
+            both = self._tuner.arm(line.point, parents=parents, rounds=0, **self._shared(pace, "mean"))
+            means = yield from self._phases.train(both)
+        evidence = self._evidence(start, stays, moves)
+        adopted = self._adopts(line.point, proposal.point, stays, moves, evidence)
+        pace = self._learnt(question, proposal, evidence, moves, adopted, pace)
+        point = proposal.point if adopted else line.point
+        children = [moves, stays] if adopted else [stays, moves]
+        return self._on_from_best(line, point, rounds, pace, start, [*children, *means])
+
+    def settle(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
+        """The incumbent trains one leg with a learning rate on its way down; gone back on if that hurts.
+
+        Late decay pays, where early decay is the greedy mistake.
+        """
+        if pace.settled_from is None:
+            pace = self._begins_to_settle(line, pace)
+        rounds = self._leg(line)
+        before, averaged = self.measured(line, pace), self.measured_average(line, pace)
+        leg = self._trained(line, self._cooled(line, rounds, pace), rounds, pace, "settle")
+        start, *averages, end = yield from self._phases.train(before, *averaged, leg)
+        evidence = self._compared(end, start)
+        if not end.failed and self._hurt(evidence):
+            self._tell_rewind(line, end, evidence, "settling hurt; the next leg is gentler")
+            gone = line
+        else:
+            gone, pace = self._on_from_best(line, line.point, rounds, pace, start, [end])
+        self._deliver_best(gone, end if gone.arm == end.arm.number else start, averages)
+        return gone, pace
+
+    # arms --------------------------------------------------------------------------------------------------------
+
+    def measured(self, line: Line, pace: Pace) -> Arm:
+        """The line's model on this generation's clients."""
+        return self._tuner.arm(line.point, parents=line.parents, rounds=0, **self._shared(pace, "measure"))
+
+    def measured_average(self, line: Line, pace: Pace) -> list[Arm]:
+        """The average of the line's model on this generation's clients; none where none is kept."""
+        if not line.averaged:
+            return []
+        settings = self._shared(pace, "average")
+        return [self._tuner.arm(line.point, parents=line.parents, rounds=0, of_average=True, **settings)]
+
+    def _trained(self, line: Line, point: Hyperparameters, rounds: int, pace: Pace, phase: str) -> Arm:
+        return self._tuner.arm(point, parents=line.parents, rounds=rounds, **self._shared(pace, phase))
+
+    def _shared(self, pace: Pace, phase: str) -> dict[str, Any]:
+        average = self._settings.average if self._settings.use_average else 0.0
+        return {"phase": phase, "cohort": pace.generation, "every_round": False, "average": average}
+
+    def _leg(self, line: Line, children: int = 1) -> int:
+        """Rounds of the next leg; what would be left for a last one of a round or two comes with it."""
+        settings = self._settings
+        wanted = round(min(max(settings.leg_share * line.rounds, settings.leg_least), settings.leg_most))
+        left = self._meter.rounds_left // children
+        return left if left < wanted + settings.leg_least // 2 else wanted
+
+    def _cooled(self, line: Line, rounds: int, pace: Pace) -> Hyperparameters:
+        """The line's point with the learning rate of the leg's middle, on a cosine over the rest of the budget."""
+        assert pace.settled_from is not None
+        middle = self._meter.fraction + rounds / 2 * self._meter.per_round()
+        progress = min(1.0, (middle - pace.settled_from) / max(1.0 - pace.settled_from, 1e-9))
+        least = self._settings.settle_to
+        return self._scales.scaled(line.point, "lr", least + (1 - least) * (1 + math.cos(math.pi * progress)) / 2)
+
+    # verdicts ----------------------------------------------------------------------------------------------------
+
+    def _on_from_best(
+        self, line: Line, point: Hyperparameters, rounds: int, pace: Pace, start: Result, ended: Sequence[Result]
+    ) -> tuple[Line, Pace]:
+        """The line at the end of a generation: from its best weights, or rewound if they are all worse.
+
+        Args:
+            line: Before it.
+            point: The configuration that was decided on.
+            rounds: That were trained.
+            pace: Of the generation.
+            start: What it started from, measured.
+            ended: What it came to; first the model that was trained with the point.
+        """
+        settings = self._settings
+        alive = [result for result in ended if not result.failed]
+        means = mean_losses([result.losses for result in alive], settings.loss_clip)
+        best = alive[means.index(min(means))] if alive else ended[0]
+        evidence = self._compared(best, start)
+        slower = self._scales.scaled(point, "lr", settings.rewind_factor)
+        rose = settings.use_rewind and evidence.relative > settings.rewind_rise and slower != dict(point)
+        if best.failed or rose:
+            why = best.failed.rstrip(".") or f"the loss rose by {evidence.relative:.0%}"
+            self._tell_rewind(line, best, evidence, f"{why}; lr × {settings.rewind_factor}")
+            return replace(line, point=slower), replace(pace, failures=pace.failures + 1 if best.failed else 0)
+        self._tuner.keep(best.arm)
+        self._tuner.deliver(best.arm)
+        gain = self._smoothed(pace.gain, -evidence.relative) if evidence.n else pace.gain
+        gone = Line(point, best.arm.number, line.rounds + rounds, averaged=settings.use_average)
+        return gone, replace(pace, failures=0, gain=gain, steps=alive[0].steps)
+
+    def _hurt(self, evidence: Evidence) -> bool:
+        settings = self._settings
+        surely = evidence.z > settings.settle_hurt_z and evidence.relative > settings.settle_hurt_rise
+        return settings.use_rewind and surely
+
+    def _compared(self, end: Result, start: Result) -> Evidence:
+        return compare(end.losses, start.losses, self._settings.loss_clip)
+
+    def _smoothed(self, gain: float | None, new: float) -> float:
+        memory = self._settings.gain_memory
+        return new if gain is None else memory * gain + (1 - memory) * new
+
+    def _evidence(self, start: Result, stays: Result, moves: Result) -> Evidence:
+        """The challenger against the incumbent; where seconds are spent, by improvement per second."""
+        if self._tuner.spec.budget.time is None:
+            return self._compared(moves, stays)
+        challenger, incumbent = (moves.losses, moves.cost.seconds), (stays.losses, stays.cost.seconds)
+        return compare_priced(challenger, incumbent, start.losses, self._settings.loss_clip)
+
+    def _adopts(
+        self, now: Hyperparameters, new: Hyperparameters, stays: Result, moves: Result, evidence: Evidence
+    ) -> bool:
+        """Whether the challenger's configuration is the incumbent's from now on; tells so."""
+        settings, scales = self._settings, self._scales
+        early = settings.use_guard and self._meter.fraction < settings.guard_until
+        alike = scales.optimizer(new) == scales.optimizer(now)
+        weaker = early and alike and scales.strength(new) < (1 - settings.guard_fall) * scales.strength(now)
+        adopted = not moves.failed and (bool(stays.failed) or adopts(evidence, weaker, settings))
+        changed = {name: value for name, value in new.items() if now.get(name) != value}
+        said = moves.failed or stays.failed or f"z = {evidence.z:.2f} on {evidence.n} clients"
+        guarded = " (it trains less, so more is asked)" if weaker else ""
+        self._tuner.note(
+            "adoption" if adopted else "rejection",
+            f"The challenger {changed} is {'adopted' if adopted else 'rejected'}: {said}{guarded}.",
+            arms=[moves.arm.number, stays.arm.number],
+            changed=changed,
+            guarded=weaker,
+            **evidence.details(),
+        )
+        return adopted
+
+    def _deliver_best(self, line: Line, own: Result, averages: Sequence[Result]) -> None:
+        """Would end with the line's model, or with the average kept of it, whichever these clients like better."""
+        models = [own, *(result for result in averages if not result.failed)]
+        means = mean_losses([model.losses for model in models], self._settings.loss_clip)
+        best = means.index(min(means))
+        if best > 0:
+            self._tuner.deliver(models[best].arm)
+        elif line.arm is not None:
+            self._tuner.deliver(line.arm)
+
+    def _begins_to_settle(self, line: Line, pace: Pace) -> Pace:
+        self._tuner.note(
+            "settling",
+            f"From here on the learning rate falls to {self._settings.settle_to:.0%} of itself.",
+            fraction=round(self._meter.fraction, 3),
+            arms=list(line.parents),
+            hyperparameters=dict(line.point),
+        )
+        return replace(pace, settled_from=self._meter.fraction)
+
+    def _tell_rewind(self, line: Line, end: Result, evidence: Evidence, why: str) -> None:
+        self._tuner.note(
+            "rewind",
+            f"Back to {'the start' if line.arm is None else f'arm {line.arm}'} from arm {end.arm.number}: {why}.",
+            arms=[*line.parents, end.arm.number],
+            **evidence.details(),
+        )
+
+    # challengers -------------------------------------------------------------------------------------------------
+
+    def _question(self, line: Line, pace: Pace) -> Question:
+        region = TrustRegion(self._scales, line.point, pace.rho, self._window, self._frozen)
+        history = pace.history[-self._settings.most_priors :]
+        return Question(region, pace.generation, lean_of(pace.steps, self._settings), history)
+
+    def _learnt(
+        self, question: Question, proposal: Proposal, evidence: Evidence, moves: Result, adopted: bool, pace: Pace
+    ) -> Pace:
+        """The pace after a fork: the width of the region, and what the challenger was worth."""
+        settings = self._settings
+        value = _FAILED_VALUE if moves.failed else -evidence.relative
+        attempt = Attempt(pace.generation, proposal.displacement, value, proposal.memory)
+        self._phases.substudies.fork(
+            attempt,
+            question.history,
+            displacement_space(question),
+            arm=moves.arm.number,
+            parents=list(moves.arm.parents),
+            point=dict(proposal.point),
+            adopted=adopted,
+            rho=pace.rho,
+            **evidence.details(),
+        )
+        rho = pace.rho * (settings.rho_up if adopted else settings.rho_down)
+        rho = min(max(rho, settings.rho_least), settings.rho_most)
+        return replace(pace, rho=rho, forked=pace.generation, history=(*pace.history, attempt))
+
+
+def lean_of(steps: StepSummary, settings: StepwiseSettings) -> int:
+    """Which way the clients' local steps would have the learning rate go: -1 down, 1 up, 0 either.
+
+    A loss that rises, or only goes to and fro, asks for less; one that falls steeply for more.
+    """
+    if not settings.use_hint or not steps.clients:
+        return 0
+    oscillates = steps.oscillation > settings.hint_oscillation
+    if steps.fall < 0 or (oscillates and steps.fall < settings.hint_flat):
+        return -1
+    return 1 if steps.fall > settings.hint_steep and not oscillates else 0

@@ -1,0 +1,71 @@
+"""The incumbent, and what the step-wise tuner's phases have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import qmc
+
+from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.space import Space
+from fedstep.server.tuning.base import Arm
+from fedstep.server.tuning.meter import Meter
+from fedstep.server.tuning.program import Part, ProgramTuner, Result
+from fedstep.server.tuning.scales import Scales
+from fedstep.server.tuning.stepwise_settings import StepwiseSettings
+from fedstep.server.tuning.substudies import SubStudies
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of training: a configuration and the model that it goes on from.
+
+    Attributes:
+        point: The configuration.
+        arm: The arm whose model it is; None for the study's initial model.
+        rounds: Rounds that the model has behind it.
+        averaged: Whether an average of the model is kept.
+    """
+
+    point: Hyperparameters
+    arm: int | None = None
+    rounds: int = 0
+    averaged: bool = False
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """For an arm that goes on."""
+        return () if self.arm is None else (self.arm,)
+
+
+@dataclass(frozen=True)
+class Phases:
+    """What every phase works with.
+
+    Attributes:
+        tuner: Numbers arms and takes notes.
+        settings: The constants.
+        scales: Of the study.
+        meter: The budget.
+        substudies: Optuna's view of it all.
+    """
+
+    tuner: ProgramTuner
+    settings: StepwiseSettings
+    scales: Scales
+    meter: Meter
+    substudies: SubStudies
+
+    def train(self, *arms: Arm) -> Part[list[Result]]:
+        """Has arms trained, if possible at the same time, and counts what they cost."""
+        results = yield list(arms)
+        self.meter.add(results)
+        return results
+
+
+def sobol_points(space: Space, count: int, seed: Sequence[int]) -> list[dict[str, Value]]:
+    """The first points of a scrambled Sobol sequence (Owen 1998) over the space."""
+    names = list(space.ordered)
+    sequence = qmc.Sobol(len(names), scramble=True, rng=np.random.default_rng(seed))
+    units = sequence.random_base2(max(0, (count - 1).bit_length()))
+    return [space.from_unit(dict(zip(names, map(float, row), strict=True))) for row in units[:count]]

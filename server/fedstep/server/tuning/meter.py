@@ -1,0 +1,96 @@
+"""How much of the budget is spent, whatever it is counted in, and how many rounds the rest pays for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fedstep.common.spec import StudySpec
+from fedstep.server.tuning.base import Cost
+from fedstep.server.tuning.program import Result
+
+_ROUNDING = 1e-9
+
+
+class Meter:
+    """Adds up what arms cost, in fractions of the budget: the largest of those that are set decides.
+
+    Where none is set the budget is the rounds of all trials. What a round costs in client-rounds, bytes or seconds is
+    learnt from the rounds there were; before the first one it is guessed.
+
+    Args:
+        spec: The study.
+        reserve_rounds: Rounds that are never planned with.
+    """
+
+    def __init__(self, spec: StudySpec, reserve_rounds: int) -> None:
+        budget = spec.budget
+        limits = {
+            "rounds": float(budget.rounds),
+            "client_rounds": float(budget.client_rounds),
+            "payload_bytes": float(budget.payload_bytes),
+            "seconds": budget.time.total_seconds() if budget.time else 0.0,
+        }
+        self._guess = budget.trials * budget.rounds_per_trial
+        self._limits = {name: limit for name, limit in limits.items() if limit > 0} or {"rounds": float(self._guess)}
+        self._clients = spec.round.cohort_size * spec.round.over_selection
+        self._lanes = spec.parallel_trials
+        self._reserve = reserve_rounds
+        self._spent = Cost()
+        self._trained = Cost()
+        self._depth = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """The part that is spent; over 1 when more was."""
+        return max(_part(self._spent, name) / limit for name, limit in self._limits.items())
+
+    @property
+    def rounds_in_all(self) -> int:
+        """Rounds that the whole budget pays for, as far as is known now."""
+        return math.floor(1.0 / self.per_round() + _ROUNDING)
+
+    @property
+    def rounds_left(self) -> int:
+        """Rounds that the rest of it pays for, less the reserve; 0 when it is used up."""
+        left = (1.0 - self.fraction) / self.per_round()
+        return max(0, math.floor(left + _ROUNDING) - self._reserve)
+
+    def add(self, results: Sequence[Result]) -> None:
+        """Takes in arms that may have been trained at the same time."""
+        costs = [result.cost for result in results]
+        cost = self._together(costs)
+        self._spent += cost
+        if not any(result.arm.discard for result in results):
+            self._trained += cost
+            self._depth += self._side_by_side([cost.rounds for cost in costs])
+
+    def clients_for(self, share: float) -> float:
+        """Trainings that a part of the budget pays for; without end where no round's clients are known."""
+        known = [limit for name, limit in self._limits.items() if name == "client_rounds"]
+        if self._clients and "rounds" in self._limits:
+            known.append(self._limits["rounds"] * self._clients)
+        return share * min(known, default=math.inf)
+
+    def per_round(self) -> float:
+        """The part of the budget that a round costs."""
+        return max(self._cost_of_round(name) / limit for name, limit in self._limits.items())
+
+    def _cost_of_round(self, name: str) -> float:
+        rounds = self._depth if name == "seconds" else self._trained.rounds
+        known = _part(self._trained, name)
+        if name == "rounds":
+            return 1.0
+        if rounds > 0 and known > 0:
+            return known / rounds
+        return self._clients if name == "client_rounds" and self._clients else self._limits[name] / self._guess
+
+    def _together(self, costs: Sequence[Cost]) -> Cost:
+        """Their sum; of the seconds of arms that ran at the same time, those that went by."""
+        return replace(sum(costs, Cost()), seconds=self._side_by_side([cost.seconds for cost in costs]))
+
+    def _side_by_side(self, amounts: Sequence[float]) -> float:
+        return max(*amounts, sum(amounts) / self._lanes) if len(amounts) > 1 else sum(amounts)
+
+
+def _part(cost: Cost, name: str) -> float:
+    return float(getattr(cost, name))

@@ -1,0 +1,110 @@
+"""What a study file may say of the step-wise tuner."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedstep.common.errors import FieldViolation
+from fedstep.common.hyperparameters import Value
+from fedstep.common.space import Space
+from fedstep.common.spec import StudySpec
+from fedstep.common.validation import MistakesError, join, one_of, show
+from fedstep.server.tuning.proposers import RANDOM, check_sampler
+from fedstep.server.tuning.stepwise_settings import StepwiseSettings
+
+
+class StepwiseOptions(BaseModel):
+    """What a study file may say of the step-wise tuner.
+
+    Attributes:
+        sampler: Who proposes challengers inside the trust region: "random", or the class name of an Optuna sampler.
+        sampler_options: The sampler's keyword arguments.
+        start: Values of the default configuration, where they are not the task's.
+        screen_only: Parameters that are chosen by the screen and stay: those that change the model's shape.
+        use_probe: See `StepwiseSettings`.
+        use_rewind: See `StepwiseSettings`.
+        use_hint: See `StepwiseSettings`.
+        use_forks: See `StepwiseSettings`.
+        use_guard: See `StepwiseSettings`.
+        use_settle: See `StepwiseSettings`.
+        use_average: See `StepwiseSettings`.
+        screen_members: See `StepwiseSettings`.
+        screen_default: See `StepwiseSettings`.
+        constants: Any other of the settings, by name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sampler: str = RANDOM
+    sampler_options: dict[str, Any] = Field(default_factory=dict)
+    start: dict[str, Value] = Field(default_factory=dict)
+    screen_only: list[str] = Field(default_factory=list)
+    use_probe: bool = Field(default=True, strict=True)
+    use_rewind: bool = Field(default=True, strict=True)
+    use_hint: bool = Field(default=True, strict=True)
+    use_forks: bool = Field(default=True, strict=True)
+    use_guard: bool = Field(default=True, strict=True)
+    use_settle: bool = Field(default=True, strict=True)
+    use_average: bool = Field(default=True, strict=True)
+    screen_members: int = Field(default=7, strict=True, ge=0, le=100)
+    screen_default: bool = Field(default=True, strict=True)
+    constants: dict[str, float] = Field(default_factory=dict)
+
+    def settings(self) -> StepwiseSettings:
+        """The constants with what the study file says."""
+        names = {field.name for field in fields(StepwiseSettings)}
+        own = {name: getattr(self, name) for name in names if name in type(self).model_fields}
+        return replace(StepwiseSettings(**own), **_typed(self.constants))
+
+    def check(self, spec: StudySpec) -> None:
+        """Checks what needs the study.
+
+        Raises:
+            MistakesError: The sampler cannot be made, or a name or a value is wrong; the fields are relative to
+                `tuner`.
+        """
+        faults = _constant_faults(self.constants, set(type(self).model_fields))
+        faults += _start_faults(self.start, spec.space)
+        for name in self.screen_only:
+            if name not in spec.space:
+                said = f"there is no parameter {show(name)}: {one_of(name, spec.space.parameters)}"
+                faults.append(FieldViolation("tuner.screen_only", said))
+        try:
+            check_sampler(self.sampler, self.sampler_options, spec)
+        except MistakesError as error:
+            faults += error.violations
+        if faults:
+            raise MistakesError(faults)
+
+
+def _constants() -> dict[str, type]:
+    return {field.name: type(field.default) for field in fields(StepwiseSettings)}
+
+
+def _typed(constants: dict[str, float]) -> dict[str, Any]:
+    kinds = _constants()
+    return {name: kinds[name](value) for name, value in constants.items()}
+
+
+def _constant_faults(constants: dict[str, float], elsewhere: set[str]) -> list[FieldViolation]:
+    kinds = {name: kind for name, kind in _constants().items() if name not in elsewhere}
+    faults = []
+    for name, value in constants.items():
+        where = join("tuner.constants", name)
+        if name not in kinds:
+            faults.append(FieldViolation(where, f"there is no such constant: {one_of(name, kinds)}"))
+        elif kinds[name] is int and (value != int(value) or value < 0):
+            faults.append(FieldViolation(where, f"is {show(value)}: it must be a whole number from 0."))
+    return faults
+
+
+def _start_faults(start: dict[str, Value], space: Space) -> list[FieldViolation]:
+    faults = []
+    for name, value in start.items():
+        where = join("tuner.start", name)
+        if name not in space:
+            faults.append(FieldViolation(where, f"there is no parameter `{name}`: {one_of(name, space.parameters)}"))
+        elif space[name].normal(value) is None:
+            faults.append(FieldViolation(where, f"is {show(value)}: `{name}` is {space[name].describe()}."))
+    return faults

@@ -1,0 +1,62 @@
+"""The neighbourhood of the incumbent in which challengers are looked for."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.parameters import CategoricalParameter
+from fedstep.server.tuning.scales import Scales
+from fedstep.server.tuning.window import Window
+
+Displacement = Mapping[str, Value]
+"""A step away from the incumbent by parameter: a number in units of the region's width, or the choice itself."""
+
+NEW_WIDTH = 0.5
+"""The width for a parameter that does not exist at the incumbent: around its middle, all of it."""
+
+
+@dataclass(frozen=True)
+class TrustRegion:
+    """A box around a point of the unit cube, inside the window.
+
+    Attributes:
+        scales: Of the study.
+        center: The incumbent.
+        rho: The width, in the unit cube.
+        window: What the probe left of the space.
+        frozen: Parameters that do not move.
+    """
+
+    scales: Scales
+    center: Hyperparameters
+    rho: float
+    window: Window
+    frozen: Collection[str] = ()
+
+    def at(self, displacement: Displacement) -> dict[str, Value]:
+        """The point of the space that is so far from the incumbent; steps over an edge of the cube are reflected.
+
+        Args:
+            displacement: Of parameters that it does not name, nothing moves.
+        """
+        return self.window.pulled_in(self._at(displacement), self.scales)
+
+    def _at(self, displacement: Displacement) -> dict[str, Value]:
+        units = self.scales.space.to_unit(self.center)
+        point: dict[str, Value] = {}
+        for name, parameter in self.scales.space.active(point):
+            step = None if name in self.frozen else displacement.get(name)
+            if isinstance(parameter, CategoricalParameter):
+                point[name] = self.center.get(name, parameter.choices[0]) if step is None else step
+            elif name in units and not step:
+                point[name] = self.center[name]  # exactly: to the unit cube and back costs the last digit
+            else:
+                width = self.rho if name in units else NEW_WIDTH
+                unit = _reflected(units.get(name, 0.5) + width * float(step or 0.0))
+                point[name] = parameter.from_unit(unit)
+        return point
+
+
+def _reflected(unit: float) -> float:
+    inside = unit % 2.0
+    return 2.0 - inside if inside > 1.0 else inside

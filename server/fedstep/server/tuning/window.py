@@ -1,0 +1,111 @@
+"""Phase 0: what clients' first local steps say of the learning rates that are worth trying."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.server.tuning.base import ClientReport
+from fedstep.server.tuning.scales import Scales
+from fedstep.server.tuning.stepwise_settings import StepwiseSettings
+
+_OPEN = (-math.inf, math.inf)
+_EDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of the space that is searched.
+
+    Attributes:
+        lr: Least and greatest log10 of the effective learning rate, by local optimizer; any where one is not named.
+        server_lr: Least and greatest effective server learning rate.
+    """
+
+    lr: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
+    server_lr: tuple[float, float] = (0.0, math.inf)
+
+    def holds(self, point: Hyperparameters, scales: Scales) -> bool:
+        """Whether the point is inside."""
+        return self._lr_factor(point, scales) == 1.0 and self._server_factor(point, scales) == 1.0
+
+    def pulled_in(self, point: Hyperparameters, scales: Scales) -> dict[str, Value]:
+        """The point with its learning rates moved to the window's edge, as far as the space lets them."""
+        moved = scales.scaled(point, "lr", self._lr_factor(point, scales))
+        return scales.scaled(moved, "server_lr", self._server_factor(moved, scales))
+
+    def _lr_factor(self, point: Hyperparameters, scales: Scales) -> float:
+        low, high = self.lr.get(scales.optimizer(point), _OPEN)
+        at = math.log10(scales.effective_lr(point))
+        return _factor(at, low, high)
+
+    def _server_factor(self, point: Hyperparameters, scales: Scales) -> float:
+        rate = scales.effective_server_lr(point)
+        if rate is None or rate <= 0 or not {"server_lr", "server_momentum"} & set(point):
+            return 1.0
+        low, high = (math.log10(bound) if bound > 0 else -math.inf for bound in self.server_lr)
+        return _factor(math.log10(rate), low, high)
+
+
+def learnt_window(
+    points: Sequence[Hyperparameters], reports: Sequence[ClientReport], scales: Scales, settings: StepwiseSettings
+) -> Window:
+    """The window of the effective learning rate, from clients that each trained a few steps with one of the points.
+
+    Too high is what diverged, and a margin above it; too low is what trains much worse than the best, and a margin
+    below it. Every local optimizer has a window of its own.
+
+    Args:
+        points: By their position.
+        reports: What became of them.
+        scales: Of the study.
+        settings: The margins.
+    """
+    by_optimizer: dict[str, list[tuple[float, ClientReport]]] = {}
+    for report in reports:
+        point = points[report.point]
+        at = math.log10(scales.effective_lr(point))
+        by_optimizer.setdefault(scales.optimizer(point), []).append((at, report))
+    bounds = {name: _bounds(found, settings) for name, found in by_optimizer.items()}
+    return Window(MappingProxyType(bounds), (settings.least_server_lr, settings.most_server_lr))
+
+
+def has_diverged(report: ClientReport, settings: StepwiseSettings) -> bool:
+    """Whether its loss ran away: not finite, or the mean of the last four far over that of the first two."""
+    losses = report.losses
+    if report.diverged or not all(math.isfinite(loss) for loss in losses):
+        return True
+    if len(losses) < 4:
+        return False
+    return sum(losses[-4:]) / 4 > settings.diverged_ratio * sum(losses[:2]) / 2
+
+
+def _bounds(found: Sequence[tuple[float, ClientReport]], settings: StepwiseSettings) -> tuple[float, float]:
+    diverged = [at for at, report in found if has_diverged(report, settings)]
+    high = min(diverged) + settings.upper_margin if diverged else math.inf
+    told = [(at, report.losses) for at, report in found if len(report.losses) > 1]
+    gains = [(at, _gain(losses)) for at, losses in told if all(math.isfinite(loss) for loss in losses)]
+    low = -math.inf
+    if gains:
+        good = settings.gain_share * float(np.quantile([gain for _, gain in gains], 0.9))
+        training = [at for at, gain in gains if gain > good and at < high]
+        if training and good > 0:
+            low = float(np.quantile(training, 0.1)) - settings.lower_margin
+    return min(low, high - settings.least_window), high
+
+
+def _gain(losses: tuple[float, ...]) -> float:
+    """The part of the loss that the steps took away, from the same means as divergence."""
+    first = sum(losses[:2]) / 2
+    last = losses[-4:]
+    return 1.0 - sum(last) / len(last) / first if first > 0 else 0.0
+
+
+def _factor(at: float, low: float, high: float) -> float:
+    """What brings a value, given as its log10, to the nearest of its bounds."""
+    if low - _EDGE <= at <= high + _EDGE:
+        return 1.0
+    return float(10.0 ** ((low if at < low else high) - at))

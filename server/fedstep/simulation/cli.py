@@ -1,0 +1,79 @@
+"""`fedstep simulate`: a study against clients in this process, on a virtual clock."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from fedstep.common.errors import InvalidInputError
+from fedstep.server.cli.show import json_option
+
+
+class PairType(click.ParamType[tuple[str, str]]):
+    """`KEY=VALUE`, as a pair."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Reads it."""
+        key, equals, rest = str(value).partition("=")
+        if not (key and equals):
+            self.fail(f"{value} is not an option of a task: give KEY=VALUE, such as writers=40.", param, ctx)
+        return key, rest
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--clients", default=100, show_default=True, type=click.IntRange(1, 100_000), help="In the federation.")
+@click.option("--task", "reference", default="", metavar="TASK", help="A .py file or package.module of your own.")
+@click.option("--data", default="", metavar="PATH", help="Where the data is; short for --option data=PATH.")
+@click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
+@click.option("--seed", type=click.IntRange(0), help="Instead of the study's own.")
+@click.option("--sequential", is_flag=True, help="Train clients one by one, bit for bit as on a network.")
+@click.option(
+    "--speed-spread",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="How much clients differ in speed: the standard deviation of its logarithm.",
+)
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write the model and the picture here.")
+@json_option
+def simulate(
+    file: str,
+    clients: int,
+    reference: str,
+    data: str,
+    options: tuple[tuple[str, str], ...],
+    seed: int | None,
+    sequential: bool,
+    speed_spread: float,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the study that FILE describes with simulated clients: no coordinator, no network, no waiting.
+
+    The engine, the tuner, the selector and the aggregator are those of a coordinator; time is virtual.
+    """
+    import torch
+
+    from fedstep.common.study_file import locate, read_study
+    from fedstep.common.tasks import load_task
+    from fedstep.simulation.cli_show import Show
+    from fedstep.simulation.run import Federation
+    from fedstep.simulation.run import simulate as run
+    from fedstep.simulation.speed import SpeedModel
+
+    spec = read_study(file)
+    if seed is not None:
+        spec = spec.model_copy(update={"seed": seed})
+    task = load_task(reference or spec.task)
+    known = dict(options) | ({"data": data} if data else {})
+    federation = Federation(clients, known, SpeedModel(spread=speed_spread), not sequential, spec.seed)
+    torch.set_num_threads(1)
+    with Show(spec, as_json) as show:
+        try:
+            found = run(spec, task, federation, on_event=show.event, folder=out)
+        except InvalidInputError as error:
+            raise InvalidInputError(locate(file, error.violations) or error.message) from None
+    sys.exit(show.result(found))

@@ -1,0 +1,293 @@
+"""Clients in the coordinator's own process: they do what their assignments say, and take their virtual time for it."""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import Any
+
+from fedstep.client.work import AbandonedError, Evaluated, Job, Trained
+from fedstep.common.errors import ExhaustedError, FedstepError, InvalidInputError, PreconditionError
+from fedstep.common.version import VERSION
+from fedstep.server.coordination.fleet import Fleet, Member
+from fedstep.server.coordination.ledger import MAX_STEPS_A_REPORT, Ledger, Status
+from fedstep.simulation.local import Order, Training
+from fedstep.simulation.population import Population
+from fedstep.simulation.post import Post
+from fedstep.simulation.speed import Pace
+from fedstep.simulation.workshop import Workshop
+from fedstep.v1 import fleet_pb2
+
+_NOTABLE_RISE = 1.5
+_NOTABLE_MARGIN = 1.0
+"""A loss that exceeds the first one by this factor and this margin is told step by step, as it happens."""
+
+
+@dataclass
+class _Active:
+    """An assignment under way.
+
+    Attributes:
+        task: Carries it out.
+        order: What is to be done; None before the model is there.
+        ends_s: When each local step ends, by the loop's clock; empty before the training.
+        begins_s: When the first one begins.
+        told: Local steps reported.
+    """
+
+    assignment: fleet_pb2.Assignment
+    task: asyncio.Task[None] | None = None
+    order: Order | None = None
+    begins_s: float = 0.0
+    ends_s: Sequence[float] = field(default_factory=list)
+    told: int = 0
+
+
+class SimulatedClient:
+    """One client. What it says goes where the message of a networked client would go.
+
+    It trains one model at a time and measures one at a time, as a networked one does.
+
+    Args:
+        number: Its number in the population.
+        population: Everybody's data.
+        pace: How fast it is.
+        workshop: What computes for it.
+        post: Where its models come from.
+        fleet: What it joins.
+        ledger: What it reports to.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        population: Population,
+        pace: Pace,
+        *,
+        workshop: Workshop,
+        post: Post,
+        fleet: Fleet,
+        ledger: Ledger,
+    ) -> None:
+        self._number = number
+        self._population = population
+        self._pace = pace
+        self._workshop = workshop
+        self._post = post
+        self._fleet = fleet
+        self._ledger = ledger
+        self._loop = asyncio.get_running_loop()
+        self._active: dict[str, _Active] = {}
+        self._free_at_s = {fleet_pb2.WORK_TRAIN: 0.0, fleet_pb2.WORK_EVALUATE: 0.0}
+        self._held = b""  # the digest of its last model
+
+    async def join(self, task: str) -> Member:
+        """Joins the fleet, under the name that the study calls its task by."""
+        return await self._fleet.join(
+            fleet_pb2.Hello(
+                client_name=self._population.names[self._number],
+                instance_id=f"simulated-{self._number}",
+                version=VERSION,
+                task=task,
+                model=self._population.manifest.to_proto(),
+                train_samples=self._population.train_samples(self._number),
+                validation_samples=self._population.validation_samples(self._number),
+                device="simulated",
+            )
+        )
+
+    async def serve(self, member: Member) -> None:
+        """Does what it is told, until the stream ends."""
+        async with asyncio.TaskGroup() as group:
+            while (message := await member.outbox.get()) is not None:
+                match message.WhichOneof("message"):
+                    case "assignment":
+                        self._assign(group, member, message.assignment)
+                    case "directive":
+                        self._direct(group, member, message.directive)
+            for active in list(self._active.values()):
+                self._drop(active)
+
+    # what it is told ----------------------------------------------------------------------------------------------
+
+    def _assign(self, group: asyncio.TaskGroup, member: Member, assignment: fleet_pb2.Assignment) -> None:
+        known = self._active.get(assignment.ref.assignment_id)
+        if known is not None:
+            if assignment.ref.attempt <= known.assignment.ref.attempt:
+                return
+            self._drop(known)
+        active = self._active[assignment.ref.assignment_id] = _Active(assignment)
+        self._start(group, active, self._carry_out(member, active))
+
+    def _direct(self, group: asyncio.TaskGroup, member: Member, directive: fleet_pb2.Directive) -> None:
+        """A change of plan. More time is nothing to a client that never gives up by itself."""
+        active = self._active.get(directive.ref.assignment_id)
+        if active is None or active.assignment.ref.attempt != directive.ref.attempt:
+            return
+        now = self._loop.time()
+        if directive.kind == fleet_pb2.DIRECTIVE_KIND_ABANDON:
+            self._drop(active)
+        elif directive.kind == fleet_pb2.DIRECTIVE_KIND_STOP_AND_SEND:
+            # The step under way is taken to its end.
+            begun = 1 + bisect_left(active.ends_s, now) if now > active.begins_s else 0
+            if not begun or active.order is None or not active.ends_s:
+                self._drop(active)
+            elif begun < len(active.ends_s):
+                self._cut_short(group, member, active, active.order, begun)
+
+    def _cut_short(self, group: asyncio.TaskGroup, member: Member, active: _Active, order: Order, steps: int) -> None:
+        """Trains again, up to the step after which it was told to stop: what it has then is what it would have had."""
+        self._drop(active)
+        self._active[active.assignment.ref.assignment_id] = active
+        training = self._workshop.train_alone(replace(order, job=replace(order.job, max_steps=steps)))
+        active.ends_s = active.ends_s[:steps]
+        self._free_at_s[fleet_pb2.WORK_TRAIN] = active.ends_s[-1]
+        self._start(group, active, self._tell(member, active, training))
+
+    def _start(self, group: asyncio.TaskGroup, active: _Active, work: Coroutine[Any, Any, None]) -> None:
+        task = active.task = group.create_task(work)
+        task.add_done_callback(lambda task: self._forget(active, task))
+
+    def _forget(self, active: _Active, task: asyncio.Task[None]) -> None:
+        key = active.assignment.ref.assignment_id
+        if active.task is task and self._active.get(key) is active:
+            del self._active[key]
+
+    def _drop(self, active: _Active) -> None:
+        """Stops work that nobody wants; the time it would have taken is free again."""
+        self._active.pop(active.assignment.ref.assignment_id, None)
+        self._free_at_s[active.assignment.work] = self._loop.time()
+        if active.task is not None:
+            active.task.cancel()
+
+    # what it does -------------------------------------------------------------------------------------------------
+
+    async def _carry_out(self, member: Member, active: _Active) -> None:
+        assignment = active.assignment
+        try:
+            order, arrives_s = self._receive(assignment)
+            active.order = order
+        except FedstepError as error:
+            self._answer(member, assignment, _ending(error))
+            return
+        if assignment.work == fleet_pb2.WORK_EVALUATE:
+            measured = await self._workshop.measure(order)
+            took_s = [self._pace.evaluation_s(self._population.validation_samples(self._number))]
+            await self._sleep_until(self._in_turn(active, arrives_s, took_s))
+            self._answer(member, assignment, _outcome_of(measured))
+        else:
+            training = await self._workshop.train(order)
+            self._in_turn(active, arrives_s, [self._pace.step_s(samples) for samples in training.samples])
+            await self._tell(member, active, training)
+
+    def _in_turn(self, active: _Active, arrives_s: float, took_s: Sequence[float]) -> float:
+        """Puts the steps of some work after the model's arrival and after work of its kind; answers with its end."""
+        kind = active.assignment.work
+        active.begins_s = max(arrives_s, self._free_at_s[kind])
+        active.ends_s = [active.begins_s + spent for spent in accumulate(took_s)]
+        self._free_at_s[kind] = active.ends_s[-1] if active.ends_s else active.begins_s
+        return self._free_at_s[kind]
+
+    def _receive(self, assignment: fleet_pb2.Assignment) -> tuple[Order, float]:
+        """What is to be done, and when the model for it has arrived."""
+        model = self._post.get(assignment.model_sha256)
+        label = f"study {assignment.study}, trial {assignment.trial}, round {assignment.round}"
+        values = self._post.hyperparameters(assignment)
+        job = Job(label, model, values, assignment.seed, assignment.max_steps, assignment.local_validation)
+        size_bytes = 0 if assignment.model_sha256 == self._held else model.manifest.payload_bytes
+        self._held = assignment.model_sha256
+        return Order(self._number, job), self._loop.time() + self._pace.transfer_s(size_bytes)
+
+    async def _tell(self, member: Member, active: _Active, training: Training) -> None:
+        """Reports the steps when they have been taken, and then what came of them."""
+        losses = training.losses
+        if losses and not max(losses) <= max(_NOTABLE_RISE * losses[0], losses[0] + _NOTABLE_MARGIN):
+            while active.told < len(losses):  # the coordinator may want to stop it
+                await self._sleep_until(active.ends_s[active.told])
+                self._report(member, active, training, 1)
+        elif losses:
+            await self._sleep_until(active.ends_s[len(losses) - 1])
+            while active.told < len(losses):
+                self._report(member, active, training, MAX_STEPS_A_REPORT)
+        if training.trained is None:
+            error = training.error or AbandonedError("told to stop before the first local step")
+            self._answer(member, active.assignment, _ending(error))
+        elif active.assignment.report_only:
+            trained = training.trained
+            outcome = fleet_pb2.Outcome(
+                status=fleet_pb2.OUTCOME_STATUS_COMPLETED, metrics={"loss": trained.loss}, samples=trained.samples
+            )
+            self._answer(member, active.assignment, outcome)
+        else:
+            await asyncio.sleep(self._pace.transfer_s(4 * training.trained.update.numel()))
+            await self._push(member, active, training.trained)
+
+    def _report(self, member: Member, active: _Active, training: Training, most: int) -> None:
+        part = slice(active.told, active.told + most)
+        samples = training.samples[part]
+        report = fleet_pb2.StepReport(
+            ref=active.assignment.ref,
+            first_step=active.told,
+            loss=training.losses[part],
+            samples=samples,
+            step_ms=[1000 * self._pace.step_s(count) for count in samples],
+        )
+        active.told += len(samples)
+        self._fleet.heard(member)
+        self._ledger.report(member, report)
+
+    def _answer(self, member: Member, assignment: fleet_pb2.Assignment, outcome: fleet_pb2.Outcome) -> None:
+        outcome.ref.CopyFrom(assignment.ref)
+        self._fleet.heard(member)
+        self._ledger.outcome(member, outcome)
+
+    async def _push(self, member: Member, active: _Active, trained: Trained) -> None:
+        """Hands the update over, as `PushUpdate` does."""
+        ref = active.assignment.ref
+        summary = fleet_pb2.TrainingSummary(samples=trained.samples, steps=trained.steps, loss=trained.loss)
+        summary.train_time.FromNanoseconds(round(1e9 * (active.ends_s[-1] - active.begins_s)))
+        if trained.validation_loss is not None:
+            summary.validation_loss_before, summary.validation_loss_after = trained.validation_loss
+        self._fleet.heard(member)
+        try:
+            assignment = self._ledger.find(ref, member)
+        except PreconditionError:
+            if not self._ledger.was_called_off(ref):
+                self._ledger.fault(member, ref.assignment_id, "update_stale", "an update came for work that is over")
+            return
+        if 4 * trained.update.numel() != assignment.update_bytes:
+            assignment.owner.settle(assignment, Status.REFUSED, "the update's shape is not the model's")
+            return
+        try:
+            await assignment.owner.take_update(assignment, trained.update, summary)
+        except PreconditionError:
+            return  # it came too late
+        except InvalidInputError as error:
+            assignment.owner.settle(assignment, Status.REFUSED, error.message)
+
+    async def _sleep_until(self, time_s: float) -> None:
+        await asyncio.sleep(max(0.0, time_s - self._loop.time()))
+
+
+def _outcome_of(measured: Evaluated | Exception) -> fleet_pb2.Outcome:
+    if isinstance(measured, Exception):
+        return _ending(measured)
+    return fleet_pb2.Outcome(
+        status=fleet_pb2.OUTCOME_STATUS_COMPLETED, metrics=measured.metrics, samples=measured.samples
+    )
+
+
+def _ending(error: Exception) -> fleet_pb2.Outcome:
+    """Why nothing comes, as a networked client tells it."""
+    match error:
+        case AbandonedError():
+            return fleet_pb2.Outcome(status=fleet_pb2.OUTCOME_STATUS_ABANDONED, message=error.message)
+        case InvalidInputError() | ExhaustedError():
+            return fleet_pb2.Outcome(status=fleet_pb2.OUTCOME_STATUS_REFUSED, message=error.message)
+        case FedstepError():
+            return fleet_pb2.Outcome(status=fleet_pb2.OUTCOME_STATUS_FAILED, message=error.message)
+        case _:
+            lines = str(error).strip().splitlines()
+            text = f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}."
+            return fleet_pb2.Outcome(status=fleet_pb2.OUTCOME_STATUS_FAILED, message=text)

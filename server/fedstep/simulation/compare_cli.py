@@ -1,0 +1,112 @@
+"""`fedstep compare`: tuners side by side, on the same simulated federation, at the same price."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.study_file import read_study
+from fedstep.server.cli.show import json_option
+
+
+class _Numbers(click.ParamType[tuple[int, ...]]):
+    """Whole numbers from 1 with commas between them, ascending and each once."""
+
+    name = "N,N,…"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The numbers of a text."""
+        parts = [part.strip() for part in str(value).split(",")]
+        if not all(part.isdecimal() and int(part) >= 1 for part in parts):
+            self.fail(f"{value} is no list of whole numbers from 1: write them as 60,180,600.", param, ctx)
+        return tuple(sorted({int(part) for part in parts}))
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--tuners", required=True, metavar="A,B,…", help="The others are compared to the first.")
+@click.option("--seeds", default=10, show_default=True, type=click.IntRange(1), help="How many, from the study's on.")
+@click.option("--budget", "--budgets", "budgets", required=True, type=_Numbers(), help="Rounds, all tuning included.")
+@click.option("--trial-rounds", default=60, show_default=True, type=click.IntRange(1), help="Rounds of a full trial.")
+@click.option("--at", type=_Numbers(), help="Read the curves after so many rounds, too.")
+@click.option("--target", type=float, help="What counts as reached.  [default: 95 % of the best anyone reaches]")
+@click.option("--retrain", is_flag=True, help="Train what was found again from scratch, with another seed.")
+@click.option("--clients", default=100, show_default=True, type=click.IntRange(1), help="Of the federation.")
+@click.option("--task", "task", default="", metavar="FILE|MODULE", help="A task of your own that the study names.")
+@click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="For the task's data. Repeatable.")
+@click.option("--speed-spread", default=0.5, show_default=True, help="Of the clients' speeds; 0: equal.")
+@click.option("--sequential", is_flag=True, help="Clients train one after the other, as on a network bit for bit.")
+@click.option("--jobs", type=click.IntRange(1, 256), help="Processes, one study each.  [default: one a core]")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keeps every outcome; what is there is not run again.  [default: fedstep-runs/compare-STUDY]",
+)
+@click.option("--markdown", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write the table there, too.")
+@click.option("--log-x", is_flag=True, help="Draw the curves over a logarithmic axis.")
+@json_option
+def compare(
+    file: Path,
+    tuners: str,
+    seeds: int,
+    budgets: tuple[int, ...],
+    trial_rounds: int,
+    at: tuple[int, ...] | None,
+    target: float | None,
+    retrain: bool,
+    clients: int,
+    task: str,
+    data: str,
+    options: tuple[str, ...],
+    speed_spread: float,
+    sequential: bool,
+    jobs: int | None,
+    out: Path | None,
+    page: Path | None,
+    log_x: bool,
+    as_json: bool,
+) -> None:
+    """Compare tuners on the study of a file: the same federation, seeds and budget for each.
+
+    \b
+    A tuner is written as NAME[:OPTION=VALUE…], as in
+        stepwise   stepwise:use_forks=false   random   fixed   fixed:cosine=true
+        optuna:TPESampler:n_startup_trials=4   optuna:TPESampler+HyperbandPruner
+    """
+    # Late, as in other commands: torch and matplotlib take seconds to import, and `fedstep --help` needs neither.
+    from fedstep.simulation.bench import Setting
+    from fedstep.simulation.compare import Comparison
+    from fedstep.simulation.compare_show import Report, carry_on
+    from fedstep.simulation.tuners import read_contenders
+
+    study = read_study(file)
+    setting = Setting(
+        task=task or study.task,
+        clients=clients,
+        options=_options((*options, f"data={data}") if data else options),
+        speed_spread=speed_spread,
+        vectorised=not sequential,
+    )
+    comparison = Comparison(
+        study=study,
+        contenders=read_contenders(tuners),
+        seeds=range(study.seed, study.seed + seeds),
+        budgets=budgets,
+        trial_rounds=trial_rounds,
+        retrain=retrain,
+        setting=setting,
+    )
+    folder = out or Path("fedstep-runs") / f"compare-{study.name}"
+    carry_on(comparison, Report(folder, page, target, at or (), log_x), jobs, as_json)
+
+
+def _options(pairs: Sequence[str]) -> dict[str, str]:
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InvalidInputError(f"--option {pair}: write it as KEY=VALUE, such as data=digits.npz.")
+        options[key] = value
+    return options

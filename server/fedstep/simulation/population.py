@@ -1,0 +1,122 @@
+"""The clients of a federation: their data, loaded once for as many simulations as are wanted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch.utils.data import TensorDataset
+
+from fedstep.client.trainer import Trainer
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.evaluate import sample_count
+from fedstep.common.task import ClientData, ClientInfo, Samples, Task
+from fedstep.common.tensors import Manifest
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The samples of all clients in one tensor, so that those of several are read in one go.
+
+    Attributes:
+        inputs: [samples, ...].
+        targets: [samples, ...].
+        starts: Each client's first sample.
+        sizes: How many samples each client has.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, shares: Sequence[Samples]) -> "Pool | None":
+        """The shares in one; None where they are not pairs of tensors of one kind."""
+        sets = [share for share in shares if isinstance(share, TensorDataset) and len(share.tensors) == 2]
+        kinds = {tuple((tensor.dtype, tensor.shape[1:]) for tensor in share.tensors) for share in sets}
+        if len(sets) < len(shares) or len(kinds) != 1:
+            return None
+        sizes = tuple(len(share) for share in sets)
+        starts = tuple(sum(sizes[:index]) for index in range(len(sizes)))
+        inputs, targets = (torch.cat([share.tensors[column] for share in sets]).contiguous() for column in (0, 1))
+        return cls(inputs, targets, starts, sizes)
+
+    @cached_property
+    def labelled(self) -> bool:
+        """Whether the targets are class numbers, one a sample, so that each counts the same in a cross-entropy."""
+        return self.targets.dtype is torch.int64 and self.targets.dim() == 1 and not bool((self.targets < 0).any())
+
+    def share(self, client: int) -> TensorDataset:
+        """One client's samples: views."""
+        part = slice(self.starts[client], self.starts[client] + self.sizes[client])
+        return TensorDataset(self.inputs[part], self.targets[part])
+
+
+class Population:
+    """The clients of a federation and what trains for them. It keeps nothing of a simulation.
+
+    Attributes:
+        task: What they train.
+        options: The task's, as clients are started with.
+        names: The clients' names, in the order of their numbers and of the alphabet.
+        training: All training samples; None where they cannot be pooled.
+        validation: All validation samples; None where they cannot be pooled.
+    """
+
+    def __init__(self, task: Task, clients: int, options: Mapping[str, str] | None = None) -> None:
+        """Loads every client's share: client i of n is given the partition (i, n).
+
+        Raises:
+            InvalidInputError: There is no client, or the task cannot load a share.
+        """
+        if clients < 1:
+            raise InvalidInputError(f"A federation of {clients} clients cannot train: give it at least 1.")
+        self.task = task
+        self.options = dict(options or {})
+        width = len(str(clients - 1))
+        self.names = tuple(f"client-{number:0{width}}" for number in range(clients))
+        infos = [ClientInfo(name, (number, clients), self.options) for number, name in enumerate(self.names)]
+        with task.loading_many():
+            shares = [task.load_data(info) for info in infos]
+        self.training = Pool.of([share.train for share in shares])
+        self.validation = Pool.of([share.validation for share in shares])
+        self._shares = [self._pooled(number, share) for number, share in enumerate(shares)]
+        self._trainers: dict[int, Trainer] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def train_samples(self, client: int) -> int:
+        """Size of a client's training set."""
+        return sample_count(self._shares[client].train)
+
+    def validation_samples(self, client: int) -> int:
+        """Size of a client's validation set."""
+        return sample_count(self._shares[client].validation)
+
+    def trainer(self, client: int) -> Trainer:
+        """What trains for a client, made when it is first asked for. It measures no time: that is the simulation's."""
+        trainer = self._trainers.get(client)
+        if trainer is None:
+            trainer = Trainer(self.task, self._shares[client], CPU, timer_s=lambda: 0.0)
+            self._trainers[client] = trainer
+        return trainer
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The layout of the task's model at its default hyper-parameters."""
+        return self.trainer(0).manifest()
+
+    @cached_property
+    def held_out(self) -> Samples | None:
+        """The samples that no client trains on; None where the task has none."""
+        return self.task.load_held_out(self.options)
+
+    def _pooled(self, client: int, share: ClientData) -> ClientData:
+        """The share as views into the pools: the samples are in memory once."""
+        train = share.train if self.training is None else self.training.share(client)
+        validation = share.validation if self.validation is None else self.validation.share(client)
+        return ClientData(train, validation)

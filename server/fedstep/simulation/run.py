@@ -1,0 +1,332 @@
+"""A whole study, simulated: the real runner, engine, fleet, ledger, selectors, aggregators and tuners."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from fedstep.common.clock import Clock
+from fedstep.common.errors import FieldViolation, InvalidInputError, NotFoundError
+from fedstep.common.names import check_names
+from fedstep.common.spec import StudySpec
+from fedstep.common.task import Task
+from fedstep.common.tensors import Manifest, widen
+from fedstep.server.aggregation.registry import validate_aggregator
+from fedstep.server.coordination.events import EventFeed
+from fedstep.server.coordination.executors import Executor
+from fedstep.server.coordination.fleet import Fleet, LeasePolicy
+from fedstep.server.coordination.lag import LoopLag
+from fedstep.server.coordination.ledger import Ledger
+from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.shelf import Shelf
+from fedstep.server.coordination.study import StudyRunner
+from fedstep.server.selection.registry import validate_selector
+from fedstep.server.storage.base import Event, NewEvent, RoundRecord, Store, StudyRecord, TrialRecord
+from fedstep.server.storage.memory_blobs import MemoryBlobs
+from fedstep.server.storage.memory_store import MemoryStore
+from fedstep.server.tuning.registry import validate_tuner
+from fedstep.simulation.clients import SimulatedClient
+from fedstep.simulation.inline import InlineExecutors
+from fedstep.simulation.population import Population
+from fedstep.simulation.post import Post
+from fedstep.simulation.speed import SpeedModel
+from fedstep.simulation.virtual_loop import VirtualClock, run_virtual
+from fedstep.simulation.workshop import Workshop
+
+_DATABASE_URL = "sqlite://"
+"""Optuna's tables, in memory too."""
+
+_COMMITS = frozenset({"round_committed", "trial_completed"})
+"""Events of a round, or of a measurement without a round, that was committed."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Who takes part in a simulation.
+
+    Attributes:
+        clients: How many; client i of n has the task's share (i, n).
+        options: The task's, such as the path to its data.
+        speed: How fast they are.
+        vectorised: Whether clients train together where they can; else each as on a network, bit for bit.
+        seed: Draws the clients' speeds.
+    """
+
+    clients: int
+    options: Mapping[str, str] = field(default_factory=dict)
+    speed: SpeedModel = field(default_factory=SpeedModel)
+    vectorised: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What a simulated study gave.
+
+    Attributes:
+        record: The study at its end; its state says how it ended, its result the metrics of the final model.
+        best: The trial whose model it ended with; None when there is none.
+        trials: All trials.
+        rounds: All committed rounds.
+        events: All events.
+        virtual_s: Seconds it would have taken.
+        wall_s: Seconds it took.
+        manifest: The final model's layout; None when there is no model.
+        weights: The final model, float32 [elements]; None when there is none.
+    """
+
+    record: StudyRecord
+    best: TrialRecord | None
+    trials: list[TrialRecord]
+    rounds: list[RoundRecord]
+    events: list[Event]
+    virtual_s: float
+    wall_s: float
+    manifest: Manifest | None = None
+    weights: torch.Tensor | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final model's, on the held-out set where there is one; {} when there is no model."""
+        return {} if self.record.result is None else self.record.result.metrics
+
+
+class SimulatedRunner(StudyRunner):
+    """A study's runner that lets its caller look at the models between two rounds.
+
+    Args:
+        record: The study.
+        task: Its task.
+        parts: What it works with.
+    """
+
+    def __init__(self, record: StudyRecord, task: Task, parts: Parts) -> None:
+        super().__init__(record, task, parts, self._tidy_memory, self.announce_later)
+        self._models = parts.blobs
+        self._clock = parts.clock
+        self._announcing: set[asyncio.Task[None]] = set()
+
+    @property
+    def virtual_s(self) -> float:
+        """Seconds since the simulation began."""
+        return self._clock.monotonic()
+
+    def payload(self, trial: TrialRecord) -> torch.Tensor | None:
+        """A trial's model as it was last committed, uint8 [payload_bytes]; None where it is not kept (any more)."""
+        try:
+            return self._models.get(trial.model_sha256)
+        except NotFoundError:
+            return None
+
+    async def _tidy_memory(self, among: Set[bytes] | None) -> None:
+        keep = self.kept_models()
+        if among is None:
+            self._models.retain(keep)
+        else:
+            self._models.remove(among - keep)
+
+    def announce_later(self, study: str, event: NewEvent) -> None:
+        """Commits an event where nobody can wait for it."""
+        task = asyncio.get_running_loop().create_task(self.announce(event))
+        self._announcing.add(task)
+        task.add_done_callback(self._announcing.discard)
+
+
+def simulate(
+    spec: StudySpec,
+    task: Task,
+    federation: Federation,
+    *,
+    population: Population | None = None,
+    on_commit: Callable[[SimulatedRunner], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    folder: Path | None = None,
+) -> Simulated:
+    """Runs a study to its end, in this process and thread.
+
+    Torch uses as many threads as it is set to; one is the fastest for small models.
+
+    Args:
+        spec: The study.
+        task: Its task.
+        federation: Who takes part.
+        population: The clients' data, where it is loaded already: of the same task, number of clients and options.
+        on_commit: Called after every round, or measurement, that was committed. What it raises ends the simulation.
+        on_event: Called with every event of the study.
+        folder: Where the model and the picture are written; None to write nothing.
+
+    Raises:
+        InvalidInputError: The study cannot be run so, or the population is another one.
+    """
+    _check(spec, task)
+    if population is None:
+        population = Population(task, federation.clients, federation.options)
+    elif (len(population), population.options) != (federation.clients, dict(federation.options)):
+        raise InvalidInputError(
+            f"The population has {len(population)} clients with options {population.options}, and the federation "
+            f"{federation.clients} with {dict(federation.options)}: load the population of that federation."
+        )
+    return run_virtual(_Simulation(spec, task, federation, population, folder).run(on_commit, on_event))
+
+
+def _check(spec: StudySpec, task: Task) -> None:
+    """What a coordinator checks before it takes a study."""
+    if spec.task != task.name:
+        text = f"is {spec.task!r}, and the simulation was given the task {task.name!r}: name the same one."
+        raise InvalidInputError(f"task {text}", [FieldViolation("task", text)])
+    check_names(spec, task.defaults, spec.task)
+    validate_tuner(spec)
+    validate_selector(spec.selector)
+    validate_aggregator(spec.aggregator)
+
+
+class _Simulation:
+    """One study and all that it needs."""
+
+    def __init__(
+        self, spec: StudySpec, task: Task, federation: Federation, population: Population, folder: Path | None
+    ) -> None:
+        self._spec = spec
+        self._task = task
+        self._federation = federation
+        self._population = population
+        self._folder = folder
+
+    async def run(
+        self, on_commit: Callable[[SimulatedRunner], None] | None, on_event: Callable[[Event], None] | None
+    ) -> Simulated:
+        """The study from beginning to end."""
+        began_s = time.perf_counter()
+        loop = asyncio.get_running_loop()
+        watch = _Watch(on_commit, on_event)
+        parts = self._parts(VirtualClock(loop), watch)
+        runner = SimulatedRunner(parts.store.create_study(self._spec), self._task, parts)
+        parts.ledger.when_fault(runner.announce_later)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._join(group, parts)
+                study = group.create_task(runner.run(), name=f"study {self._spec.name}")
+                watch.begin(runner, study)
+                await asyncio.wait({study})
+                parts.fleet.drain("the simulation is over")
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        if watch.error is not None:
+            raise watch.error
+        return self._result(parts, runner, time.perf_counter() - began_s)
+
+    def _parts(self, clock: Clock, watch: "_Watch") -> Parts:
+        executors = InlineExecutors()
+        store = MemoryStore(clock=clock)
+        fleet = Fleet(clock, LeasePolicy(), [])  # nobody expires its leases: nobody's connection is cut
+        return Parts(
+            store=store,
+            blobs=MemoryBlobs(),
+            fleet=fleet,
+            ledger=Ledger(fleet, clock),
+            shelf=Shelf(),
+            feed=_Feed(store, executors.storage, watch.heard),
+            executors=executors,
+            clock=clock,
+            lag=LoopLag(),
+            database_url=_DATABASE_URL,
+            folder=self._folder,
+            task_options=self._population.options,
+        )
+
+    async def _join(self, group: asyncio.TaskGroup, parts: Parts) -> None:
+        """Every client joins, before the study begins."""
+        workshop = Workshop(self._population, self._federation.vectorised)
+        post = Post(parts.shelf)
+        paces = self._federation.speed.draw(len(self._population), self._federation.seed)
+        for number, pace in enumerate(paces):
+            client = SimulatedClient(
+                number,
+                self._population,
+                pace,
+                workshop=workshop,
+                post=post,
+                fleet=parts.fleet,
+                ledger=parts.ledger,
+            )
+            member = await client.join(self._spec.task)
+            group.create_task(client.serve(member), name=f"client {member.name}")
+
+    def _result(self, parts: Parts, runner: SimulatedRunner, wall_s: float) -> Simulated:
+        store, name = parts.store, self._spec.name
+        record = store.study(name)
+        digest = record.result.model_sha256 if record.result else None
+        manifest = parts.blobs.manifest(digest) if digest else None
+        return Simulated(
+            record=record,
+            best=runner.best(),
+            trials=_paged(lambda after: store.trials(name, after), lambda trial: trial.number, -1),
+            rounds=store.rounds(name),
+            events=_paged(lambda after: store.events(name, after), lambda event: event.number, 0),
+            virtual_s=parts.clock.monotonic(),
+            wall_s=wall_s,
+            manifest=manifest,
+            weights=widen(parts.blobs.get(digest), manifest) if digest and manifest else None,
+        )
+
+
+class _Watch:
+    """Calls the caller back, and ends the study where that fails."""
+
+    def __init__(
+        self, on_commit: Callable[[SimulatedRunner], None] | None, on_event: Callable[[Event], None] | None
+    ) -> None:
+        self.error: Exception | None = None
+        self._on_commit = on_commit
+        self._on_event = on_event
+        self._runner: SimulatedRunner | None = None
+        self._study: asyncio.Task[None] | None = None
+
+    def begin(self, runner: SimulatedRunner, study: asyncio.Task[None]) -> None:
+        """From now on there is a study to watch."""
+        self._runner, self._study = runner, study
+
+    def heard(self, events: list[Event]) -> None:
+        """In the next turn of the loop, when the runner too knows of what was committed."""
+        if events and (self._on_commit or self._on_event):
+            asyncio.get_running_loop().call_soon(self._call, events)
+
+    def _call(self, events: list[Event]) -> None:
+        if self.error is not None or self._runner is None or self._study is None:
+            return
+        try:
+            for event in events:
+                if self._on_event:
+                    self._on_event(event)
+            if self._on_commit and any(event.kind in _COMMITS for event in events):
+                self._on_commit(self._runner)
+        except Exception as error:
+            self.error = error
+            self._study.cancel()
+
+
+class _Feed(EventFeed):
+    """A feed that tells the one who simulates as well."""
+
+    def __init__(self, store: Store, storage: Executor, heard: Callable[[list[Event]], None]) -> None:
+        super().__init__(store, storage)
+        self._heard = heard
+
+    async def publish(self, study: str, events: list[Event]) -> None:
+        """See `EventFeed.publish`."""
+        await super().publish(study, events)
+        self._heard(events)
+
+
+def _paged(page: Callable[[int], list[T]], number: Callable[[T], int], before: int) -> list[T]:
+    """Everything that a store gives a page at a time."""
+    found: list[T] = []
+    while more := page(number(found[-1]) if found else before):
+        found += more
+    return found

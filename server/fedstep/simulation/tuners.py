@@ -1,0 +1,169 @@
+"""The tuners of a comparison, by name: `stepwise`, `optuna:TPESampler:n_startup_trials=4+HyperbandPruner`."""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.spec import Budget, Plugin, StudySpec
+from fedstep.common.validation import show, violations_of
+from fedstep.server.tuning.registry import validate_tuner
+from fedstep.simulation.outcome import Leg
+
+_TRIALS_A_ROUND = 4
+"""Client-rounds are to end a study. A number of trials would end it early where some of them diverge or are pruned."""
+
+_OPENING, _CLOSING = "[{", "]}"
+_PRUNER = re.compile(r"\+(?=[A-Z])")
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A tuner with its options.
+
+    Attributes:
+        text: As it was written; what tables and pictures call it.
+        plugin: What a study file would say in `[tuner]`.
+    """
+
+    text: str
+    plugin: Plugin
+
+
+def read_contenders(text: str) -> list[Contender]:
+    """The tuners of a list such as `stepwise,random,fixed:cosine=true`, each once, in their order.
+
+    A tuner is its name and, after colons, options as in a study file. After `optuna:` come a sampler with its options
+    and, after a `+`, a pruner with its own; without one nothing is pruned.
+
+    Raises:
+        InvalidInputError: It cannot be read so. Whether such a tuner exists is seen by `check_contender`.
+    """
+    found: dict[str, Contender] = {}
+    for part in _split(text, ","):
+        name = part.strip()
+        if not name:
+            raise InvalidInputError(
+                f"--tuners {text} has an empty name: write tuners with commas between them, such as stepwise,random."
+            )
+        found.setdefault(name, Contender(name, _plugin(name)))
+    return list(found.values())
+
+
+def check_contender(contender: Contender, study: StudySpec) -> None:
+    """Checks that the study could be tuned so.
+
+    Args:
+        contender: The tuner.
+        study: As `study_of` makes it.
+
+    Raises:
+        InvalidInputError: There is no such tuner or part of it, with the nearest right name, or an option is wrong.
+    """
+    try:
+        validate_tuner(study)
+    except InvalidInputError as error:
+        name = contender.plugin.name
+        faults = error.violations
+        if faults and faults[0].field == "tuner.name":
+            hint = faults[0].description.removeprefix(f"is {show(name)}: ")
+            raise InvalidInputError(f"--tuners has {contender.text}, but there is no tuner {name}: {hint}") from None
+        raise InvalidInputError(f"--tuners has {contender.text}: {error.message}") from None
+
+
+def study_of(study: StudySpec, contender: Contender, seed: int, rounds: int, trial_rounds: int) -> StudySpec:
+    """The study tuned by a contender, with a budget that counts everything.
+
+    Args:
+        study: What all contenders tune.
+        contender: The tuner.
+        seed: Of everything that is drawn.
+        rounds: The budget, in rounds of the study's cohort.
+        trial_rounds: Rounds of a full trial.
+    """
+    return _budgeted(study, contender.plugin, seed, rounds, trial_rounds)
+
+
+def retraining_of(study: StudySpec, stages: Sequence[Leg], average: float, seed: int) -> StudySpec:
+    """The study that trains a schedule from scratch.
+
+    Args:
+        study: What was tuned.
+        stages: The schedule, at least one leg.
+        average: Decay of the averaged model that is kept beside; 0 for none.
+        seed: Another one than that of the tuning.
+    """
+    legs = [stage.model_dump() for stage in stages]
+    plugin = Plugin.model_validate({"name": "schedule", "stages": legs, "average": average})
+    rounds = sum(stage.rounds for stage in stages)
+    return _budgeted(study, plugin, seed, rounds, rounds)
+
+
+def _budgeted(study: StudySpec, plugin: Plugin, seed: int, rounds: int, trial_rounds: int) -> StudySpec:
+    if not study.round.cohort_size:
+        raise InvalidInputError(
+            f"The study {study.name} has no cohort_size: give its [round] one, so that a round has a price."
+        )
+    budget = Budget(
+        trials=_TRIALS_A_ROUND * rounds,
+        rounds_per_trial=trial_rounds,
+        client_rounds=rounds * study.round.cohort_size,
+    )
+    return study.model_copy(update={"tuner": plugin, "seed": seed, "budget": budget})
+
+
+def _plugin(text: str) -> Plugin:
+    name, *options = _split(text, ":")
+    arguments = _optuna(text, options) if name == "optuna" else _options(text, options)
+    try:
+        return Plugin.model_validate({**arguments, "name": name})
+    except ValidationError as error:
+        raise InvalidInputError(f"--tuners has {text}: {violations_of(error, Plugin)[0].description}") from None
+
+
+def _optuna(text: str, parts: list[str]) -> Mapping[str, object]:
+    """A sampler with its options, and a pruner with its own."""
+    sampler, *pruner = _PRUNER.split(":".join(parts), maxsplit=1)
+    arguments: dict[str, object] = {"pruner": "NopPruner"}
+    for kind, said in (("sampler", sampler), ("pruner", pruner[0] if pruner else "")):
+        if said:
+            arguments[kind], *options = _split(said, ":")
+            arguments[f"{kind}_options"] = _options(text, options)
+    return arguments
+
+
+def _options(text: str, pairs: list[str]) -> dict[str, object]:
+    options: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not _KEY.fullmatch(key) or key == "name":
+            raise InvalidInputError(
+                f"--tuners has {text}, where {show(pair)} is no option: write options after colons as KEY=VALUE."
+            )
+        options[key] = _value(value)
+    return options
+
+
+def _value(text: str) -> object:
+    """A value as TOML writes it; what is none, such as a word without quotes, is a text."""
+    loads: Callable[[str], dict[str, object]] = tomllib.loads
+    try:
+        return loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _split(text: str, mark: str) -> list[str]:
+    """The parts between marks, except those inside brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in _OPENING) - (letter in _CLOSING)
+        if letter == mark and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts

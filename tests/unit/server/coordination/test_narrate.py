@@ -1,0 +1,68 @@
+from typing import Any
+
+import pytest
+from unit.server.report.arms import NOW, arm, study
+
+from fedstep.server.coordination import narrate
+from fedstep.server.storage.base import RoundRecord, TrialRecord, TrialState
+
+SPEC = study().spec
+
+
+@pytest.mark.parametrize(
+    ("trial", "text"),
+    [
+        (TrialRecord(4, TrialState.RUNNING, {"lr": 0.05, "flip": True}), "Trial 4: lr 0.05, flip True."),
+        (TrialRecord(4, TrialState.RUNNING, {}), "Trial 4: the defaults."),
+        (arm(1, 0.1, phase="screen", rounds=5), "Screen 1: lr 0.1."),
+        (arm(12, 0.05, parents=(10,), phase="fork", rounds=8), "Fork 12 from 10: lr 0.05."),
+        (arm(57, 0.05, parents=(30,), phase="arm 3", rounds=1), "Trial 57 (arm 3) from 30: lr 0.05."),
+        (arm(5, 0.05, parents=(4,), rounds=3), "Trial 5 from 4: lr 0.05."),
+        (arm(15, 0.05, 1.0, parents=(12, 13), phase="mean", rounds=0), "Mean 15 of 12 and 13: only measured."),
+        (
+            arm(0, 0.05, phase="probe", points=[{"lr": 0.1}] * 30, rounds=1),
+            "Probe 0: 30 configurations, dealt to its clients.",
+        ),
+    ],
+)
+def test_an_arm_begins_in_one_sentence(trial: TrialRecord, text: str) -> None:
+    event = narrate.trial_started(trial)
+    assert (event.kind, event.text) == ("trial_started", text)
+    assert event.details["trial"] == trial.number
+    assert event.details["hyperparameters"] == dict(trial.hyperparameters)
+    assert event.details.keys() <= {"trial", "hyperparameters", "parents", "phase", "rounds"}
+
+
+@pytest.mark.parametrize(
+    ("trial", "text"),
+    [
+        (TrialRecord(3, TrialState.COMPLETED, {}, (0.5, 0.25)), "Trial 3 is complete at loss 0.2500 after 2 rounds."),
+        (TrialRecord(3, TrialState.PRUNED, {}, (0.5,)), "Trial 3 is pruned at loss 0.5000 after 1 round."),
+        (
+            TrialRecord(3, TrialState.FAILED, {}, (0.5,), message="it diverged."),
+            "Trial 3 failed after 1 round: it diverged.",
+        ),
+        (arm(12, 0.1, None, 0.4, parents=(10,), phase="fork"), "Fork 12 is complete at loss 0.4000 after 2 rounds."),
+        (arm(12, 0.1, None, parents=(10,), phase="arm 3"), "Trial 12 (arm 3) is complete after 1 round."),
+        (arm(15, 0.1, 0.4, parents=(12, 13), phase="mean", rounds=0), "Mean 15 is measured at loss 0.4000."),
+    ],
+)
+def test_an_arm_ends_in_one_sentence(trial: TrialRecord, text: str) -> None:
+    event = narrate.trial_ended(SPEC, trial)
+    assert (event.kind, event.text) == (f"trial_{trial.state.value}", text)
+
+
+@pytest.mark.parametrize(
+    ("budget", "tuner", "text"),
+    [
+        ({"trials": 8, "rounds_per_trial": 5}, "random", "Study writers: 8 trials of 5 rounds, tuned by random."),
+        ({"rounds": 600}, "stepwise", "Study writers: a budget of 600 rounds, tuned by stepwise."),
+    ],
+)
+def test_a_study_begins_with_what_it_is_going_to_spend(budget: dict[str, Any], tuner: str, text: str) -> None:
+    assert narrate.study_started(study(tuner=tuner, **budget).spec, 0).text == text
+
+
+def test_a_round_that_nobody_measured_says_so() -> None:
+    record = RoundRecord(1, 4, 1, b"", None, {}, 0.5, ("a",), 3, (), 1.5, NOW)
+    assert narrate.round_committed(SPEC, record).text == "Trial 1 round 4: no loss measured, 3 updates, 1.50 s."

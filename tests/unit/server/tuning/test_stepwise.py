@@ -1,0 +1,538 @@
+"""The step-wise tuner, rule by rule of `algorithm.md`, on losses that a test makes up; then on a small federation."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from contract.federation import Federation
+from contract.program_kit import Driver
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.spec import StudySpec
+from fedstep.server.tuning.base import Arm, ClientReport, Cost
+from fedstep.server.tuning.program import Result
+from fedstep.server.tuning.registry import create_tuner, validate_tuner
+from fedstep.server.tuning.scales import Scales
+from fedstep.server.tuning.stepwise import StepwiseTuner
+
+SPACE: dict[str, Any] = {
+    "lr": {"low": 1e-4, "high": 1.0, "log": True},
+    "momentum": {"low": 0.0, "high": 0.9},
+    "batch_size": {"low": 8, "high": 64, "log": True},
+    "local_epochs": {"low": 1, "high": 5},
+}
+START = {"lr": 0.05, "momentum": 0.0, "batch_size": 16, "local_epochs": 1}
+CLIENTS = 20
+Losses = Callable[[Arm, float], float]
+
+
+def study(tuner: dict[str, Any] | None = None, rounds: int = 200, **changes: Any) -> StudySpec:
+    content: dict[str, Any] = {"name": "s", "task": "digits", "seed": 1, "space": SPACE, "budget": {"rounds": rounds}}
+    tuner = {"name": "stepwise", "start": START, **(tuner or {})}
+    spec = StudySpec.model_validate({**content, "tuner": tuner, "round": {"cohort_size": 10}, **changes})
+    validate_tuner(spec)
+    return spec
+
+
+def bare(**tuner: Any) -> dict[str, Any]:
+    """Options without the opening: the generations begin at once, from the default."""
+    return {"use_probe": False, "screen_members": 0, **tuner}
+
+
+class Script:
+    """Runs a tuner's program on made-up losses, and remembers its batches.
+
+    Args:
+        spec: The study.
+        loss: The mean loss of an arm, from its parents' mean loss; a negative one fails the arm.
+        seconds: Of an arm's training.
+        steps: What its clients tell of their steps.
+    """
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        loss: Losses,
+        seconds: Callable[[Arm], float] = lambda arm: float(arm.rounds or 0),
+        steps: Sequence[float] = (),
+    ) -> None:
+        tuner = create_tuner(spec, "")
+        assert isinstance(tuner, StepwiseTuner)
+        self.tuner = tuner
+        self.batches: list[list[Arm]] = []
+        self.results: dict[int, Result] = {}
+        self.means: dict[int, float] = {}
+        self.delivered: list[int | None] = []
+        program = tuner.program()
+        batch = next(program)
+        while True:
+            self.batches.append(batch)
+            results = [self._result(arm, loss, seconds(arm), steps) for arm in batch]
+            self.delivered.append(tuner.delivers())
+            try:
+                batch = program.send(results)
+            except StopIteration as end:
+                self.delivered.append(end.value)
+                break
+        self.notes = tuner.notes()
+
+    def _result(self, arm: Arm, loss: Losses, seconds: float, steps: Sequence[float]) -> Result:
+        parents = [self.means[parent] for parent in arm.parents]
+        mean = loss(arm, sum(parents) / len(parents) if parents else 2.0)
+        self.means[arm.number] = mean
+        rounds = arm.rounds or 0
+        cost = Cost(rounds, arm.clients or 10 * rounds, 1000 * rounds, seconds)
+        if mean < 0:
+            result = Result(arm, failed="it diverged", cost=cost)
+        else:
+            wiggle = [0.01 * mean * ((k + arm.number) % 3 - 1) for k in range(CLIENTS)]
+            losses = {f"e{k}": mean * (0.5 + k / CLIENTS) + wiggle[k] for k in range(CLIENTS)}
+            reports = [ClientReport("c", losses=tuple(steps))] if steps else []
+            result = Result(arm, mean, losses=losses, cost=cost)
+            result = Result(arm, mean, {}, losses, (), result.steps.joined(reports), cost=cost)
+        self.results[arm.number] = result
+        return result
+
+    def arms(self, phase: str) -> list[Arm]:
+        return [arm for batch in self.batches for arm in batch if arm.phase == phase]
+
+    def forks(self) -> list[list[Arm]]:
+        return [batch for batch in self.batches if any(arm.phase == "fork" for arm in batch)]
+
+    def legs(self) -> list[list[Arm]]:
+        """Batches that train after the screen."""
+        return [batch for batch in self.batches if any(arm.phase in ("advance", "fork", "settle") for arm in batch)]
+
+    def kinds(self) -> list[str]:
+        return [note.kind for note in self.notes]
+
+
+def falling(arm: Arm, before: float) -> float:
+    """Every leg takes a twentieth of the loss away, every measurement nothing."""
+    return before * 0.95 if arm.rounds else before
+
+
+def challenged(gain: float) -> Losses:
+    """What is not the default ends with that much less loss than the default beside it."""
+
+    def loss(arm: Arm, before: float) -> float:
+        moved = arm.phase == "fork" and arm.hyperparameters != START
+        return falling(arm, before) * (1 - gain if moved else 1)
+
+    return loss
+
+
+# the opening -----------------------------------------------------------------------------------------------------
+
+
+def test_the_probe_asks_thirty_clients_for_twenty_steps_and_throws_the_updates_away() -> None:
+    (probe,) = Script(study(rounds=600), falling).batches[0]
+    assert (probe.phase, len(probe.points), probe.clients, probe.max_steps) == ("probe", 30, 30, 20)
+    assert (probe.rounds, probe.discard, probe.parents) == (1, True, ())
+
+
+def test_a_small_budget_is_probed_by_fewer_clients_or_not_at_all() -> None:
+    assert len(Script(study(rounds=60), falling).batches[0][0].points) == 12
+    for none in (study(rounds=30), study({"use_probe": False}, rounds=600)):
+        assert not Script(none, falling).arms("probe")
+
+
+def test_the_screen_has_six_points_and_the_default_on_one_cohort_from_the_initial_model() -> None:
+    script = Script(study(rounds=600), falling)
+    first = script.batches[1]
+    assert len(first) == 7
+    assert START in [arm.hyperparameters for arm in first]
+    assert {(arm.rounds, arm.parents, arm.cohort, arm.every_round) for arm in first} == {(5, (), 0, False)}
+
+
+def test_the_best_two_go_on_from_their_own_weights_half_as_long_again() -> None:
+    worse = {1: 1.0, 2: 0.8, 3: 0.9, 4: 0.7, 5: 1.1, 6: 1.2, 7: 1.3}
+    script = Script(study(rounds=600), lambda arm, before: worse.get(arm.number, before * 0.9))
+    second = script.batches[2]
+    assert [(arm.parents, arm.rounds, arm.cohort) for arm in second] == [((4,), 8, 0), ((2,), 8, 0)]
+    assert script.kinds().count("elimination") == 6
+    (advance, *_) = script.arms("advance")
+    assert advance.parents == (second[0].number,)
+    assert advance.hyperparameters == script.batches[1][3].hyperparameters
+
+
+def test_eliminations_come_with_their_evidence() -> None:
+    script = Script(study(rounds=600), lambda arm, before: 1.0 + arm.number if arm.phase == "screen" else before)
+    note = next(note for note in script.notes if note.kind == "elimination")
+    assert note.details["arms"][1] == 1
+    assert note.details["clients"] == CLIENTS
+    assert note.details["z"] > 2
+
+
+def test_members_that_fail_are_ranked_last_and_if_all_do_a_gentler_one_starts() -> None:
+    script = Script(study(rounds=600), lambda arm, before: -1 if arm.number in (1, 3) else before)
+    assert not {(1,), (3,)} & {arm.parents for arm in script.batches[2]}
+    script = Script(study(rounds=600), lambda arm, before: -1 if arm.phase == "screen" else before)
+    first = script.legs()[0]
+    assert first[0].parents == ()
+    scales = Scales(study(), {})
+    least = min(scales.strength(arm.hyperparameters) for arm in script.arms("screen"))
+    assert scales.strength(first[0].hyperparameters) < least
+
+
+def test_a_budget_under_thirty_rounds_starts_from_the_default() -> None:
+    script = Script(study(rounds=25), falling)
+    assert not script.arms("screen")
+    assert script.legs()[0][1].hyperparameters == START
+    assert script.legs()[0][1].parents == ()
+
+
+def test_under_seconds_the_screen_ranks_by_improvement_per_second() -> None:
+    def loss(arm: Arm, before: float) -> float:
+        return before - (0.6 if arm.hyperparameters == START else 0.5) if arm.phase == "screen" else before
+
+    def seconds(arm: Arm) -> float:
+        return float(arm.rounds or 0) * (5 if arm.hyperparameters == START else 1)
+
+    budget = {"time": "300s", "trials": 10, "rounds_per_trial": 20}
+    script = Script(study(budget=budget), loss, seconds)
+    assert START not in [arm.hyperparameters for arm in script.batches[2]]
+    assert START in [arm.hyperparameters for arm in Script(study(), loss, seconds).batches[2]]
+
+
+# generations -----------------------------------------------------------------------------------------------------
+
+
+def test_a_leg_is_a_fifth_of_the_rounds_behind_it_from_4_to_12() -> None:
+    script = Script(study(bare(use_settle=False, use_forks=False), rounds=300), falling)
+    behind = 0
+    for _, leg in script.legs()[:-1]:
+        assert leg.rounds == round(min(max(behind / 5, 4), 12))
+        behind += leg.rounds
+
+
+def test_every_generation_has_a_cohort_of_its_own_and_measures_its_start_there() -> None:
+    script = Script(study(bare()), falling)
+    for generation, batch in enumerate(script.legs(), start=1):
+        assert {arm.cohort for arm in batch} == {generation}
+        assert (batch[0].phase, batch[0].rounds) == ("measure", 0)
+        assert {arm.parents for arm in batch} == {batch[0].parents}
+
+
+def test_every_second_generation_forks_while_the_loss_falls() -> None:
+    script = Script(study(bare(use_settle=False)), falling)
+    phases = [batch[-1].phase for batch in script.legs()]
+    assert phases[:6] == ["advance", "fork"] * 3
+
+
+def test_every_generation_forks_once_the_loss_falls_slowly() -> None:
+    script = Script(study(bare(use_settle=False)), lambda arm, before: before * 0.999 if arm.rounds else before)
+    assert [batch[-1].phase for batch in script.legs()][:5] == ["advance"] + ["fork"] * 4
+
+
+def test_both_children_start_from_one_model_and_train_as_long() -> None:
+    for _, stays, moves in Script(study(bare()), falling).forks():
+        assert (stays.parents, stays.rounds, stays.cohort) == (moves.parents, moves.rounds, moves.cohort)
+        assert stays.hyperparameters != moves.hyperparameters
+
+
+def test_the_children_are_averaged_and_the_best_of_the_three_goes_on() -> None:
+    def loss(arm: Arm, before: float) -> float:
+        return before * 0.8 if arm.phase == "mean" else falling(arm, before)
+
+    script = Script(study(bare()), loss)
+    fork = script.batches.index(script.forks()[0])
+    (mean,), after = script.batches[fork + 1], script.batches[fork + 2]
+    assert (mean.parents, mean.rounds) == (tuple(arm.number for arm in script.batches[fork][1:]), 0)
+    assert after[0].parents == (mean.number,)
+
+
+def test_a_challenger_with_better_evidence_is_adopted_and_the_region_widens() -> None:
+    script = Script(study(bare()), challenged(0.1))
+    fork = script.batches.index(script.forks()[0])
+    challenger = script.batches[fork][2]
+    assert script.notes[0].kind == "adoption"
+    assert script.notes[0].details["z"] < -0.7
+    assert script.batches[fork + 2][1].hyperparameters == challenger.hyperparameters
+
+
+def test_a_challenger_without_evidence_is_rejected() -> None:
+    script = Script(study(bare()), challenged(-0.1))
+    assert set(script.kinds()) <= {"rejection", "settling", "averaging", "delivery"}
+    assert {tuple(arm.hyperparameters.items()) for arm in script.arms("advance")} == {tuple(START.items())}
+
+
+def test_the_width_follows_the_verdicts_within_its_bounds(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    spec = study(bare(use_guard=False), rounds=150)
+    tuner = create_tuner(spec, url)
+    driver = Driver(tuner, spec).run()
+    tuner.close()
+    widths = []
+    for name in sorted(optuna.get_all_study_names(url), key=lambda name: int(name.split("/g")[1])):
+        trial = optuna.load_study(study_name=name, storage=url).trials[-1]
+        widths.append((trial.user_attrs["rho"], trial.user_attrs["adopted"]))
+    assert len(widths) == len(driver.told("adoption")) + len(driver.told("rejection"))
+    for (before, adopted), (after, _) in itertools.pairwise(widths):
+        assert after == pytest.approx(min(max(before * (1.3 if adopted else 0.9), 0.05), 0.35))
+    assert widths[0][0] == 0.2
+
+
+@pytest.mark.parametrize(("guard", "kind"), [(True, "rejection"), (False, "adoption")])
+def test_early_on_a_challenger_that_trains_less_needs_more_evidence(guard: bool, kind: str) -> None:
+    options = bare(use_guard=guard, constants={"rho": 0.35})
+    script = Script(study(options), challenged(0.004), steps=(1.0, 1.5, 2.0, 2.5))
+    _, stays, moves = script.forks()[0]
+    scales = Scales(study(), {})
+    assert scales.strength(moves.hyperparameters) < 0.7 * scales.strength(stays.hyperparameters)
+    assert -2 < script.notes[0].details["z"] < -0.7
+    assert script.notes[0].kind == kind
+
+
+def test_a_challenger_that_fails_is_rejected_and_one_whose_incumbent_fails_adopted() -> None:
+    failing = Script(study(bare()), lambda arm, before: -1 if arm.number == 4 else falling(arm, before))
+    assert failing.forks()[0][2].number == 4
+    assert failing.notes[0].kind == "rejection"
+    assert not [arm for arm in failing.arms("mean") if 4 in arm.parents]
+    saved = Script(study(bare()), lambda arm, before: -1 if arm.number == 3 else falling(arm, before))
+    assert saved.notes[0].kind == "adoption"
+    assert "rewind" not in saved.kinds()
+
+
+@pytest.mark.parametrize("loss", [-1.0, 3.0])
+def test_a_leg_that_raises_the_loss_by_a_tenth_or_diverges_is_gone_back_on(loss: float) -> None:
+    script = Script(study(bare()), lambda arm, before: loss if arm.number == 1 else falling(arm, before))
+    again = script.batches[1]
+    assert script.notes[0].kind == "rewind"
+    assert again[0].parents == script.batches[0][0].parents == ()
+    assert again[1].hyperparameters == {**START, "lr": pytest.approx(0.05 * 0.6)}
+
+
+def test_a_rise_under_a_tenth_is_let_pass_and_so_is_any_without_rewinding() -> None:
+    for spec, loss in [(study(bare()), 2.1), (study(bare(use_rewind=False)), 3.0)]:
+        script = Script(spec, lambda arm, before, loss=loss: loss if arm.number == 1 else falling(arm, before))
+        assert script.batches[1][0].parents == (1,)
+
+
+def test_when_everything_fails_the_tuner_ends() -> None:
+    script = Script(study(bare()), lambda arm, before: -1 if arm.rounds else before)
+    assert len(script.legs()) == 5
+    assert script.delivered[-1] is None
+
+
+def test_under_seconds_a_challenger_that_is_better_but_slow_is_rejected() -> None:
+    def seconds(arm: Arm) -> float:
+        return float(arm.rounds or 0) * (10 if arm.phase == "fork" and arm.number % 2 == 0 else 1)
+
+    def loss(arm: Arm, before: float) -> float:
+        return before * (0.85 if arm.phase == "fork" and arm.number % 2 == 0 else 0.9) if arm.rounds else before
+
+    script = Script(study(bare(), budget={"time": "400s"}), loss, seconds)
+    assert script.forks()[0][2].number % 2 == 0
+    assert script.notes[0].kind == "rejection"
+    assert Script(study(bare()), loss, seconds).notes[0].kind == "adoption"
+
+
+def test_the_clients_steps_choose_the_direction_of_a_challenger() -> None:
+    for steps, sign in [((1.0, 1.5, 2.0, 2.5), -1), ((2.0, 1.0, 0.3, 0.1), 1)]:
+        for _, stays, moves in Script(study(bare()), falling, steps=steps).forks():
+            assert sign * (float(moves.hyperparameters["lr"]) - float(stays.hyperparameters["lr"])) > 0
+
+
+# the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_forks_stop_and_settling_begins_at_sixty_per_cent() -> None:
+    script = Script(study(bare()), falling)
+    spent = 0
+    for batch in script.legs():
+        late = spent >= 0.6 * 200
+        assert (batch[-1].phase == "settle") is late
+        spent += sum(arm.rounds or 0 for arm in batch)
+    assert "settle" not in [
+        arm.phase for batch in Script(study(bare(use_settle=False)), falling).legs() for arm in batch
+    ]
+
+
+def test_settling_takes_the_learning_rate_along_a_cosine_to_a_tenth() -> None:
+    legs = Script(study(bare(use_forks=False), rounds=600), falling).arms("settle")
+    rates = [float(leg.hyperparameters["lr"]) for leg in legs]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == pytest.approx(0.05, rel=0.05)
+    assert 0.005 <= rates[-1] < 0.007
+    middle = rates[len(rates) // 2]
+    assert 0.02 < middle < 0.035
+
+
+def test_a_settling_leg_that_hurts_is_gone_back_on_and_the_next_is_gentler() -> None:
+    state = {"hurt": 0}
+
+    def loss(arm: Arm, before: float) -> float:
+        if arm.phase == "settle" and not state["hurt"]:
+            state["hurt"] = arm.number
+            return before * 1.05
+        return falling(arm, before)
+
+    script = Script(study(bare()), loss)
+    first, second, *_ = script.arms("settle")
+    assert second.parents == first.parents
+    assert second.hyperparameters["lr"] < first.hyperparameters["lr"]
+    assert "rewind" in script.kinds()
+
+
+def test_an_average_of_0_8_a_round_is_kept_from_the_end_of_the_screen_on() -> None:
+    script = Script(study(rounds=300), falling)
+    for batch in script.batches:
+        for arm in batch:
+            assert arm.average == (0.0 if arm.phase in ("probe", "screen") else 0.8)
+    none = Script(study({"use_average": False}, rounds=300), falling)
+    assert {arm.average for batch in none.batches for arm in batch} == {0.0}
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_the_better_of_the_last_and_the_averaged_model_is_delivered(better: bool) -> None:
+    def loss(arm: Arm, before: float) -> float:
+        return before * (0.9 if better else 1.1) if arm.of_average else falling(arm, before)
+
+    script = Script(study(bare()), loss)
+    last, average = sorted(script.batches[-1], key=lambda arm: arm.of_average)
+    assert script.delivered[-1] == (average.number if better else last.parents[0])
+    assert script.kinds()[-2:] == ["averaging", "delivery"]
+
+
+def test_at_all_times_the_model_to_end_with_is_the_last_good_one() -> None:
+    script = Script(study(rounds=300), falling)
+    for batch, delivered in zip(script.batches, script.delivered, strict=False):
+        if batch[0].phase == "measure" and not any(arm.of_average for arm in batch) and batch[0].parents:
+            assert delivered in (batch[0].parents[0], *[arm.number for arm in script.arms("average")])
+
+
+def test_while_it_settles_the_averaged_model_is_delivered_where_it_is_better() -> None:
+    script = Script(study(bare()), lambda arm, before: before * 0.5 if arm.of_average else falling(arm, before))
+    settling = [at for at, batch in enumerate(script.batches) if batch[-1].phase == "settle"]
+    assert len(settling) > 2
+    averages = {arm.number for arm in script.arms("average")}
+    assert all(script.delivered[at + 1] in averages for at in settling)
+
+
+def test_models_that_nothing_goes_on_from_are_let_go() -> None:
+    spec = study(rounds=200)
+    driver = Driver(create_tuner(spec, ""), spec, Federation())
+    while driver.fill() or driver.open:
+        driver.train(min(driver.open))
+        assert len(driver.tuner.keeps()) <= 7 + 7  # a rung of the screen and the parents of the next
+        if driver.arms[len(driver.arms) - 1].phase not in ("probe", "screen"):
+            assert len(driver.tuner.keeps()) <= 6
+
+
+def test_every_flag_can_be_turned_off() -> None:
+    options = {f"use_{what}": False for what in ("probe", "rewind", "hint", "forks", "guard", "settle", "average")}
+    script = Script(study({**options, "screen_members": 0}), falling)
+    assert {arm.phase for batch in script.batches for arm in batch} == {"measure", "advance"}
+
+
+# a federation ----------------------------------------------------------------------------------------------------
+
+
+def trained(spec: StudySpec, seed: int = 0, federation: Federation | None = None) -> float:
+    federation = federation or Federation(seed=seed)
+    driver = Driver(create_tuner(spec, ""), spec, federation).run()
+    return federation.quality(driver.delivered())
+
+
+@pytest.mark.parametrize("lr", [0.0005, 0.5])
+def test_it_recovers_from_a_bad_start(lr: float) -> None:
+    """Twenty-fold too small a learning rate, and ten-fold too large a one, end near the good start."""
+    good = trained(study({"start": START}, rounds=150))
+    assert trained(study({"start": {**START, "lr": lr}}, rounds=150)) < good + 0.05
+
+
+def test_forks_alone_recover_from_a_bad_start() -> None:
+    start = {**START, "lr": 0.002}
+    stuck = trained(study(bare(start=start, use_forks=False), rounds=200))
+    assert trained(study(bare(start=start), rounds=200)) < 0.8 * stuck
+
+
+def test_it_beats_the_default_trained_for_the_whole_budget() -> None:
+    whole = trained(study(bare(use_forks=False, use_settle=False, use_average=False, use_rewind=False), rounds=150))
+    assert trained(study(rounds=150)) < whole
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [{"client_rounds": 600}, {"payload_bytes": 600_000}, {"time": "6s"}, {"trials": 4, "rounds_per_trial": 15}],
+)
+def test_any_budget_is_kept_to_and_used(budget: dict[str, Any]) -> None:
+    spec = study(budget=budget)
+    driver = Driver(create_tuner(spec, ""), spec, Federation()).run()
+    assert not driver.open
+    spent = {
+        "client_rounds": driver.spent.client_rounds / 600,
+        "payload_bytes": driver.spent.payload_bytes / 600_000,
+        "time": driver.spent.seconds / 6,
+        "trials": driver.spent.rounds / 60,
+    }[next(iter(budget))]
+    assert 0.8 < spent <= 1.1
+
+
+def test_every_decision_is_told_with_its_evidence() -> None:
+    spec = study(rounds=200)
+    driver = Driver(create_tuner(spec, ""), spec, Federation()).run()
+    assert {note.kind for note in driver.notes} >= {"window", "elimination", "settling", "averaging", "delivery"}
+    for note in driver.notes:
+        assert note.details["arms"]
+        if note.kind in ("elimination", "adoption", "rejection", "averaging"):
+            assert {"z", "mean_difference", "clients"} <= set(note.details)
+
+
+# Optuna's view ---------------------------------------------------------------------------------------------------
+
+
+def test_there_is_a_sub_study_a_generation_with_the_earlier_ones_as_priors(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    spec = study({"sampler": "TPESampler"}, rounds=150)
+    for _ in range(2):  # the second time as after a restart: nothing is written twice
+        tuner = create_tuner(spec, url)
+        driver = Driver(tuner, spec, Federation()).run()
+        tuner.close()
+    names = set(optuna.get_all_study_names(url))
+    assert {"s/probe", "s/g0"} < names
+    forks = sorted((name for name in names - {"s/probe", "s/g0"}), key=lambda name: int(name[3:]))
+    assert len(forks) == len(driver.told("adoption")) + len(driver.told("rejection"))
+    for count, name in enumerate(forks):
+        found = optuna.load_study(study_name=name, storage=url)
+        assert found.direction is optuna.study.StudyDirection.MAXIMIZE
+        assert [trial.user_attrs["prior"] for trial in found.trials] == [True] * count + [False]
+        (own,) = found.trials[count:]
+        assert driver.arms[own.user_attrs["arm"]].hyperparameters == own.user_attrs["point"]
+        assert own.user_attrs["parents"] == list(driver.arms[own.user_attrs["arm"]].parents)
+    screen = optuna.load_study(study_name="s/g0", storage=url).trials
+    assert [trial.state.name for trial in screen].count("COMPLETE") == 1
+    assert [trial.state.name for trial in screen].count("PRUNED") == len(screen) - 1
+
+
+# options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tuner", "field", "words"),
+    [
+        ({"sampler": "TPESamplr"}, "tuner.sampler", "did you mean `TPESampler`?"),
+        ({"sampler": "GridSampler"}, "tuner.sampler", "cannot search a neighbourhood"),
+        ({"sampler_options": {"n": 1}}, "tuner.sampler_options", "has none"),
+        ({"start": {"lrr": 1.0}}, "tuner.start.lrr", "did you mean `lr`?"),
+        ({"start": {"lr": 7.0}}, "tuner.start.lr", "from 0.0001 to 1"),
+        ({"screen_only": ["width"]}, "tuner.screen_only", "no parameter"),
+        ({"constants": {"rhoo": 1}}, "tuner.constants.rhoo", "did you mean `rho`?"),
+        ({"constants": {"leg_least": 1.5}}, "tuner.constants.leg_least", "whole number"),
+        ({"use_fork": True}, "tuner.use_fork", "did you mean `use_forks`?"),
+    ],
+)
+def test_wrong_options_are_refused_with_the_fix(tuner: dict[str, Any], field: str, words: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        study(tuner)
+    assert [violation.field for violation in caught.value.violations] == [field]
+    assert words in caught.value.violations[0].description
+
+
+def test_constants_can_be_set() -> None:
+    script = Script(study(bare(constants={"leg_least": 6, "leg_most": 6.0})), falling)
+    assert {arm.rounds for arm in script.arms("advance")} == {6}

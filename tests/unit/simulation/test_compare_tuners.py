@@ -1,0 +1,116 @@
+"""Tuners by name, as `fedstep compare --tuners` takes them."""
+
+import pytest
+
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.spec import StudySpec
+from fedstep.simulation.outcome import Leg
+from fedstep.simulation.tuners import check_contender, read_contenders, retraining_of, study_of
+
+STUDY = StudySpec.model_validate(
+    {
+        "name": "small",
+        "task": "digits",
+        "space": {"lr": {"low": 1e-3, "high": 1.0, "log": True}},
+        "round": {"cohort_size": 5},
+        "objective": {"metric": "accuracy", "direction": "maximize"},
+    }
+)
+
+
+def options(text: str) -> dict[str, object]:
+    (contender,) = read_contenders(text)
+    return {"name": contender.plugin.name, **contender.plugin.options}
+
+
+def test_a_list_keeps_its_order_and_names_each_once() -> None:
+    assert [c.text for c in read_contenders("stepwise, random,stepwise,fixed")] == ["stepwise", "random", "fixed"]
+
+
+def test_options_are_read_as_in_a_study_file() -> None:
+    assert options("stepwise:use_forks=false:average=0.8:proposer=random:screen_members=5") == {
+        "name": "stepwise",
+        "use_forks": False,
+        "average": 0.8,
+        "proposer": "random",
+        "screen_members": 5,
+    }
+
+
+def test_a_table_among_the_options_may_hold_commas_and_colons() -> None:
+    assert options('fixed:hyperparameters={lr = 0.1, optimizer = "a:b"}') == {
+        "name": "fixed",
+        "hyperparameters": {"lr": 0.1, "optimizer": "a:b"},
+    }
+
+
+def test_optuna_prunes_nothing_unless_told_to() -> None:
+    assert options("optuna:TPESampler") == {
+        "name": "optuna",
+        "sampler": "TPESampler",
+        "sampler_options": {},
+        "pruner": "NopPruner",
+    }
+
+
+def test_a_sampler_and_a_pruner_have_options_of_their_own() -> None:
+    assert options("optuna:TPESampler:n_startup_trials=4:gamma=1e+3+HyperbandPruner:reduction_factor=3") == {
+        "name": "optuna",
+        "sampler": "TPESampler",
+        "sampler_options": {"n_startup_trials": 4, "gamma": 1000.0},
+        "pruner": "HyperbandPruner",
+        "pruner_options": {"reduction_factor": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("randm", "there is no tuner randm: did you mean `random`?"),
+        ("optuna:TPESampelr", "did you mean `TPESampler`?"),
+        ("optuna:TPESampler+HyperbndPruner", "did you mean `HyperbandPruner`?"),
+        ("optuna:TPESampler:n_startup_trial=4", "did you mean `n_startup_trials`?"),
+        ("random:speed=3", "speed"),
+    ],
+)
+def test_a_misspelt_part_is_told_with_the_nearest_right_name(text: str, said: str) -> None:
+    (contender,) = read_contenders(text)
+    with pytest.raises(InvalidInputError, match="--tuners has") as refused:
+        check_contender(contender, study_of(STUDY, contender, 0, 60, 20))
+    assert said in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("text", ["random,,fixed", "", "stepwise:forks", "stepwise:=3", "stepwise:name=3"])
+def test_what_cannot_be_read_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="--tuners"):
+        read_contenders(text)
+
+
+def test_a_budget_counts_client_rounds_and_leaves_the_rest_of_the_study_alone() -> None:
+    (contender,) = read_contenders("random")
+    spec = study_of(STUDY, contender, seed=7, rounds=90, trial_rounds=30)
+    assert spec.budget.client_rounds == 90 * 5
+    assert spec.budget.rounds_per_trial == 30
+    assert spec.budget.trials > 90
+    assert spec.seed == 7
+    assert spec.tuner.name == "random"
+    assert spec.model_copy(update={"budget": STUDY.budget, "seed": STUDY.seed, "tuner": STUDY.tuner}) == STUDY
+
+
+def test_a_round_without_a_size_has_no_price() -> None:
+    (contender,) = read_contenders("random")
+    whole_fleet = STUDY.model_copy(update={"round": STUDY.round.model_copy(update={"cohort_size": 0})})
+    with pytest.raises(InvalidInputError, match="cohort_size"):
+        study_of(whole_fleet, contender, 0, 60, 60)
+
+
+def test_a_retraining_replays_the_stages_in_as_many_rounds() -> None:
+    stages = [Leg(hyperparameters={"lr": 0.1}, rounds=20), Leg(hyperparameters={"lr": 0.01}, rounds=10)]
+    spec = retraining_of(STUDY, stages, average=0.8, seed=5)
+    assert spec.tuner.name == "schedule"
+    assert spec.tuner.options == {
+        "stages": [{"hyperparameters": {"lr": 0.1}, "rounds": 20}, {"hyperparameters": {"lr": 0.01}, "rounds": 10}],
+        "average": 0.8,
+    }
+    assert spec.budget.client_rounds == 30 * 5

@@ -1,0 +1,191 @@
+"""Whole studies, simulated."""
+
+from typing import Any
+
+import pytest
+import torch
+from unit.simulation.kit import Clouds, study
+
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.spec import StudySpec
+from fedstep.server.storage.base import StudyState, TrialState
+from fedstep.simulation.measuring import held_out_metrics
+from fedstep.simulation.population import Population
+from fedstep.simulation.run import Federation, Simulated, SimulatedRunner, simulate
+from fedstep.simulation.speed import SpeedModel
+
+SLOW = SpeedModel(step_ms=1000, sample_ms=0, bytes_per_s=1e9, spread=0)
+
+
+def simulated(spec: StudySpec, **federation: Any) -> Simulated:
+    return simulate(spec, Clouds(), Federation(**{"clients": 8, **federation}))
+
+
+def decided(found: Simulated) -> object:
+    """All that a study decided and made."""
+    trials = [(t.hyperparameters, t.state, t.values, t.metrics) for t in found.trials]
+    rounds = [(r.trial, r.round, r.cohort, r.evaluators, r.model_sha256, r.seconds) for r in found.rounds]
+    events = [(event.kind, event.time) for event in found.events]
+    return trials, rounds, events, found.virtual_s, found.metrics
+
+
+def test_a_study_runs_to_its_end_with_everything_a_coordinator_records() -> None:
+    found = simulated(study())
+    assert found.record.state is StudyState.COMPLETED
+    assert [trial.state for trial in found.trials] == [TrialState.COMPLETED] * 2
+    assert [(r.trial, r.round, r.updates, len(r.evaluators)) for r in found.rounds] == [
+        (trial, number, 3, 4) for trial in range(2) for number in range(3)
+    ]
+    assert [event.number for event in found.events] == list(range(1, len(found.events) + 1))
+    assert found.best is not None
+    assert found.best.value == max(trial.value or 0 for trial in found.trials)
+    assert found.virtual_s == pytest.approx(sum(r.seconds for r in found.rounds))
+    assert found.record.seconds_spent == pytest.approx(found.virtual_s)
+
+
+def test_the_final_models_weights_give_its_held_out_metrics() -> None:
+    found = simulated(study())
+    assert found.record.result is not None
+    assert found.record.result.held_out
+    assert found.manifest is not None
+    assert found.weights is not None
+    population = Population(Clouds(), 1)
+    assert held_out_metrics(population, {}, found.weights.view(torch.uint8), found.manifest) == found.metrics
+
+
+@pytest.mark.parametrize("vectorised", [True, False])
+def test_the_same_seeds_give_the_same_study(vectorised: bool) -> None:
+    first, second = (simulated(study(), vectorised=vectorised) for _ in range(2))
+    assert decided(first) == decided(second)
+    assert decided(simulated(study(seed=6), vectorised=vectorised)) != decided(first)
+    assert simulated(study(), vectorised=vectorised, seed=1).virtual_s != first.virtual_s
+
+
+def test_together_and_one_by_one_are_the_same_study_to_float_tolerance() -> None:
+    one, other = (simulated(study(), vectorised=vectorised) for vectorised in (True, False))
+    assert [(r.trial, r.round, r.cohort, r.seconds) for r in one.rounds] == [
+        (r.trial, r.round, r.cohort, r.seconds) for r in other.rounds
+    ]
+    for ours, theirs in zip(one.rounds, other.rounds, strict=True):
+        assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-3, abs=1e-4)
+    assert one.weights is not None
+    torch.testing.assert_close(one.weights, other.weights, rtol=1e-3, atol=1e-4)
+
+
+def test_a_loaded_population_serves_any_number_of_studies() -> None:
+    task, federation = Clouds(), Federation(8)
+    population = Population(task, 8)
+    first = simulate(study(), task, federation, population=population)
+    simulate(study(seed=9), task, federation, population=population)
+    assert decided(simulate(study(), task, federation, population=population)) == decided(first)
+    assert decided(first) == decided(simulated(study()))
+
+
+def test_another_federations_population_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="8 clients"):
+        simulate(study(), Clouds(), Federation(9), population=Population(Clouds(), 8))
+
+
+def test_rounds_take_the_time_of_their_slowest_update() -> None:
+    """Two epochs of three steps each, a second a step; then a third of a second to measure."""
+    found = simulated(study(hyperparameters={"batch_size": 64, "local_epochs": 3}), speed=SLOW)
+    assert {round(r.seconds, 2) for r in found.rounds} == {3.33}
+
+
+def test_clients_too_slow_for_the_deadline_are_late() -> None:
+    round_policy = {"cohort_size": 3, "deadline": "2.5s", "quorum": 1.0}
+    fixed = {"batch_size": 64, "local_epochs": 3}
+    found = simulated(study(round=round_policy, hyperparameters=fixed), speed=SLOW)
+    assert found.record.state is StudyState.INTERRUPTED
+    assert "missed its quorum" in found.record.message
+    assert "the deadline of 2.5 s has passed" in found.record.message
+    assert found.virtual_s == pytest.approx(7.5)
+    assert found.weights is None
+
+
+def test_enough_updates_end_a_round_and_the_others_are_called_off() -> None:
+    round_policy = {"cohort_size": 2, "over_selection": 2.0, "deadline": "60s"}
+    found = simulated(study(round=round_policy), speed=SpeedModel(spread=1.0))
+    assert {len(r.cohort) for r in found.rounds} == {4}
+    assert {r.updates for r in found.rounds} == {2}
+
+
+def test_clients_whose_loss_runs_away_are_stopped_before_their_last_step() -> None:
+    space = {"lr": {"low": 50.0, "high": 60.0}}
+    fixed = {"batch_size": 1, "local_epochs": 40}
+    guard = {"window": 2, "factor": 1.5, "margin": 2.0}
+    budget = {"trials": 1, "rounds_per_trial": 1}
+    found = simulated(study(space=space, hyperparameters=fixed, guard=guard, budget=budget), speed=SLOW)
+    assert found.trials[0].state is TrialState.FAILED
+    assert "diverged" in found.trials[0].message
+    assert found.virtual_s < 100
+
+
+def test_a_budget_of_time_is_of_virtual_time() -> None:
+    fixed = {"batch_size": 64, "local_epochs": 3}
+    budget = {"trials": 5, "rounds_per_trial": 100, "time": "9s"}
+    found = simulated(study(hyperparameters=fixed, budget=budget), speed=SLOW)
+    assert len(found.rounds) == 3
+    assert found.virtual_s == pytest.approx(10, abs=0.1)
+
+
+def test_every_committed_round_is_told_once_the_runner_knows_it() -> None:
+    seen = []
+
+    def commit(runner: SimulatedRunner) -> None:
+        best = runner.best()
+        assert best is not None
+        seen.append((sum(t.rounds for t in runner.trials.values()), runner.virtual_s))
+        assert runner.payload(best) is not None
+
+    found = simulate(study(), Clouds(), Federation(8), on_commit=commit)
+    assert sorted({rounds for rounds, _ in seen}) == list(range(1, 1 + len(found.rounds)))
+    assert [seconds for _, seconds in seen] == sorted(seconds for _, seconds in seen)
+
+
+def test_events_are_told_as_they_happen() -> None:
+    heard: list[int] = []
+    found = simulate(study(), Clouds(), Federation(8), on_event=lambda event: heard.append(event.number))
+    assert heard == [event.number for event in found.events]
+
+
+def test_a_callback_that_fails_ends_the_simulation_with_its_error() -> None:
+    def fail(runner: SimulatedRunner) -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        simulate(study(), Clouds(), Federation(8), on_commit=fail)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"task": "digits"}, "task"),
+        ({"tuner": {"name": "rondom"}}, "random"),
+        ({"selector": {"name": "rondom"}}, "random"),
+        ({"aggregator": {"name": "fedavgg"}}, "fedavg"),
+        ({"space": {"learning_rate": {"low": 0.1, "high": 1.0}}}, "learning_rate"),
+    ],
+)
+def test_a_study_that_a_coordinator_would_refuse_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        simulated(study(**changes))
+
+
+def test_optunas_tuner_runs_with_its_study_in_memory() -> None:
+    tuner = {"name": "optuna", "sampler": "TPESampler", "sampler_options": {"n_startup_trials": 1}}
+    found = simulated(study(tuner=tuner, budget={"trials": 3, "rounds_per_trial": 2}))
+    assert found.record.state is StudyState.COMPLETED
+    assert len(found.trials) == 3
+    assert decided(simulated(study(tuner=tuner, budget={"trials": 3, "rounds_per_trial": 2}))) == decided(found)
+
+
+def test_trials_at_the_same_time_share_the_fleet() -> None:
+    found = simulated(study(parallel_trials=2), clients=8)
+    assert found.record.state is StudyState.COMPLETED
+    assert found.virtual_s < sum(r.seconds for r in found.rounds)
+
+
+def test_a_federation_of_nobody_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="at least 1"):
+        simulated(study(), clients=0)
