@@ -1,4 +1,4 @@
-"""The values of hyper-parameters, and what they look like on the wire."""
+"""The values of hyper-parameters, and what they look like to people and on the wire."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,12 @@ Value = float | int | str | bool
 
 Hyperparameters = Mapping[str, Value]
 """Values by name; a conditional parameter that does not apply is absent."""
+
+
+def describe(values: Hyperparameters) -> str:
+    """Values by name in one line for people, numbers to four digits; "" for none."""
+    parts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
+    return ", ".join(parts)
 
 
 def to_proto(value: Value) -> pb.HyperparameterValue:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstep.common.hyperparameters import Value, from_proto, map_from_proto, map_to_proto, to_proto
+from fedstep.common.hyperparameters import Value, describe, from_proto, map_from_proto, map_to_proto, to_proto
 from fedstep.v1 import hyperparameters_pb2 as pb
 
 values = (
@@ -37,3 +37,10 @@ def test_a_value_that_is_protobufs_default_is_still_there(value: Value) -> None:
 def test_a_message_without_a_value_is_refused() -> None:
     with pytest.raises(ValueError, match="without a value"):
         from_proto(pb.HyperparameterValue())
+
+
+def test_people_read_values_in_one_line_and_numbers_to_four_digits() -> None:
+    assert describe({"lr": 0.005654321, "batch_size": 10, "optimizer": "sgd"}) == (
+        "lr 0.005654, batch_size 10, optimizer sgd"
+    )
+    assert describe({}) == ""

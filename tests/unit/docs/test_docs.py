@@ -24,9 +24,14 @@ from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.ledger import Status
 from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import StudyState, TrialState
+from fedstep.server.tuning.fedex import FedexOptions
+from fedstep.server.tuning.fixed import FixedOptions, ScheduleOptions
 from fedstep.server.tuning.grid_search import GridOptions
 from fedstep.server.tuning.optuna_study import OptunaOptions
+from fedstep.server.tuning.population import PopulationOptions
 from fedstep.server.tuning.registry import validate_tuner
+from fedstep.server.tuning.stepwise_options import StepwiseOptions
+from fedstep.server.tuning.stepwise_settings import StepwiseSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted(
@@ -228,34 +233,57 @@ def value_of(cell: str) -> object:
     return None if cell == "none" else tomllib.loads(f"value = {cell.strip('`')}")["value"]
 
 
-TABLES: dict[str, type[BaseModel]] = {
+OPTIONS: dict[str, type[BaseModel]] = {
     "optuna": OptunaOptions,
     "grid": GridOptions,
-    **{
-        name: type(field.default)
-        for name, field in StudySpec.model_fields.items()
-        if name in ("objective", "round", "evaluation", "budget", "guard")
-    },
+    "stepwise": StepwiseOptions,
+    "fedex": FedexOptions,
+    "population": PopulationOptions,
+    "fixed": FixedOptions,
+    "schedule": ScheduleOptions,
 }
+PARTS: dict[str, type[BaseModel]] = {
+    name: type(field.default)
+    for name, field in StudySpec.model_fields.items()
+    if name in ("objective", "round", "evaluation", "budget", "guard")
+}
+NEEDED: dict[str, dict[str, object]] = {"schedule": {"stages": [{"rounds": 1}]}}
+"""What a model has no default for."""
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_a_tables_keys_and_defaults_are_the_codes(name: str) -> None:
-    model = TABLES[name]
+@pytest.mark.parametrize(("name", "model"), [*OPTIONS.items(), *PARTS.items()])
+def test_a_tables_keys_and_defaults_are_the_codes(name: str, model: type[BaseModel]) -> None:
     rows = {row[0].strip("`"): row[1] for row in table(name)}
     assert list(rows) == list(model.model_fields)
-    given = {key: value_of(cell) for key, cell in rows.items()}
-    assert model.model_validate({key: value for key, value in given.items() if value is not None}) == model()
+    needed = NEEDED.get(name, {})
+    assert {key for key, cell in rows.items() if cell == "required"} == needed.keys()
+    given = {key: value_of(cell) for key, cell in rows.items() if key not in needed}
+    said = {key: value for key, value in given.items() if value is not None}
+    assert model.model_validate(needed | said) == model.model_validate(needed)
     assert {key for key, value in given.items() if value is None} == {
         key for key, field in model.model_fields.items() if field.default is None
     }
+
+
+def test_every_tuner_with_options_has_a_table() -> None:
+    with pytest.raises(InvalidInputError) as refusal:
+        validate_tuner(StudySpec.model_validate(MINIMAL | {"tuner": {"name": "?"}}))
+    tuners = set(INLINE.findall(refusal.value.message.split("known are")[1]))
+    assert tuners - {"random"} == OPTIONS.keys()
+
+
+def test_the_step_wise_constants_in_the_guide_are_the_codes() -> None:
+    settings = vars(StepwiseSettings())
+    rows = {row[0].strip("`"): value_of(row[1]) for row in table("constants")}
+    assert rows == {name: settings.get(name) for name in rows}
+    assert not rows.keys() & StepwiseOptions.model_fields.keys(), "an option of its own is no constant"
 
 
 def test_the_keys_of_a_study_are_the_codes() -> None:
     rows = {row[0].strip("`"): row[1] for row in table("StudySpec")}
     plain = {key: field for key, field in StudySpec.model_fields.items() if key in rows}
     rest = set(StudySpec.model_fields) - set(rows)
-    assert rest == {*TABLES, "space", "hyperparameters", "tuner", "selector", "aggregator"} - {"optuna", "grid"}
+    assert rest == {*PARTS, "space", "hyperparameters", "tuner", "selector", "aggregator"}
     for key, cell in rows.items():
         default = plain[key].default
         assert (cell == "required") if default is PydanticUndefined else value_of(cell) == default
@@ -311,6 +339,11 @@ def test_the_protocols_page_lists_every_kind_of_event() -> None:
     kinds = set(re.findall(r'NewEvent\(\s*"([a-z_]+)"', source))
     kinds |= set(re.findall(r'\.fault\([^"]*"([a-z_]+)"', source))
     assert {"round_committed", "update_stale"} <= kinds
+    # A tuner's decisions: a word, or one of two.
+    notes = re.findall(r'\.note\(\s*("[a-z]+"[^,]*),', source)
+    decided = {kind for note in notes for kind in re.findall(r'"([a-z]+)"', note)}
+    assert {"window", "adoption", "rejection", "exploitation"} <= decided
+    kinds |= decided
     kinds |= {f"study_{state}" for state in StudyState if state.ended} | {f"study_{StudyState.INTERRUPTED}"}
     kinds |= {f"trial_{state}" for state in TrialState if state is not TrialState.RUNNING}
     fine = (Status.OPEN, Status.ACCEPTED, Status.ABANDONED)

@@ -189,3 +189,10 @@ def test_trials_at_the_same_time_share_the_fleet() -> None:
 def test_a_federation_of_nobody_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="at least 1"):
         simulated(study(), clients=0)
+
+
+@pytest.mark.parametrize("seed", [0, 4, 9, 15, 22])
+def test_a_trial_that_is_better_for_a_while_does_not_cost_the_study_its_best_model(seed: int) -> None:
+    found = simulated(study(seed=seed, budget={"trials": 4, "rounds_per_trial": 4}))
+    assert found.record.state is StudyState.COMPLETED, found.record.message
+    assert found.weights is not None

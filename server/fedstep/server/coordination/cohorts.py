@@ -38,14 +38,23 @@ class Cohorts:
         self._clock = clock
         self._announce = announce
         self._layout: Manifest | None = None
+        self._verdicts: dict[str, tuple[str, str | None]] = {}
         self._stopping = False
 
     def compare_with(self, layout: Manifest) -> None:
         """From now on a client's model must have this layout at its default hyper-parameters."""
         self._layout = layout
+        self._verdicts.clear()
 
     def mismatch(self, member: Member) -> str | None:
-        """Why a client can have no work of this study, in words; None when it can."""
+        """Why a client can have no work of this study, in words; None when it can. Looked at once a session."""
+        session, verdict = self._verdicts.get(member.name, ("", None))
+        if session != member.session_id:
+            verdict = self._compared(member)
+            self._verdicts[member.name] = (member.session_id, verdict)
+        return verdict
+
+    def _compared(self, member: Member) -> str | None:
         if member.task != self._spec.task:
             return f"study {self._spec.name} trains task {self._spec.task} and this client serves {member.task}"
         difference = self._layout.difference(member.manifest) if self._layout else None

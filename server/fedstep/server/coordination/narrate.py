@@ -2,18 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.hyperparameters import describe
 from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.ledger import OpenAssignment
 from fedstep.server.report.progress import plan_text
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
 from fedstep.server.tuning.base import Note
-
-
-def describe(values: Hyperparameters) -> str:
-    """Hyper-parameters in one line, numbers to four digits."""
-    parts = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
-    return ", ".join(parts) or "the defaults"
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -49,7 +43,7 @@ def trial_started(trial: TrialRecord) -> NewEvent:
     elif points:
         what = f"{points} configurations, dealt to its clients"
     else:
-        what = describe(trial.hyperparameters)
+        what = describe(trial.hyperparameters) or "the defaults"
     return NewEvent("trial_started", f"{title(trial)}{come_from}: {what}.", told)
 
 
@@ -167,7 +161,7 @@ def study_ended(state: str, best: TrialRecord, result: StudyResult, lag_p99_ms: 
     where = "the held-out set" if result.held_out else "the evaluation cohort"
     return NewEvent(
         f"study_{state}",
-        f"Study {state}: best trial {best.number} ({describe(best.hyperparameters)}); "
+        f"Study {state}: best trial {best.number} ({describe(best.hyperparameters) or 'the defaults'}); "
         f"final model on {where}: {metrics_text(result.metrics)}. Event loop lag p99 {lag_p99_ms:.1f} ms.",
         {
             "trial": best.number,

@@ -40,6 +40,7 @@ def needed_models(spec: StudySpec, trials: Sequence[TrialRecord], kept: Set[int]
         trials: All of its trials. Open ones and the best one are needed.
         kept: Those that the tuner may go on from.
     """
-    best = best_trial(spec, trials)
+    # Among those that have ended: one under way may be ahead for a while, and the best ended one is needed after all.
+    best = best_trial(spec, [trial for trial in trials if trial.state is not TrialState.RUNNING])
     wanted = [t for t in trials if t.state is TrialState.RUNNING or t is best or t.number in kept]
     return {digest for trial in wanted for digest in (trial.model_sha256, trial.optimizer_sha256)} - {b""}

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.hyperparameters import Hyperparameters, describe
 from fedstep.server.tuning.base import Arm
 from fedstep.server.tuning.lineage import Line, Phases
 from fedstep.server.tuning.paired import Evidence, adopts, compare, compare_priced, mean_losses
@@ -236,11 +236,12 @@ class Generations:
         weaker = early and alike and scales.strength(new) < (1 - settings.guard_fall) * scales.strength(now)
         adopted = not moves.failed and (bool(stays.failed) or adopts(evidence, weaker, settings))
         changed = {name: value for name, value in new.items() if now.get(name) != value}
-        said = moves.failed or stays.failed or f"z = {evidence.z:.2f} on {evidence.n} clients"
+        failed = (moves.failed or stays.failed).rstrip(".")
+        said = failed or f"z = {evidence.z:.2f} on {evidence.n} clients"
         guarded = " (it trains less, so more is asked)" if weaker else ""
         self._tuner.note(
             "adoption" if adopted else "rejection",
-            f"The challenger {changed} is {'adopted' if adopted else 'rejected'}: {said}{guarded}.",
+            f"The challenger with {describe(changed)} is {'adopted' if adopted else 'rejected'}: {said}{guarded}.",
             arms=[moves.arm.number, stays.arm.number],
             changed=changed,
             guarded=weaker,

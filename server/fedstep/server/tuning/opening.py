@@ -71,7 +71,8 @@ def probe(phases: Phases) -> Part[Window]:
     (told,) = yield from phases.train(asked)
     reports = [report for report in told.clients if report.losses or report.diverged]
     if told.failed or not reports:
-        tuner.note("window", f"The probe gave nothing, so all of the space is searched: {told.failed}.", arms=[0])
+        why = told.failed.rstrip(".") or "no client told of a step"
+        tuner.note("window", f"The probe gave nothing, so all of the space is searched: {why}.", arms=[0])
         return open_window
     window = learnt_window(points, reports, scales, settings)
     _tell_window(phases, window, asked, sum(has_diverged(report, settings) for report in reports), len(reports))
@@ -242,7 +243,8 @@ def _tell_elimination(phases: Phases, ranked: Sequence[Member], kept: int, rung:
         result = member.result
         assert result is not None
         evidence = compare(result.losses, best.losses, phases.settings.loss_clip)
-        why = f"failed: {result.failed}" if result.failed else f"is {evidence.mean:+.3g} behind the best in loss"
+        failed = result.failed.rstrip(".")
+        why = f"failed: {failed}" if failed else f"is {evidence.mean:+.3g} behind the best in loss"
         phases.tuner.note(
             "elimination",
             f"Arm {result.arm.number} leaves the screen after rung {rung}: it {why}.",

@@ -194,4 +194,4 @@ def test_the_journal_has_little_to_say_of_a_round() -> None:
     assert len(state) / len(run.arms) < 2500
     client = run.state["results"]["5"]["clients"][0]
     assert "losses" not in client
-    assert client["step_ms"] in ([], ())
+    assert "step_ms" not in client
