@@ -56,7 +56,7 @@ class Show:
             print_json(study)
             print_json({"virtual_seconds": found.virtual_s, "wall_seconds": found.wall_s, "rounds": len(found.rounds)})
         else:
-            print_study(study)
+            print_study(study, explained=False)
             rounds = len(found.rounds)
             print(f"\n{rounds} rounds, {found.virtual_s:,.0f} virtual seconds, simulated in {found.wall_s:.1f} s.")
         ended_well = record.state in (StudyState.COMPLETED, StudyState.STOPPED)

@@ -129,8 +129,13 @@ def kind_style(kind: str) -> str:
     return _STYLES.get(kind, "magenta" if is_decision(kind) else "")
 
 
-def print_study(study: study_pb2.Study) -> None:
-    """A study on a few lines."""
+def print_study(study: study_pb2.Study, explained: bool = True) -> None:
+    """A study on a few lines.
+
+    Args:
+        study: The study.
+        explained: Whether there is a coordinator that can explain it.
+    """
     console = Console(highlight=False, soft_wrap=True)
     spec = study.spec
     console.print(title_of(study))
@@ -141,7 +146,7 @@ def print_study(study: study_pb2.Study) -> None:
         console.print("\nBest hyper-parameters", f"(trial {best.number}):")
         for name, value in sorted(hp.map_from_proto(best.hyperparameters).items()):
             console.print(f"  {name:<18}", f"{value:.6g}" if isinstance(value, float) else str(value), markup=False)
-        if best.parents:
+        if best.parents and explained:
             console.print(f"They changed on the way: fedstep study explain {spec.name}")
     if study.HasField("result"):
         result = study.result

@@ -126,8 +126,10 @@ def _changes(event: Event, trials: Mapping[int, TrialRecord]) -> dict[str, Chang
 def _rewound(left: TrialRecord, trials: Mapping[int, TrialRecord]) -> dict[str, Change]:
     """From what was left to the next arm that was trained from where that one began."""
     start = parents_of(_trained(left, trials))
-    later = (one for number, one in sorted(trials.items()) if number > left.number)
-    goes_on = next((one for one in later if one.rounds and parents_of(one) == start), None)
+    generation = left.details.get("cohort")  # a challenger beside it has the same parents, and the same cohort
+    later = (one for one in trials.values() if one.number > left.number and one.details.get("cohort") != generation)
+    ahead = sorted((one for one in later if one.rounds and parents_of(one) == start), key=lambda one: one.number)
+    goes_on = ahead[0] if ahead else None
     return {} if goes_on is None else changes_between(left.hyperparameters, goes_on.hyperparameters)
 
 

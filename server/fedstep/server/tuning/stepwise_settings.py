@@ -34,7 +34,8 @@ class StepwiseSettings:
         screen_least: The fewest members of a short screen. Pilot.
         screen_rounds: Rounds of the first rung. Pilot.
         screen_least_rounds: The fewest of a short screen. Pilot.
-        screen_share: The most of the budget that the screen may cost. Pilot.
+        screen_share: The most of the budget that the screen may cost. Pilot, as run: 5 rounds of seven members and 8 of
+            two are 51 of 180; the text says a fifth.
         screen_from_rounds: With a smaller budget there is none. Pilot.
         keep_share: Of a rung's members go on to the next: successive halving (Jamieson and Talwalkar, AISTATS 2016)
             with a rate of three.
@@ -100,7 +101,7 @@ class StepwiseSettings:
     screen_least: int = 3
     screen_rounds: int = 5
     screen_least_rounds: int = 2
-    screen_share: float = 0.2
+    screen_share: float = 0.3
     screen_from_rounds: int = 30
     keep_share: float = 1 / 3
     keep_least: int = 2

@@ -11,9 +11,6 @@ from fedstep.server.tuning.window import Window
 Displacement = Mapping[str, Value]
 """A step away from the incumbent by parameter: a number in units of the region's width, or the choice itself."""
 
-_LEAST = 1e-3
-"""Of 1 - momentum."""
-
 NEW_WIDTH = 0.5
 """The width for a parameter that does not exist at the incumbent: around its middle, all of it."""
 
@@ -42,19 +39,7 @@ class TrustRegion:
         Args:
             displacement: Of parameters that it does not name, nothing moves.
         """
-        return self.window.pulled_in(self._balanced(self._at(displacement)), self.scales)
-
-    def _balanced(self, point: dict[str, Value]) -> dict[str, Value]:
-        """The point with its learning rates rescaled for the momentums it moved to.
-
-        A momentum of 0.9 instead of 0 is ten times the effective learning rate: without this hardly any step in
-        momentum could be an improvement.
-        """
-        for rate, momentum in (("lr", "momentum"), ("server_lr", "server_momentum")):
-            if momentum in point and momentum in self.center:
-                kept = 1.0 - float(self.center[momentum])
-                point = self.scales.scaled(point, rate, max(1.0 - float(point[momentum]), _LEAST) / max(kept, _LEAST))
-        return point
+        return self.window.pulled_in(self._at(displacement), self.scales)
 
     def _at(self, displacement: Displacement) -> dict[str, Value]:
         units = self.scales.space.to_unit(self.center)
