@@ -175,6 +175,10 @@ class StoreKit:
         store.create_study(spec())
         return store
 
+    def test_a_database_keeps_its_identity(self, store: Store, reopen: Callable[[], Store]) -> None:
+        identity = store.identity()
+        assert identity == store.identity() == reopen().identity() != ""
+
     def test_a_study_is_found_again_as_it_was_made(self, store: Store, reopen: Callable[[], Store]) -> None:
         made = store.study("s")
         assert made.spec == spec()

@@ -1,9 +1,10 @@
 """Tidying up takes no model that a study still needs."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Set
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,23 @@ async def test_a_round_committed_while_another_trial_tidies_up_keeps_its_model(
         trials = await host.trials("s")
     assert record.state is StudyState.COMPLETED, record.message
     assert [trial.state for trial in trials] == [TrialState.COMPLETED, TrialState.COMPLETED]
+
+
+async def test_a_study_that_is_over_at_once_takes_no_model_of_one_that_goes_on_after_it(tmp_path: Path) -> None:
+    """Study a was told to stop when the coordinator was killed; b and c were in the middle of a trial."""
+    names = ("a", "b", "c")
+    async with AsyncExitStack() as clients:
+        async with inside(tmp_path) as host:
+            port = host.coordinator.port
+            work = await clients.enter_async_context(tiny_agent(host.address, "ann"))
+            for name in names:
+                await host.create(spec(name=name, budget={"rounds_per_trial": 40}))
+                await host.until_event(name, "round_committed")
+            work.gate.clear()
+        with closing(sqlite3.connect(tmp_path / "fedstep.db")) as database:
+            database.execute("UPDATE fedstep_studies SET state = 'stopping' WHERE name = 'a'")
+            database.commit()
+        work.gate.set()
+        async with inside(tmp_path, port=port) as host:
+            records = [await host.until_over(name) for name in names]
+    assert [record.state for record in records] == [StudyState.STOPPED, StudyState.COMPLETED, StudyState.COMPLETED]

@@ -137,7 +137,8 @@ class Coordinator:
                 "give another with --data-dir."
             ) from error
         store = await executors.storage.run(open_store, config.url)
-        blobs = await executors.files.run(BlobStore, config.folder / "models")
+        identity = await executors.storage.run(store.identity)
+        blobs = await executors.files.run(BlobStore, config.folder / "models", identity)
         clock = SystemClock()
         fleet = Fleet(clock, config.lease, await executors.storage.run(store.clients))
         return Parts(

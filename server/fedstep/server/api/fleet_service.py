@@ -189,7 +189,9 @@ class FleetService:
         self, context: Context, header: fleet_pb2.UpdateHeader, assignment: OpenAssignment
     ) -> fleet_pb2.PushUpdateResponse:
         ref = assignment.ref
-        if header.payload_bytes != assignment.update_bytes or len(header.checksum) != CHECKSUM_BYTES:
+        if len(header.checksum) != CHECKSUM_BYTES:
+            raise InvalidInputError(f"A checksum of {len(header.checksum)} bytes; XXH3-128 has {CHECKSUM_BYTES}.")
+        if header.payload_bytes != assignment.update_bytes:
             raise InvalidInputError(
                 f"An update of {header.payload_bytes} bytes where the model has {assignment.update_bytes}: "
                 "its shape is not the model's."

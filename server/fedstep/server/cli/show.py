@@ -153,7 +153,7 @@ def print_study(study: study_pb2.Study, explained: bool = True) -> None:
         where = "held-out data" if result.held_out else "the evaluation cohort"
         console.print(f"\nFinal model on {where}:")
         for name, metric in sorted(result.metrics.items()):
-            console.print(f"  {name:<18}", f"{metric:.4f}")
+            console.print(f"  {name:<18}", f"{metric:.4f}", markup=False)
         console.print("")
         for label, path in (
             ("study database", result.database_url.removeprefix("sqlite:///")),

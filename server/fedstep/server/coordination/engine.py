@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -146,6 +147,8 @@ class RunEngine:
         self._make_aggregator = make_aggregator
         self._server_optimizer = server_optimizer
         self._announce = announce
+        # Of this engine's own: a study that is put off and goes on trains rounds again that clients have done.
+        self._life = f"{ledger.life}{uuid.uuid4().hex[:4]}"
         self._spare: list[Aggregator] = []
 
     async def prepare(self) -> None:
@@ -372,7 +375,7 @@ class RunEngine:
         study, number = self._spec.name, run.rounds if kind is Work.TRAIN else max(0, run.rounds - 1)
         return fleet_pb2.Assignment(
             ref=fleet_pb2.AssignmentRef(
-                assignment_id=f"{study}/{run.trial}/{number}/{kind.value}/{client}/{self._ledger.life}",
+                assignment_id=f"{study}/{run.trial}/{number}/{kind.value}/{client}/{self._life}",
                 attempt=attempt,
             ),
             work=_WORK[kind],

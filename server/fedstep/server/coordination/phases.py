@@ -20,6 +20,9 @@ from fedstep.server.tuning.base import ClientReport
 from fedstep.v1 import fleet_pb2
 
 MAX_METRICS = 64
+MAX_METRIC_NAME = 100
+ABSURD = 1e100
+"""Of a loss or a metric: no model has one, and sums over clients stay finite below it."""
 
 
 class Phase(ABC):
@@ -178,7 +181,7 @@ class TrainingPhase(Phase):
             raise InvalidInputError(
                 f"{assignment.member.name} claims {summary.samples} training samples where it announced {declared}."
             )
-        if not math.isfinite(summary.loss):
+        if not abs(summary.loss) < ABSURD:
             raise InvalidInputError(f"{assignment.member.name} claims a training loss of {summary.loss}.")
         return float(summary.samples)
 
@@ -232,6 +235,9 @@ class EvaluationPhase(Phase):
             self.settle(assignment, Status.FAILED, outcome.message[:500] or "no reason given")
         elif not 0 < outcome.samples <= declared:
             self.settle(assignment, Status.REFUSED, f"claims {outcome.samples} validation samples of {declared}")
+        elif not all(0 < len(name) <= MAX_METRIC_NAME and name.isprintable() for name in outcome.metrics):
+            text = f"a metric's name is not 1 to {MAX_METRIC_NAME} printable characters"
+            self.settle(assignment, Status.REFUSED, text)
         elif len(outcome.metrics) > MAX_METRICS:
             self.settle(
                 assignment, Status.REFUSED, f"{len(outcome.metrics)} metrics, and at most {MAX_METRICS} are taken"
@@ -244,10 +250,10 @@ class EvaluationPhase(Phase):
     def refuse_outliers(self) -> None:
         """Refuses metrics that are not finite, unless most clients say so: then it is the model that is broken."""
         answers = self.accepted
-        broken = [a for a in answers if not all(math.isfinite(value) for value in a.metrics.values())]
+        broken = [a for a in answers if not all(abs(value) < ABSURD for value in a.metrics.values())]
         if 2 * len(broken) <= len(answers):
             for assignment in broken:
-                self._ledger.take_back(assignment, "its metrics are not finite")
+                self._ledger.take_back(assignment, "its metrics are not finite, or absurdly large")
 
     def losses(self, metric: str) -> dict[str, float]:
         """One metric by client, where the client told it."""

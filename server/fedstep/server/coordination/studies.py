@@ -52,8 +52,10 @@ class Studies:
     async def resume_all(self) -> list[str]:
         """Goes on with every study that has not ended; answers with their names."""
         resumed = []
-        for record in await self._every():
+        records = await self._every()
+        for record in records:  # of all, before the first one runs and tidies up
             self._results |= await self._needed(record)
+        for record in records:
             if record.state.ended:
                 continue
             if record.spec.task not in self._tasks:
@@ -67,8 +69,8 @@ class Studies:
         """The models of a study that is not running: of its result, or of what it would go on from."""
         if record.result is not None:
             return {record.result.model_sha256}
-        trials = await self._parts.executors.storage.run(self._parts.store.trials, record.spec.name)
-        return needed_models(record.spec, trials)
+        trials = await self._parts.executors.storage.run(all_trials, self._parts.store, record.spec.name)
+        return needed_models(record.spec, trials, set(record.tuner_state.get("keeps", ())))
 
     async def _put_off(self, record: StudyRecord) -> None:
         """A study whose task this coordinator was not given waits for one that was."""

@@ -2,23 +2,23 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from typing import TypeVar
 
 from fedstep.common.errors import FedstepError, InvalidInputError, StorageError, UnavailableError
-from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
-from fedstep.server.coordination import checkpoint, conclusion, narrate
+from fedstep.server.coordination import conclusion, narrate
 from fedstep.server.coordination.arms import arm_of, details_of
 from fedstep.server.coordination.engine import RunEngine, StepOutcome, StoppedError
 from fedstep.server.coordination.executors import to_its_end
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.ranking import best_trial, needed_models
-from fedstep.server.coordination.run import Run, initial_run, mean_run, resolve
-from fedstep.server.coordination.shelf import cut
+from fedstep.server.coordination.run import Run
+from fedstep.server.coordination.runs import Runs
 from fedstep.server.selection.registry import create_selector
 from fedstep.server.storage.base import (
     Change,
@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 END_RETRIES_S = (0.5, 2.0, 5.0, 10.0)
 """Waits between tries to commit how a study ended, when the database has gone away."""
+
 
 _ENDS = {Decision.FINISH: TrialState.COMPLETED, Decision.PRUNE: TrialState.PRUNED, Decision.FAIL: TrialState.FAILED}
 
@@ -73,8 +74,7 @@ class StudyRunner:
         self._begun_before = record.updated_at > record.created_at
         self._tuner: Tuner | None = None
         self._tuning = asyncio.Condition()
-        self._open: dict[int, Run] = {}
-        self._ended: dict[int, Run] = {}
+        self._runs = Runs(record.spec, task, parts)
         self._spent = Cost()
         self._seconds = record.seconds_spent
         self._counted_at = parts.clock.monotonic()
@@ -101,7 +101,8 @@ class StudyRunner:
             await self._search()
             await self._conclude()
         except asyncio.CancelledError:
-            await self._end(StudyState.INTERRUPTED, "the coordinator was stopped; it goes on when it is started again")
+            text = "the coordinator was stopped; it goes on when it is started again"
+            await self._end(StudyState.INTERRUPTED, text, END_RETRIES_S)
             raise
         except UnavailableError as error:
             await self._end(StudyState.INTERRUPTED, f"{error.message} Then run the same study file again to go on.")
@@ -114,8 +115,7 @@ class StudyRunner:
             await self._end(StudyState.FAILED, f"{type(error).__name__}: {error}; the coordinator's log has the rest")
         finally:
             forget()
-            for run in self._open.values():
-                self._parts.shelf.drop(run.model_sha256)
+            self._runs.close()
             if self._tuner is not None:
                 await self._parts.executors.storage.run(self._tuner.close)
 
@@ -161,10 +161,11 @@ class StudyRunner:
         if self._begun_before:
             await storage.run(tuner.restore, self._tuner_state, open_arms)
         self._tuner = tuner
-        for number in tuner.keeps():
-            trial = self.trials.get(number)
-            if trial is not None and trial.state is not TrialState.RUNNING and trial.model_sha256:
-                self._ended[number] = await self._parts.executors.compute.run(self._load, trial)
+        ended = [
+            trial for trial in self.trials.values() if trial.state is not TrialState.RUNNING and trial.model_sha256
+        ]
+        kept = tuner.keeps()
+        await self._runs.restore(trial for trial in ended if trial.number in kept)
         resumed = StudyState.RUNNING if self.state is StudyState.INTERRUPTED else self.state
         await self._commit(Change(state=resumed, events=[narrate.study_started(self.spec, rounds)]))
         self.state = resumed
@@ -188,7 +189,7 @@ class StudyRunner:
     async def _lane(self, waiting: list[TrialRecord]) -> None:
         """Trains one trial after the other: first those that were under way, then new ones."""
         for trial in waiting:
-            await self._train(await self._resume(trial))
+            await self._train(await self._runs.resume(trial))
         while (run := await self._propose()) is not None:
             await self._train(run)
 
@@ -199,57 +200,26 @@ class StudyRunner:
                 number = len(self.trials)
                 if self._over() or (self._the_tuner().per_trial and number >= self.spec.budget.trials):
                     return None
-                context = ProposeContext(slots=1, next_number=number, open_arms=sorted(self._open))
+                context = ProposeContext(slots=1, next_number=number, open_arms=self._runs.open)
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
                 if arms:
-                    while not self._ended.keys() >= set(arms[0].parents):
+                    while not self._runs.has_ended(arms[0].parents):
                         await self._tuning.wait()  # for their last commits
                     return await to_its_end(self._start(arms[0]))
-                if not self._open:
+                if not self._runs.open:
                     return None
                 await self._tuning.wait()
 
     async def _start(self, arm: Arm) -> Run:
         """A new arm, from the study's initial model or from where its parents ended."""
         trial = TrialRecord(arm.number, TrialState.RUNNING, arm.hyperparameters, details=details_of(arm))
-        run = await self._on_shelf(lambda: self._start_of(arm))
+        run = await self._runs.start(arm)
         with self._parts.blobs.hold():
             if arm.parents:
-                beside = await self._save(run)
+                beside = await self._runs.save(run)
                 trial = replace(trial, first_round=run.rounds, model_sha256=run.model_sha256, optimizer_sha256=beside)
             self.trials[arm.number] = trial
             await self._commit(Change(trials=[trial], events=[narrate.trial_started(trial)]))
-        return run
-
-    def _start_of(self, arm: Arm) -> Run:
-        if not arm.parents:
-            return self._fresh(arm.number, arm.hyperparameters)
-        start = mean_run([self._ended[number] for number in arm.parents])
-        start = start.of_average() if arm.of_average else start
-        return start.fork(arm.number, resolve(self.spec, self._task, arm.hyperparameters))
-
-    async def _resume(self, trial: TrialRecord) -> Run:
-        if not trial.model_sha256:
-            return await self._on_shelf(lambda: self._fresh(trial.number, trial.hyperparameters))
-        return await self._on_shelf(lambda: self._load(trial))
-
-    def _load(self, trial: TrialRecord) -> Run:
-        return checkpoint.load(self.spec, self._task, trial, self._parts.blobs)
-
-    def _fresh(self, number: int, point: Hyperparameters) -> Run:
-        return initial_run(self.spec, self._task, number, resolve(self.spec, self._task, point))
-
-    async def _on_shelf(self, make: Callable[[], Run]) -> Run:
-        """A run that clients can fetch the model of."""
-
-        def put() -> Run:
-            run = make()
-            if not self._parts.shelf.share(run.model_sha256):
-                self._parts.shelf.put(cut(run.payload()), run.manifest, run.model_sha256)
-            return run
-
-        run = await self._parts.executors.compute.run(put)
-        self._open[run.trial] = run
         return run
 
     # step, observe, commit ----------------------------------------------------------------------------------------
@@ -277,18 +247,10 @@ class StudyRunner:
                 await to_its_end(committing)
         if state is TrialState.RUNNING:
             await to_its_end(self._give_up(run))
-        ended = self._open.pop(run.trial)
-        self._parts.shelf.drop(ended.model_sha256)
-        await self._let_go(ended)
-        await self._tidy(None)
-
-    async def _let_go(self, ended: Run) -> None:
-        """Keeps an ended run for those that go on from it, as long as the tuner may name it."""
         async with self._tuning:
-            kept = self._the_tuner().keeps()
-            self._ended[ended.trial] = ended
-            self._ended = {number: run for number, run in self._ended.items() if number in kept}
+            self._runs.end(run.trial, self._the_tuner().keeps())
             self._tuning.notify_all()
+        await self._tidy(None)
 
     async def _step(self, run: Run, arm: Arm) -> StepOutcome:
         """One round of an arm, or its measurement."""
@@ -335,7 +297,7 @@ class StudyRunner:
                     values=(*trial.values, outcome.record.value),
                     metrics=outcome.record.metrics,
                     model_sha256=outcome.run.model_sha256,
-                    optimizer_sha256=await self._save(outcome.run),
+                    optimizer_sha256=await self._runs.save(outcome.run),
                 )
                 events.append(narrate.round_committed(self.spec, outcome.record))
             elif outcome.failed:
@@ -351,15 +313,7 @@ class StudyRunner:
             needed = self.kept_models()
             self.trials[run.trial] = trial
         await self._tidy(needed - self.kept_models())
-        if outcome.run is not run:
-            self._open[run.trial] = outcome.run
-            self._parts.shelf.drop(run.model_sha256)
-
-    async def _save(self, run: Run) -> bytes:
-        """Writes a run's model and optimizer state to the model folder; answers with the latter's digest."""
-        optimizer_sha256 = await self._parts.executors.compute.run(checkpoint.beside_digest, run)
-        await self._parts.executors.files.run(checkpoint.save, run, optimizer_sha256, self._parts.blobs)
-        return optimizer_sha256
+        self._runs.went_on(run, outcome.run)
 
     async def _give_up(self, run: Run) -> None:
         """The study is over before the trial is."""
@@ -393,7 +347,7 @@ class StudyRunner:
                 "no trial came to a value, so there is no model" + _last_reason(self.trials),
             )
             return
-        run = await self._resume(best)
+        run = await self._runs.resume(best)
         self.trials[best.number] = best = replace(best, details={**best.details, "delivered": True})
         missing = self.spec.budget.rounds_per_trial + self.spec.budget.final_rounds - run.rounds
         if self._the_tuner().per_trial and best.state is TrialState.COMPLETED and missing > 0 and not self._over():
@@ -418,16 +372,16 @@ class StudyRunner:
                 run = outcome.run
         return run
 
-    async def _end(self, state: StudyState, message: str) -> None:
+    async def _end(self, state: StudyState, message: str, waits_s: Iterable[float] | None = None) -> None:
+        """Commits how the study ended; without `waits_s` for as long as it takes: nobody runs it, and all must know."""
         event = NewEvent(f"study_{state.value}", f"Study {self.spec.name} is {state.value}: {message}", {})
-        for wait_s in END_RETRIES_S:
+        for wait_s in waits_s or itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
             try:
                 await self._commit(Change(state=state, message=message, events=[event]), state)
                 return
             except StorageError as error:  # perhaps what ended the study; it may pass
                 log.warning("the end of study %s cannot be committed yet: %s", self.spec.name, error)
                 await asyncio.sleep(wait_s)
-        await self._commit(Change(state=state, message=message, events=[event]), state)
 
     async def _commit(self, change: Change, state: StudyState | None = None) -> None:
         now = self._parts.clock.monotonic()

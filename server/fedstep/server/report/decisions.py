@@ -126,8 +126,12 @@ def _changes(event: Event, trials: Mapping[int, TrialRecord]) -> dict[str, Chang
 def _rewound(left: TrialRecord, trials: Mapping[int, TrialRecord]) -> dict[str, Change]:
     """From what was left to the next arm that was trained from where that one began."""
     start = parents_of(_trained(left, trials))
-    generation = left.details.get("cohort")  # a challenger beside it has the same parents, and the same cohort
-    later = (one for one in trials.values() if one.number > left.number and one.details.get("cohort") != generation)
+    generation = left.details.get("cohort", 0)  # a challenger beside it has the same parents, and the same cohort
+    later = (
+        one
+        for one in trials.values()
+        if one.number > left.number and not 0 < one.details.get("cohort", 0) == generation
+    )
     ahead = sorted((one for one in later if one.rounds and parents_of(one) == start), key=lambda one: one.number)
     goes_on = ahead[0] if ahead else None
     return {} if goes_on is None else changes_between(left.hyperparameters, goes_on.hyperparameters)

@@ -278,6 +278,10 @@ class Store(ABC):
     """
 
     @abstractmethod
+    def identity(self) -> str:
+        """A name that this database was given once and keeps, wherever it is moved to."""
+
+    @abstractmethod
     def create_study(self, spec: StudySpec) -> StudyRecord:
         """A new study, RUNNING.
 

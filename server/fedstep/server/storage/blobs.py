@@ -34,12 +34,14 @@ class BlobStore:
 
     Args:
         folder: Made when it is missing. What writers that were killed left in it is removed.
+        owner: The database whose models these are; another one's coordinator would take them for left over.
 
     Raises:
-        StorageError: The folder cannot be made or written to. Any call that writes raises it, such as on a full disk.
+        StorageError: The folder is another database's, or cannot be made or written to. Any call that writes raises
+            it, such as on a full disk.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, owner: str = "") -> None:
         self._folder = folder
         self._lock = threading.Lock()
         # Puts are counted, and holds remember the count at their start: what was put since must not be deleted.
@@ -47,12 +49,26 @@ class BlobStore:
         self._recent: dict[bytes, int] = {}
         self._holds: list[int] = []
         self._spares: list[Path] = []
+        self._deleted = 0
         with self._told(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            self._check_owner(owner)
             for part in folder.glob(f"*/*{_PART}"):
                 part.unlink(missing_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
+
+    def _check_owner(self, owner: str) -> None:
+        if not owner:
+            return
+        mark = self._folder / "OWNER"
+        if not mark.exists():
+            _write(mark, owner.encode())
+        elif mark.read_text() != owner:
+            raise StorageError(
+                f"The models in {self._folder} are another database's: give this coordinator a --data-dir of its own, "
+                "or remove that folder if its database is gone."
+            )
 
     def path(self, sha256: bytes) -> Path:
         """Where the payload of that digest is or would be."""
@@ -159,6 +175,11 @@ class BlobStore:
                 except ValueError:  # somebody else's file
                     continue
                 deleted += digest not in keep and self._delete(digest)
+            for path in self._folder.glob(f"*/*{_MANIFEST}"):  # a kill came between the two deletions
+                with self._lock:
+                    alone = not path.with_suffix(_PAYLOAD).exists()
+                    if alone and path.stem not in {digest.hex() for digest in self._recent}:
+                        path.unlink(missing_ok=True)
         return deleted
 
     def remove(self, digests: Set[bytes]) -> None:
@@ -174,7 +195,8 @@ class BlobStore:
                 return False
             # The payload first: a manifest without one does no harm.
             if len(self._spares) < _SPARES and path.stat().st_size >= _LEAST_SPARE_BYTES:
-                self._spares.append(path.replace(path.with_suffix(_PART)))
+                self._deleted += 1  # a name of its own: the same payload may come and go again
+                self._spares.append(path.replace(path.with_suffix(f".{self._deleted}{_PART}")))
             else:
                 path.unlink()
             path.with_suffix(_MANIFEST).unlink(missing_ok=True)

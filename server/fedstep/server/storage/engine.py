@@ -73,7 +73,7 @@ def _prepare_sqlite(engine: Engine, bare: bool) -> None:
         cursor.execute("PRAGMA foreign_keys = ON")
         if not bare:
             cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.execute("PRAGMA synchronous = FULL")  # a model goes once it is committed that nobody needs it
         cursor.close()
 
     def begin(connection: Connection) -> None:

@@ -44,17 +44,21 @@ def parse_url(text: str) -> URL:
         return make_url(text)
     except (ArgumentError, ValueError) as error:
         # Whatever it is, it may hold a password: only what cannot is repeated.
-        shown = f"{text!r} is no database URL" if "@" not in text and "password" not in text else "No database URL"
+        shown = f"{text!r} is no database URL" if "@" not in text and not _is_secret(text) else "No database URL"
         raise StorageError(
             f"{shown}: write sqlite:///fedstep.db, or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE."
         ) from error
+
+
+def _is_secret(text: str) -> bool:
+    return any(word in text.lower() for word in ("pass", "pwd", "secret", "token", "odbc_connect"))
 
 
 def where(url: URL) -> str:
     """The database in words: a path, or the URL without its password."""
     if url.get_backend_name() == "sqlite":
         return url.database or "in memory"
-    secret = [key for key in url.query if "pass" in key.lower()]
+    secret = [key for key in url.query if _is_secret(key)]
     return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
@@ -99,7 +103,7 @@ def storage_error(error: SQLAlchemyError, url: URL) -> StorageError:
 def _redacted(detail: str, url: URL) -> str:
     """One line of what the driver said, ending in a full stop."""
     line = " ".join(detail.split())[:300].rstrip(".") + "."
-    secrets = [url.password, *(value for key, value in url.query.items() if "pass" in key.lower())]
+    secrets = [url.password, *(value for key, value in url.query.items() if _is_secret(key))]
     for secret in secrets:
         if secret:
             line = line.replace(str(secret), "***")

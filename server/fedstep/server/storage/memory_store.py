@@ -1,6 +1,7 @@
 """The store in memory, for simulations: what is committed goes with the process."""
 
 import json
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -44,12 +45,14 @@ class Memory:
         clients: By name.
         events: The number of the last event.
         in_use: A store is open on it.
+        identity: See `Store.identity`.
     """
 
     studies: dict[str, _Kept] = field(default_factory=dict)
     clients: dict[str, ClientRecord] = field(default_factory=dict)
     events: int = 0
     in_use: bool = False
+    identity: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class MemoryStore(Store):
@@ -72,6 +75,10 @@ class MemoryStore(Store):
             raise StorageError("This memory is in use by another coordinator: close its store first.")
         self._memory.in_use = True
         self._closed = False
+
+    def identity(self) -> str:
+        """See `Store.identity`."""
+        return self._memory.identity
 
     def create_study(self, spec: StudySpec) -> StudyRecord:
         """See `Store.create_study`."""

@@ -1,5 +1,6 @@
 """The store on any database that SQLAlchemy speaks: SQLite, PostgreSQL, MySQL."""
 
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,16 @@ from fedstep.server.storage.base import (
 from fedstep.server.storage.database import open_database
 from fedstep.server.storage.engine import writing
 from fedstep.server.storage.faults import storage_error, where
-from fedstep.server.storage.schema import AssignmentRow, ClientRow, EventRow, RoundRow, StepsRow, StudyRow, TrialRow
+from fedstep.server.storage.schema import (
+    AssignmentRow,
+    ClientRow,
+    EventRow,
+    MetaRow,
+    RoundRow,
+    StepsRow,
+    StudyRow,
+    TrialRow,
+)
 
 _PAGE = 32  # assignments, each with all its steps
 _NAMES_SHOWN = 10
@@ -63,6 +73,15 @@ class SqlStore(Store):
         self._database = open_database(url, lock_timeout_s)
         self._writer = writing(self._database.engine)
         self._closed = False
+
+    def identity(self) -> str:
+        """See `Store.identity`."""
+        with self._writing() as session:
+            row = session.get(MetaRow, "id")
+            if row is None:
+                row = MetaRow(key="id", value=uuid.uuid4().hex)
+                session.add(row)
+            return row.value
 
     def create_study(self, spec: StudySpec) -> StudyRecord:
         """A new study, RUNNING."""

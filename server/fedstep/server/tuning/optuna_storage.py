@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from fedstep.common.errors import StorageError
+from fedstep.server.storage.faults import where
 
 _BUSY_TIMEOUT_S = 30
 
@@ -84,7 +85,7 @@ def _without_waiting_for_the_disk(connection: DBAPIConnection, _: object) -> Non
 
 def _shown(url: str) -> str:
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return where(make_url(url))
     except SQLAlchemyError:
         return "given"
 

@@ -159,6 +159,7 @@ class ProgramTuner(Tuner):
     def state(self) -> dict[str, Any]:
         """What the program was sent so far, and the rounds of arms under way."""
         return {
+            "keeps": sorted(self.keeps()),  # for a coordinator that does not run the program, and must not tidy it away
             "results": {str(number): result for number, result in self._journal.items()},
             "partial": {str(number): _to_json(result) for number, result in self._partial.items()},
             "rounds": {str(number): rounds for number, rounds in self._seen.items() if number in self._partial},

@@ -160,6 +160,32 @@ def test_spare_files_of_another_size_and_of_an_earlier_life_go(blobs: BlobStore,
     assert len(files(tmp_path / "models")) == 1
 
 
+def test_a_payload_that_comes_and_goes_again_leaves_each_file_to_one_other(blobs: BlobStore) -> None:
+    one, two, three, four = (os.urandom(1 << 20) for _ in range(4))
+    blobs.remove({put(blobs, one), put(blobs, two)})
+    put(blobs, one)  # written over one of the two
+    blobs.remove({sha256(one)})
+    digests = [put(blobs, three), put(blobs, four)]
+    assert len({blobs.path(digest).stat().st_ino for digest in digests}) == 2
+    assert [bytes(as_bytes(blobs.get(digest))) for digest in digests] == [three, four]
+
+
+def test_a_folder_belongs_to_one_database(tmp_path: Path) -> None:
+    BlobStore(tmp_path / "models", "this")
+    BlobStore(tmp_path / "models", "this")
+    with pytest.raises(StorageError, match="another database's: give this coordinator a --data-dir of its own"):
+        BlobStore(tmp_path / "models", "that")
+
+
+def test_a_manifest_that_a_kill_left_alone_goes(blobs: BlobStore, tmp_path: Path) -> None:
+    manifest = Manifest.of(STATE)
+    payload = pack(STATE, manifest)
+    blobs.put(as_bytes(payload), sha256(payload), manifest)
+    blobs.path(sha256(payload)).unlink()
+    blobs.retain({sha256(payload)})
+    assert files(tmp_path / "models") == []
+
+
 def test_what_is_put_under_a_hold_outlives_retain(blobs: BlobStore) -> None:
     old = put(blobs, b"old")
     with blobs.hold():
