@@ -14,7 +14,7 @@ import xxhash
 from e2e.inside import Inside, inside
 from e2e.raw import GOOD, RawClient, raw_client
 from e2e.studies import spec
-from e2e.tiny import MANIFEST, tiny_agent
+from e2e.tiny import MANIFEST, SAMPLES, tiny_agent
 from e2e.waiting import until
 
 from fedstep.common import wire
@@ -91,6 +91,10 @@ async def two_headers(client: RawClient, assignment: pb.Assignment) -> None:
     await client.send([message, message, wire.frame(GOOD)])
 
 
+async def absurd_loss(client: RawClient, assignment: pb.Assignment) -> None:
+    await client.push(assignment.ref, GOOD, summary=pb.TrainingSummary(samples=SAMPLES, steps=2, loss=1.7e307))
+
+
 async def weight_out_of_thin_air(client: RawClient, assignment: pb.Assignment) -> None:
     await client.push(assignment.ref, GOOD, summary=pb.TrainingSummary(samples=1 << 60))
 
@@ -103,6 +107,7 @@ async def no_samples(client: RawClient, assignment: pb.Assignment) -> None:
     "crime",
     [
         nan_update,
+        absurd_loss,
         infinite_update,
         outsized_update,
         shorter_update,
@@ -268,12 +273,22 @@ async def test_there_is_no_model_of_a_made_up_digest_or_offset(host: Inside) -> 
     assert seen.is_set()
 
 
-async def test_metrics_that_are_not_numbers_do_not_reach_the_tuner(host: Inside) -> None:
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"loss": math.nan, "accuracy": math.inf},
+        {"loss": 1.0, "accuracy": 1.7e308},
+        {"loss": 1.0, "accuracy": -1.7e307},
+        {"loss": 1.0, "accuracy": 0.9, "\x1b[2J": 1.0},
+        {"loss": 1.0, "accuracy": 0.9, "m" * 101: 1.0},
+    ],
+)
+async def test_metrics_that_cannot_be_right_do_not_reach_the_tuner(host: Inside, metrics: dict[str, float]) -> None:
     async def lie(client: RawClient, assignment: pb.Assignment) -> None:
         outcome = pb.Outcome(
             ref=assignment.ref,
             status=pb.OUTCOME_STATUS_COMPLETED,
-            metrics={"loss": math.nan, "accuracy": math.inf},
+            metrics=metrics,
             samples=10,
         )
         await client.tell(pb.ConnectRequest(outcome=outcome))
