@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from fedstep.common.errors import FedstepError, InternalError, InvalidInputError, to_status
+from fedstep.common.errors import FedstepError, InternalError, InvalidInputError, UnavailableError, to_status
 
 log = logging.getLogger(__name__)
 
@@ -73,5 +73,7 @@ def _for_the_caller(error: Exception) -> FedstepError:
         return InvalidInputError(
             "The bytes that came are no message of fedstep.v1: look at the program that sent them."
         )
+    if isinstance(error, grpc.aio.InternalError):  # a write to a connection that is gone: nobody will hear it
+        return UnavailableError("The connection broke in the middle of the call; try again.")
     log.exception("a call failed", exc_info=error)
     return InternalError(f"The coordinator failed ({type(error).__name__}); its log says where.")
