@@ -30,6 +30,7 @@ class Pace:
         gain: Smoothed relative gain of a generation; None before the first.
         forked: The last generation with a fork.
         failures: Generations in a row in which every leg failed: they may have cost nothing.
+        rewinds: Generations in a row that were gone back on because the loss rose.
         history: What the challengers were worth.
         steps: What the clients' steps told of the incumbent's last leg.
         settled_from: Part of the budget that was spent when settling began; None before.
@@ -40,6 +41,7 @@ class Pace:
     gain: float | None = None
     forked: int = 0
     failures: int = 0
+    rewinds: int = 0
     history: tuple[Attempt, ...] = ()
     steps: StepSummary = field(default_factory=StepSummary)
     settled_from: float | None = None
@@ -108,12 +110,8 @@ class Generations:
         incumbent = self._trained(line, line.point, rounds, pace, "fork")
         challenger = self._trained(line, proposal.point, rounds, pace, "fork")
         start, stays, moves = yield from self._phases.train(before, incumbent, challenger)
-        means: list[Result] = []
-        if not (stays.failed or moves.failed):
-            parents = (incumbent.number, challenger.number)
-            both = self._tuner.arm(line.point, parents=parents, rounds=0, **self._shared(pace, "mean"))
-            means = yield from self._phases.train(both)
-        evidence = self._evidence(start, stays, moves)
+        means, judged = yield from self._means(line, [stays, moves], pace)
+        evidence = self._evidence(start, *judged)
         adopted = self._adopts(line.point, proposal.point, stays, moves, evidence)
         pace = self._learnt(question, proposal, evidence, moves, adopted, pace)
         point = proposal.point if adopted else line.point
@@ -132,9 +130,9 @@ class Generations:
         leg = self._trained(line, self._cooled(line, rounds, pace), rounds, pace, "settle")
         start, *averages, end = yield from self._phases.train(before, *averaged, leg)
         evidence = self._compared(end, start)
-        if not end.failed and self._hurt(evidence):
+        if not end.failed and self._hurt(evidence, pace):
             self._tell_rewind(line, end, evidence, "settling hurt; the next leg is gentler")
-            gone = line
+            gone, pace = line, replace(pace, rewinds=pace.rewinds + 1)
         else:
             gone, pace = self._on_from_best(line, line.point, rounds, pace, start, [end])
         self._deliver_best(gone, end if gone.arm == end.arm.number else start, averages)
@@ -148,17 +146,29 @@ class Generations:
 
     def measured_average(self, line: Line, pace: Pace) -> list[Arm]:
         """The average of the line's model on this generation's clients; none where none is kept."""
-        if not line.averaged:
-            return []
-        settings = self._shared(pace, "average")
-        return [self._tuner.arm(line.point, parents=line.parents, rounds=0, of_average=True, **settings)]
+        wanted = line.averaged and self._settings.use_average
+        return [self._phases.averaged(line, pace.generation)] if wanted else []
+
+    def _means(self, line: Line, children: Sequence[Result], pace: Pace) -> Part[tuple[list[Result], list[Result]]]:
+        """The mean of a fork's two children, and what they are judged by: their averages over the leg's rounds.
+
+        Where a child failed there is no mean, and the children are judged as they are.
+        """
+        if any(child.failed for child in children):
+            return [], list(children)
+        parents = tuple(child.arm.number for child in children)
+        asked = [self._tuner.arm(line.point, parents=parents, rounds=0, **self._shared(pace, "mean"))]
+        if self._settings.use_averaged_evidence:
+            asked += [self._phases.averaged(replace(line, arm=number), pace.generation) for number in parents]
+        mean, *averages = yield from self._phases.train(*asked)
+        losses = [average.losses for average in averages] or [child.losses for child in children]
+        return [mean], [replace(child, losses=its) for child, its in zip(children, losses, strict=True)]
 
     def _trained(self, line: Line, point: Hyperparameters, rounds: int, pace: Pace, phase: str) -> Arm:
         return self._tuner.arm(point, parents=line.parents, rounds=rounds, **self._shared(pace, phase))
 
     def _shared(self, pace: Pace, phase: str) -> dict[str, Any]:
-        average = self._settings.average if self._settings.use_average else 0.0
-        return {"phase": phase, "cohort": pace.generation, "every_round": False, "average": average}
+        return {"phase": phase, "cohort": pace.generation, "every_round": False, "average": self._settings.decay}
 
     def _leg(self, line: Line, children: int = 1) -> int:
         """Rounds of the next leg; what would be left for a last one of a round or two comes with it."""
@@ -196,21 +206,26 @@ class Generations:
         best = alive[means.index(min(means))] if alive else ended[0]
         evidence = self._compared(best, start)
         slower = self._scales.scaled(point, "lr", settings.rewind_factor)
-        rose = settings.use_rewind and evidence.relative > settings.rewind_rise and slower != dict(point)
+        rose = self._may_rewind(pace) and evidence.relative > settings.rewind_rise and slower != dict(point)
         if best.failed or rose:
             why = best.failed.rstrip(".") or f"the loss rose by {evidence.relative:.0%}"
             self._tell_rewind(line, best, evidence, f"{why}; lr × {settings.rewind_factor}")
-            return replace(line, point=slower), replace(pace, failures=pace.failures + 1 if best.failed else 0)
+            failures, rewinds = (pace.failures + 1, pace.rewinds) if best.failed else (0, pace.rewinds + 1)
+            return replace(line, point=slower), replace(pace, failures=failures, rewinds=rewinds)
         self._tuner.keep(best.arm)
         self._tuner.deliver(best.arm)
         gain = self._smoothed(pace.gain, -evidence.relative) if evidence.n else pace.gain
-        gone = Line(point, best.arm.number, line.rounds + rounds, averaged=settings.use_average)
-        return gone, replace(pace, failures=0, gain=gain, steps=alive[0].steps)
+        gone = Line(point, best.arm.number, line.rounds + rounds, averaged=bool(settings.decay))
+        return gone, replace(pace, failures=0, rewinds=0, gain=gain, steps=alive[0].steps)
 
-    def _hurt(self, evidence: Evidence) -> bool:
+    def _may_rewind(self, pace: Pace) -> bool:
+        """Whether a rise of the loss is gone back on. Where it rises time after time, it is not the learning rate."""
+        return self._settings.use_rewind and pace.rewinds < self._settings.most_rewinds
+
+    def _hurt(self, evidence: Evidence, pace: Pace) -> bool:
         settings = self._settings
         surely = evidence.z > settings.settle_hurt_z and evidence.relative > settings.settle_hurt_rise
-        return settings.use_rewind and surely
+        return surely and self._may_rewind(pace)
 
     def _compared(self, end: Result, start: Result) -> Evidence:
         return compare(end.losses, start.losses, self._settings.loss_clip)

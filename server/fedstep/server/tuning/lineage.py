@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import qmc
@@ -61,6 +62,11 @@ class Phases:
         results = yield list(arms)
         self.meter.add(results)
         return results
+
+    def averaged(self, line: Line, cohort: int) -> Arm:
+        """The average of the line's model, measured on a cohort."""
+        settings: dict[str, Any] = {"phase": "average", "cohort": cohort, "of_average": True}
+        return self.tuner.arm(line.point, parents=line.parents, rounds=0, **settings)
 
 
 def sobol_points(space: Space, count: int, seed: Sequence[int]) -> list[dict[str, Value]]:

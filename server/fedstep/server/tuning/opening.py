@@ -37,7 +37,7 @@ class Member:
     Attributes:
         line: As far as it was trained.
         scores: What it was ranked by, rung by rung; less is better, None where it failed.
-        result: Of its last rung.
+        result: Of its last rung, its losses those that it is ranked by.
         cost: Of all its rungs.
     """
 
@@ -151,8 +151,17 @@ def _rung(
     tuner = phases.tuner
     priced = tuner.spec.budget.time is not None
     first = [tuner.arm(members[0].line.point, rounds=0, phase="measure")] if priced and start is None else []
+    settings = phases.settings
     arms = [
-        tuner.arm(member.line.point, parents=member.line.parents, rounds=rounds, phase="screen", every_round=False)
+        tuner.arm(
+            member.line.point,
+            parents=member.line.parents,
+            rounds=rounds,
+            phase="screen",
+            every_round=False,
+            measured=not settings.use_averaged_evidence,
+            average=settings.decay,
+        )
         for member in members
     ]
     results = yield from phases.train(*first, *arms)
@@ -160,14 +169,25 @@ def _rung(
     trained = [
         replace(
             member,
-            line=replace(member.line, arm=result.arm.number, rounds=member.line.rounds + rounds),
+            line=Line(member.line.point, result.arm.number, member.line.rounds + rounds, bool(settings.decay)),
             result=result,
             cost=member.cost + result.cost,
         )
         for member, result in zip(members, results[len(first) :], strict=True)
     ]
-    scored = _scored(trained, start, phases.settings.loss_clip)
+    measured = yield from _averages(phases, trained)
+    scored = _scored(measured, start, settings.loss_clip)
     return sorted(scored, key=lambda member: _rank(member.scores[-1])), start
+
+
+def _averages(phases: Phases, members: Sequence[Member]) -> Part[list[Member]]:
+    """The members with the losses of their averaged models, where those are what is compared."""
+    alive = [member for member in members if member.result and not member.result.failed]
+    if not (phases.settings.use_averaged_evidence and alive):
+        return list(members)
+    measured = yield from phases.train(*(phases.averaged(member.line, cohort=0) for member in alive))
+    by_arm = {result.arm.parents[0]: result for result in measured}
+    return [replace(member, result=by_arm.get(member.line.arm or 0, member.result)) for member in members]
 
 
 def _scored(members: Sequence[Member], start: Result | None, clip: float) -> list[Member]:
@@ -243,12 +263,13 @@ def _tell_elimination(phases: Phases, ranked: Sequence[Member], kept: int, rung:
         result = member.result
         assert result is not None
         evidence = compare(result.losses, best.losses, phases.settings.loss_clip)
+        arm = member.line.arm
         failed = result.failed.rstrip(".")
         why = f"failed: {failed}" if failed else f"is {evidence.mean:+.3g} behind the best in loss"
         phases.tuner.note(
             "elimination",
-            f"Arm {result.arm.number} leaves the screen after rung {rung}: it {why}.",
-            arms=[result.arm.number, best.arm.number],
+            f"Arm {arm} leaves the screen after rung {rung}: it {why}.",
+            arms=[arm, ranked[0].line.arm],
             rung=rung,
             hyperparameters=dict(member.line.point),
             **evidence.details(),

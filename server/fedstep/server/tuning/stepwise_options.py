@@ -29,6 +29,7 @@ class StepwiseOptions(BaseModel):
         use_guard: See `StepwiseSettings`.
         use_settle: See `StepwiseSettings`.
         use_average: See `StepwiseSettings`.
+        use_averaged_evidence: See `StepwiseSettings`.
         screen_members: See `StepwiseSettings`.
         screen_default: See `StepwiseSettings`.
         constants: Any other of the settings, by name.
@@ -47,6 +48,7 @@ class StepwiseOptions(BaseModel):
     use_guard: bool = Field(default=True, strict=True)
     use_settle: bool = Field(default=True, strict=True)
     use_average: bool = Field(default=True, strict=True)
+    use_averaged_evidence: bool = Field(default=True, strict=True)
     screen_members: int = Field(default=7, strict=True, ge=0, le=100)
     screen_default: bool = Field(default=True, strict=True)
     constants: dict[str, float] = Field(default_factory=dict)

@@ -18,6 +18,9 @@ class StepwiseSettings:
         use_guard: Asks more of a challenger that would train less, early.
         use_settle: Lets the learning rate fall at the end.
         use_average: Keeps an average of the model and delivers it where it is better.
+        use_averaged_evidence: Compares the screen's members, and a fork's children, by the averages of their models. A
+            great learning rate learns fast and is noisy, and a few rounds show the noise: the short-horizon bias (Wu et
+            al., ICLR 2018). The average has less of it. Ours.
         probe_clients: Points of the probe, one a client. Pilot.
         probe_steps: Local steps of each. Pilot: 10 to 20.
         probe_least: With fewer clients than this there is no probe. Ours.
@@ -62,6 +65,8 @@ class StepwiseSettings:
         loss_clip: Losses are clipped here before they are compared. Pilot.
         rewind_rise: Relative rise of the validation loss that is gone back on. Pilot.
         rewind_factor: Of the learning rate then. Pilot.
+        most_rewinds: After so many in a row the model goes on, whatever its loss: a momentum of the server that
+            overshoots does so again from the same model. Ours.
         most_failures: After so many legs in a row that failed the tuner ends. Ours.
         settle_from: Part of the budget after which the learning rate falls. Pilot: SGDR's cosine (Loshchilov and
             Hutter, ICLR 2017), late, since early decay is the greedy mistake.
@@ -85,6 +90,7 @@ class StepwiseSettings:
     use_guard: bool = True
     use_settle: bool = True
     use_average: bool = True
+    use_averaged_evidence: bool = True
     probe_clients: int = 30
     probe_steps: int = 20
     probe_least: int = 8
@@ -126,6 +132,7 @@ class StepwiseSettings:
     loss_clip: float = 5.0
     rewind_rise: float = 0.1
     rewind_factor: float = 0.6
+    most_rewinds: int = 2
     most_failures: int = 5
     settle_from: float = 0.6
     settle_to: float = 0.1
@@ -138,3 +145,8 @@ class StepwiseSettings:
     startup_trials: int = 3
     most_priors: int = 30
     reserve_rounds: int = 1
+
+    @property
+    def decay(self) -> float:
+        """Of the average of the model that is kept; 0 where nothing reads one."""
+        return self.average if self.use_average or self.use_averaged_evidence else 0.0
