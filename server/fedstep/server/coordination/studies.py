@@ -11,11 +11,12 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.validation import one_of
 from fedstep.server.aggregation.registry import validate_aggregator
+from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.parts import Parts
-from fedstep.server.coordination.ranking import best_trial, needed_models
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, all_trials
+from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import validate_tuner
 
 log = logging.getLogger(__name__)

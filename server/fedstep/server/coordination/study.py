@@ -15,8 +15,8 @@ from fedstep.server.coordination import conclusion, narrate
 from fedstep.server.coordination.arms import arm_of, details_of
 from fedstep.server.coordination.engine import RunEngine, StepOutcome, StoppedError
 from fedstep.server.coordination.executors import to_its_end
+from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.parts import Parts
-from fedstep.server.coordination.ranking import best_trial, needed_models
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
 from fedstep.server.selection.registry import create_selector
@@ -31,6 +31,7 @@ from fedstep.server.storage.base import (
     all_trials,
 )
 from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
+from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import create_tuner
 from fedstep.v1 import fleet_pb2
 

@@ -11,7 +11,6 @@ from enum import Enum, auto
 from itertools import pairwise
 
 from fedstep.common.hyperparameters import Hyperparameters
-from fedstep.common.spec import Objective
 from fedstep.server.storage.base import TrialRecord, TrialState
 
 Point = tuple[int, float]
@@ -222,20 +221,6 @@ def is_measured_only(trial: TrialRecord) -> bool:
 def has_arms(trials: Iterable[TrialRecord]) -> bool:
     """Whether these are arms of a step-wise tuner and no plain trials."""
     return any({"parents", "phase", "rounds"} & trial.details.keys() for trial in trials)
-
-
-def delivered_of(objective: Objective, trials: Sequence[TrialRecord]) -> int | None:
-    """The arm whose model the study ended with; while that is open, the best by its value."""
-    best: TrialRecord | None = None
-    for trial in trials:
-        if trial.details.get("delivered"):
-            return trial.number
-        value = trial.value
-        if value is None or not math.isfinite(value) or trial.state is TrialState.FAILED:
-            continue
-        if best is None or best.value is None or objective.better(value, best.value):
-            best = trial
-    return best.number if best is not None else None
 
 
 def _points(trial: TrialRecord) -> tuple[Point, ...]:

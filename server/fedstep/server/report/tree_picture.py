@@ -26,11 +26,12 @@ from fedstep.server.report.canvas import (
     write_header,
 )
 from fedstep.server.report.courses import BEST, Course
-from fedstep.server.report.lineage import Branch, Point, Role, Tree, delivered_of, phase_of
+from fedstep.server.report.lineage import Branch, Point, Role, Tree, phase_of
 from fedstep.server.report.scales import ValueRange
 from fedstep.server.report.tree_rows import draw_rows, rows_height
 from fedstep.server.report.words import cost, outcome, settings
 from fedstep.server.storage.base import RoundRecord, StudyRecord, TrialRecord
+from fedstep.server.tuning.ranking import best_trial
 
 _LEFT, _NAMES, _MAIN, _BELOW = 0.95, 0.22, 4.1, 0.22
 """Inches: left of the axes; of the names of the phases above the large ones, these themselves, and below them."""
@@ -103,7 +104,8 @@ def draw_tree(study: StudyRecord, trials: Sequence[TrialRecord], rounds: Sequenc
         trials: Its arms, with what was measured.
         rounds: Its committed rounds.
     """
-    tree = Tree(trials, delivered_of(study.spec.objective, trials))
+    ending = best_trial(study.spec, trials)
+    tree = Tree(trials, ending.number if ending is not None else None)
     branches = tree.branches
     figure = new_figure(HEADER + _NAMES + _MAIN + _BELOW + rows_height(study.spec.space, trials))
     best = _best(tree)

@@ -157,25 +157,19 @@ def best_of(record: StudyRecord, *trials: TrialRecord) -> int | None:
     return next((course.trial.number for course in courses_of(record, trials) if course.look is BEST), None)
 
 
-def test_the_best_is_the_best_complete_trial_by_the_studys_direction() -> None:
-    pruned = trial(2, 0.99, state=TrialState.PRUNED)
-    trials = trial(0, 0.5), trial(1, 0.7), pruned
-    assert best_of(study(direction="maximize"), *trials) == 1
-    assert best_of(study(direction="minimize"), *trials) == 0
+def test_the_trial_that_the_study_delivers_is_marked_the_best() -> None:
+    trials = [trial(0, 0.5), trial(1, 0.7), trial(2, 0.99, state=TrialState.PRUNED)]
+    assert best_of(study(), *trials) == 2  # complete or not
+    trials[1] = replace(trials[1], details={"delivered": True})
+    assert best_of(study(), *trials) == 1
+    assert best_of(study(), trial(0, None)) is None
 
 
-def test_the_trial_of_the_final_rounds_is_the_best_and_is_scored_by_the_search() -> None:
+def test_the_final_rounds_of_the_best_trial_do_not_count_for_its_score() -> None:
     record = study(tuned=2)
-    chosen = trial(1, 0.6, 0.6, 0.2)
+    chosen = replace(trial(1, 0.6, 0.6, 0.2), details={"delivered": True})
     assert best_of(record, trial(0, 0.5, 0.7), chosen) == 1
     assert courses_of(record, [chosen])[0].score == 0.6
-
-
-def test_without_a_complete_trial_the_best_is_one_that_did_not_fail() -> None:
-    running = trial(1, 0.3, state=TrialState.RUNNING)
-    assert best_of(study(), trial(0, 0.9, state=TrialState.FAILED), running) == 1
-    assert best_of(study(), trial(0, 0.9, state=TrialState.FAILED)) is None
-    assert best_of(study(), trial(0, None)) is None
 
 
 def test_missing_and_infinite_values_are_no_points() -> None:
