@@ -89,7 +89,7 @@ class Tree:
     def __init__(self, trials: Iterable[TrialRecord], delivered: int | None) -> None:
         self.trials: Mapping[int, TrialRecord] = {t.number: t for t in sorted(trials, key=lambda t: t.number)}
         self.delivered = self.trials.get(-1 if delivered is None else delivered)
-        self.path = list(self._path())
+        self.path = [] if self.delivered is None else way_to(self.trials, self.delivered.number)
         self._ancestors = self._all_ancestors()
         self._points = {number: _points(trial) for number, trial in self.trials.items()}
         self.branches = [
@@ -99,7 +99,7 @@ class Tree:
 
     def parents(self, trial: TrialRecord) -> list[TrialRecord]:
         """Those of an arm."""
-        return [self.trials[number] for number in parents_of(trial) if number in self.trials]
+        return _known_parents(self.trials, trial)
 
     def adoptions(self) -> list[Point]:
         """Where the lineage goes on with a challenger's configuration, and the last value measured before.
@@ -146,15 +146,6 @@ class Tree:
                 others = [self._trained(parent).hyperparameters for parent in self.parents(trial)[1:]]
                 stretches[-1] = replace(stretches[-1], averaged=(*stretches[-1].averaged, *others))
         return _merged(stretches)
-
-    def _path(self) -> Iterator[TrialRecord]:
-        """From the first arm to the delivered one; through the first of several parents."""
-        chain = []
-        trial = self.delivered
-        while trial is not None:
-            chain.append(trial)
-            trial = next(iter(self.parents(trial)), None)
-        return reversed(chain)
 
     def _all_ancestors(self) -> set[int]:
         found: set[int] = set()
@@ -206,6 +197,23 @@ class Tree:
 def parents_of(trial: TrialRecord) -> tuple[int, ...]:
     """The numbers of the arms that it goes on from."""
     return tuple(int(number) for number in trial.details.get("parents", ()))
+
+
+def way_to(trials: Mapping[int, TrialRecord], number: int) -> list[TrialRecord]:
+    """The arm and those that it goes on from, the earliest first: through the first one of several parents.
+
+    Args:
+        trials: By number; a parent that is not among them counts as the initial model.
+        number: The arm.
+    """
+    way = [trials[number]]
+    while parents := _known_parents(trials, way[-1]):
+        way.append(parents[0])
+    return way[::-1]
+
+
+def _known_parents(trials: Mapping[int, TrialRecord], trial: TrialRecord) -> list[TrialRecord]:
+    return [trials[number] for number in parents_of(trial) if number in trials]
 
 
 def phase_of(trial: TrialRecord) -> str:
