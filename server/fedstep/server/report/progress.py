@@ -32,7 +32,7 @@ def plan_text(spec: StudySpec) -> str:
         f"{budget.payload_bytes:,} bytes" if budget.payload_bytes else "",
         f"{budget.time.total_seconds():,.0f} s" if budget.time else "",
     ]
-    said = [limit for limit in limits if limit] or [f"{budget.trials * budget.rounds_per_trial:,} rounds"]
+    said = [limit for limit in limits if limit] or [f"{budget.rounds_of_trials:,} rounds"]
     return "a budget of " + " or ".join(said)
 
 
