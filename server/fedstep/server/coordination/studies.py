@@ -15,7 +15,7 @@ from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.selection.registry import validate_selector
-from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, all_trials
+from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, all_studies, all_trials
 from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import validate_tuner
 
@@ -53,7 +53,7 @@ class Studies:
     async def resume_all(self) -> list[str]:
         """Goes on with every study that has not ended; answers with their names."""
         resumed = []
-        records = await self._every()
+        records = await self._parts.executors.storage.run(all_studies, self._parts.store)
         for record in records:  # of all, before the first one runs and tidies up
             self._results |= await self._needed(record)
         for record in records:
@@ -213,12 +213,6 @@ class Studies:
                 await self._parts.executors.files.run(blobs.retain, keep)
             elif gone := among - keep:
                 await self._parts.executors.files.run(blobs.remove, gone)
-
-    async def _every(self) -> list[StudyRecord]:
-        records: list[StudyRecord] = []
-        while page := await self.page(records[-1].spec.name if records else "", 100):
-            records += page
-        return records
 
     async def page(self, after: str, limit: int) -> list[StudyRecord]:
         """Studies by name, from the first one after a name on."""
