@@ -51,7 +51,7 @@ class StudyRunner:
         record: The study as the store has it.
         task: Its task.
         parts: What it works with.
-        tidy: Removes those of these model files, or of all, that no study needs any more.
+        tidy: Removes those of these model files, or of all, that no study needs.
         announce_soon: Commits an event where nobody can wait for it.
     """
 
@@ -132,6 +132,11 @@ class StudyRunner:
     def spent(self) -> Cost:
         """What its rounds have cost so far."""
         return self._account.spent
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has read its trials, and knows what it needs."""
+        return self._tuner is not None
 
     def kept_models(self) -> set[bytes]:
         """Digests of what a resumed study, or its result, would need."""
@@ -246,7 +251,7 @@ class StudyRunner:
         async with self._tuning:
             self._runs.end(run.trial, self._the_tuner().keeps())
             self._tuning.notify_all()
-        await self._tidy(None)
+        await self._tidy(None)  # which is the best may have changed, and what the tuner keeps
 
     async def _step(self, run: Run, arm: Arm) -> StepOutcome:
         """One round of an arm, or its measurement."""
@@ -306,9 +311,8 @@ class StudyRunner:
             events += [narrate.decision(note) for note in notes]
             change = Change(trials=[trial], round=outcome.record, assignments=outcome.assignments, events=events)
             await self._commit(change)
-            needed = self.kept_models()
             self.trials[run.trial] = trial
-        await self._tidy(needed - self.kept_models())
+        await self._tidy({before.model_sha256, before.optimizer_sha256} - {b""})
         self._runs.went_on(run, outcome.run)
 
     async def _give_up(self, run: Run) -> None:
