@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from contract.federation import Federation, Model
-from contract.tuner_kit import SPACE
+from contract.tuner_kit import SPACE, small_study
 from fedstep.common.errors import InternalError
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
@@ -157,16 +157,8 @@ class ProgramKit:
 
     def spec(self, **changes: Any) -> StudySpec:
         """A small study of the kit's space."""
-        content: dict[str, Any] = {
-            "name": "kit",
-            "task": "digits",
-            "seed": 7,
-            "space": self.space,
-            "tuner": self.tuner,
-            "budget": self.budget,
-            "round": {"cohort_size": 10},
-        }
-        return StudySpec.model_validate(content | changes)
+        tables = {"space": self.space, "tuner": self.tuner, "budget": self.budget, "round": {"cohort_size": 10}}
+        return small_study(**tables | changes)
 
     def test_it_comes_to_an_end_and_delivers_a_model_that_was_kept(self, tuners: Make) -> None:
         spec = self.spec()

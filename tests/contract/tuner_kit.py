@@ -29,6 +29,11 @@ SPACE: dict[str, Any] = {
 """A space with everything in it: a condition, logs, a step, a choice. The child comes before its parent."""
 
 
+def small_study(**tables: Any) -> StudySpec:
+    """A study of a kit."""
+    return StudySpec.model_validate({"name": "kit", "task": "digits", "seed": 7, **tables})
+
+
 def loss_of(arm: Mapping[str, Value], round: int) -> float:
     """A loss with its minimum at lr = 0.05 that falls from round to round."""
     return abs(math.log10(float(arm["lr"])) - math.log10(0.05)) + 1.0 / (round + 1)
@@ -119,15 +124,8 @@ class TunerKit:
 
     def spec(self, **changes: Any) -> StudySpec:
         """A small study of the kit's space."""
-        content: dict[str, Any] = {
-            "name": "kit",
-            "task": "digits",
-            "seed": 7,
-            "space": self.space,
-            "tuner": self.tuner,
-            "budget": {"trials": 6, "rounds_per_trial": 3},
-        }
-        return StudySpec.model_validate(content | changes)
+        budget = {"trials": 6, "rounds_per_trial": 3}
+        return small_study(**{"space": self.space, "tuner": self.tuner, "budget": budget} | changes)
 
     def test_numbers_arms_upwards_and_fills_no_more_than_the_slots(self, tuners: Callable[..., Tuner]) -> None:
         tuner = tuners(self.spec(parallel_trials=3))

@@ -11,6 +11,7 @@ import pytest
 from e2e.inside import inside
 from e2e.studies import spec
 from e2e.tiny import Tiny, TinyWork, tiny_agent
+from e2e.waiting import until
 
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.storage.base import Change, StudyState, TrialState
@@ -70,3 +71,34 @@ async def test_a_study_that_is_over_at_once_takes_no_model_of_one_that_goes_on_a
         async with inside(tmp_path, port=port) as host:
             records = [await host.until_over(name) for name in names]
     assert [record.state for record in records] == [StudyState.STOPPED, StudyState.COMPLETED, StudyState.COMPLETED]
+
+
+async def test_when_a_study_is_over_its_result_is_the_only_model_left(tmp_path: Path) -> None:
+    """It also had the state of its server optimizer, and the models of its other trials."""
+    async with inside(tmp_path) as host, tiny_agent(host.address, "ann"):
+        budget = {"trials": 2, "rounds_per_trial": 2, "final_rounds": 1}
+        await host.create(spec(aggregator={"name": "fedavgm"}, budget=budget))
+        record = await host.until_over("s")
+        assert record.result is not None
+        result = {record.result.model_sha256.hex()}
+        await until(
+            lambda: {path.stem for path in tmp_path.glob("models/*/*.bin")} == result, "only the result is left"
+        )
+
+
+async def test_a_study_that_goes_on_lets_go_of_the_model_that_it_went_on_from(tmp_path: Path) -> None:
+    async with AsyncExitStack() as clients:
+        async with inside(tmp_path) as host:
+            port = host.coordinator.port
+            work = await clients.enter_async_context(tiny_agent(host.address, "ann"))
+            await host.create(spec(budget={"rounds_per_trial": 10_000}))
+            await host.until_event("s", "round_committed")
+            work.gate.clear()
+        async with inside(tmp_path, port=port) as host:
+            (trial,) = await host.trials("s")
+            model = host.coordinator.parts.blobs.path(trial.model_sha256)
+            assert model.exists()
+            work.gate.set()
+            await until(lambda: not model.exists(), "the model is gone")
+            assert host.coordinator.studies is not None
+            assert host.coordinator.studies.under_way("s")

@@ -12,6 +12,7 @@ import click
 
 from fedstep.common import loop
 from fedstep.common.errors import InvalidInputError
+from fedstep.common.options import PairType
 
 if TYPE_CHECKING:
     from fedstep.client.agent import Profile
@@ -33,19 +34,6 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
         return int(index) - 1, int(count)
 
 
-class _PairType(click.ParamType[tuple[str, str]]):
-    """`KEY=VALUE`, as a pair."""
-
-    name = "KEY=VALUE"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Reads it."""
-        key, equals, rest = str(value).partition("=")
-        if not (key and equals):
-            self.fail(f"{value} is not an option of a task: give KEY=VALUE, such as writers=40.", param, ctx)
-        return key, rest
-
-
 @click.command()
 @click.option(
     "--coordinator",
@@ -61,7 +49,7 @@ class _PairType(click.ParamType[tuple[str, str]]):
 @click.option("--name", help="Unique in the fleet and stable over restarts. By default the host's name.")
 @click.option("--partition", type=_PartitionType(), help="Take the I-th of N shares of the task's data, such as 3/8.")
 @click.option("--data", metavar="PATH", help="Where the data is; short for --option data=PATH.")
-@click.option("--option", "options", type=_PairType(), multiple=True, help="An option of the task. May be repeated.")
+@click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps. By default the best there is.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU cores to use; 1 where many clients share a machine.")
 @click.option("--json", "as_json", is_flag=True, help="Write events as JSON, one a line.")

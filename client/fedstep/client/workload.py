@@ -4,10 +4,9 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from traceback import extract_tb
 from typing import TypeVar
 
+from fedstep.client.answers import ended_by, measured, reported, summary_of
 from fedstep.client.assignment import Active
 from fedstep.client.durations import duration_of, seconds_of
 from fedstep.client.events import ClientEvent, Listener
@@ -15,9 +14,9 @@ from fedstep.client.fetch import ModelCache
 from fedstep.client.outbox import Outbox
 from fedstep.client.push import Pushed, Update, UpdatePusher
 from fedstep.client.reporter import Reporter
-from fedstep.client.work import AbandonedError, Evaluated, Job, Monotonic, Trained, Work
+from fedstep.client.work import Evaluated, Job, Monotonic, Trained, Work
 from fedstep.client.worker import WorkerThread
-from fedstep.common.errors import ExhaustedError, FedstepError, InvalidInputError
+from fedstep.common.errors import FedstepError, InvalidInputError
 from fedstep.common.hyperparameters import Value, map_from_proto
 from fedstep.common.tensors import checksum
 from fedstep.v1 import fleet_pb2 as pb
@@ -134,15 +133,10 @@ class Workload:
             if crowded:
                 raise InvalidInputError(f"This client works on {MAX_ACTIVE} assignments already.")
             outcome = await self._carry_out(active)
-        except AbandonedError as error:
-            outcome = _ending(pb.OUTCOME_STATUS_ABANDONED, error.message)
-        except (InvalidInputError, ExhaustedError) as error:
-            outcome = _ending(pb.OUTCOME_STATUS_REFUSED, error.message)
-        except FedstepError as error:
-            outcome = _ending(pb.OUTCOME_STATUS_FAILED, error.message)
-        except Exception as error:  # a task's own code may raise anything
-            _logger.debug("%s failed", active.label, exc_info=True)
-            outcome = _ending(pb.OUTCOME_STATUS_FAILED, _one_sentence(error))
+        except Exception as error:
+            if not isinstance(error, FedstepError):
+                _logger.debug("%s failed", active.label, exc_info=True)
+            outcome = ended_by(error)
         finally:
             if self._active.get(active.ref.assignment_id) is active:
                 del self._active[active.ref.assignment_id]
@@ -176,18 +170,10 @@ class Workload:
             trained, digest = await self._in_turn(active, self._training, lambda: self._trained(job, active, reporter))
         finally:
             await self._outbox.close(reporter, _FLUSH_S)
-        summary = pb.TrainingSummary(
-            samples=trained.samples,
-            steps=trained.steps,
-            loss=trained.loss,
-            train_time=duration_of(trained.train_time_s),
-            fetch_time=duration_of(fetch_time_s),
-        )
-        if trained.validation_loss is not None:
-            summary.validation_loss_before, summary.validation_loss_after = trained.validation_loss
         if active.assignment.report_only:
-            metrics = {"loss": trained.loss}
-            return pb.Outcome(status=pb.OUTCOME_STATUS_COMPLETED, metrics=metrics, samples=trained.samples)
+            return reported(trained)
+        summary = summary_of(trained, trained.train_time_s)
+        summary.fetch_time.CopyFrom(duration_of(fetch_time_s))
         async with active.phase():
             pushed, why = await self._pusher.push(Update(active.ref, trained.update, digest, summary))
         if pushed is Pushed.REFUSED:
@@ -208,7 +194,7 @@ class Workload:
         result: Evaluated = await self._in_turn(
             active, self._evaluating, lambda: self._work.evaluate(job, active.control)
         )
-        return pb.Outcome(status=pb.OUTCOME_STATUS_COMPLETED, metrics=result.metrics, samples=result.samples)
+        return measured(result)
 
     async def _job(self, active: Active) -> tuple[Job, float]:
         """The job with its model, and how many seconds the model took to come."""
@@ -253,15 +239,3 @@ class Workload:
         assignment = active.assignment
         about: dict[str, Value] = {"study": assignment.study, "trial": assignment.trial, "round": assignment.round}
         self._listener(ClientEvent(kind, f"{active.label}: {text}", {**details, **about}))
-
-
-def _ending(status: pb.OutcomeStatus.ValueType, message: str) -> pb.Outcome:
-    return pb.Outcome(status=status, message=message)
-
-
-def _one_sentence(error: Exception) -> str:
-    """An error of a task's own code, with the line of it."""
-    frames = extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}{where}."

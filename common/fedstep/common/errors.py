@@ -116,6 +116,19 @@ _BY_CODE: dict[grpc.StatusCode, type[FedstepError]] = {
 _NUMBER: dict[grpc.StatusCode, int] = {code: code.value[0] for code in grpc.StatusCode}
 
 
+# What gRPC says of a connection that did not come about or broke: its own words help nobody.
+_WHY_SILENT = {
+    "Connection refused": "nothing listens there",
+    "Failed parsing HTTP/2": "another program listens there",
+    "No route to host": "the machine cannot be reached",
+    "Network is unreachable": "the machine cannot be reached",
+    "Connection timed out": "the machine cannot be reached",
+    "errors resolving": "there is no machine of that name",
+    "DNS resolution failed": "there is no machine of that name",
+    "Socket closed": "the connection broke off",
+    "Connection reset": "the connection broke off",
+}
+
 # gRPC takes 8 KiB of trailers. The message travels twice in them; where it is cut, the violations say the rest.
 _MESSAGE_BYTES = 700
 _DETAILS_BYTES = 4000
@@ -147,7 +160,7 @@ def from_rpc(error: grpc.RpcError, peer: str) -> FedstepError:
     code, details = error.code(), error.details() or ""
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED) and not _is_ours(error):
         return UnavailableError(
-            f"No coordinator answers at {peer} ({_short(details)}): start one with `fedstep coordinator`, "
+            f"No coordinator answers at {peer}{_why_silent(code, details)}: start one with `fedstep coordinator`, "
             "or give the right address with --coordinator HOST:PORT."
         )
     violations = _violations(error)
@@ -182,5 +195,8 @@ def _cut(text: str, size_bytes: int) -> str:
     return text if len(encoded) <= size_bytes else encoded[: size_bytes - 3].decode(errors="ignore") + "…"
 
 
-def _short(details: str) -> str:
-    return details.split("; last error:")[-1].strip().split("\n")[0][:120] or "no answer"
+def _why_silent(code: grpc.StatusCode, details: str) -> str:
+    """Why nobody answered, in brackets; "" where it cannot be said in plain words."""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return " (no answer in time)"
+    return next((f" ({words})" for part, words in _WHY_SILENT.items() if part in details), "")

@@ -215,6 +215,11 @@ class Budget(Part):
     client_rounds: Count = 0
     payload_bytes: int = Field(default=0, strict=True, ge=0, lt=2**63)
 
+    @property
+    def rounds_of_trials(self) -> int:
+        """Those of all trials, were none pruned."""
+        return self.trials * self.rounds_per_trial
+
 
 class GuardPolicy(Part):
     """When a client is told to abandon, and how large an update may be (see `GuardPolicy` in study.proto)."""

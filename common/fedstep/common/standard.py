@@ -61,3 +61,6 @@ STANDARD: dict[str, StandardParameter] = {
     "cohort_size": StandardParameter(Scope.ROUND, 0, "clients a round waits for; 0 for everybody", low=0),
     "deadline_s": StandardParameter(Scope.ROUND, 0.0, "seconds a round may take; 0 for the study's own", low=0.0),
 }
+
+DEFAULTS: dict[str, Value] = {name: parameter.default for name, parameter in STANDARD.items()}
+"""Their values where neither a study nor its task says anything."""

@@ -11,7 +11,7 @@ from types import ModuleType
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.legal import standard_fault
-from fedstep.common.standard import STANDARD
+from fedstep.common.standard import DEFAULTS, STANDARD
 from fedstep.common.task import Task
 from fedstep.common.validation import nearest
 
@@ -50,8 +50,7 @@ def full_hyperparameters(task: Task, values: Hyperparameters) -> dict[str, Value
 
     Both sides hand this to `Task.build_model`, so that they build the same model.
     """
-    standard = {name: parameter.default for name, parameter in STANDARD.items()}
-    return {**standard, **task.defaults, **values}
+    return {**DEFAULTS, **task.defaults, **values}
 
 
 def _entry_points() -> dict[str, EntryPoint]:

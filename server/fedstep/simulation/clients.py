@@ -3,15 +3,17 @@
 import asyncio
 from bisect import bisect_left
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
-from fedstep.client.work import AbandonedError, Evaluated, Job, Trained
-from fedstep.common.errors import ExhaustedError, FedstepError, InvalidInputError, PreconditionError
+from fedstep.client.answers import ended_by, measured, reported, summary_of
+from fedstep.client.work import AbandonedError, Job, Trained
+from fedstep.common.errors import FedstepError, InvalidInputError, PreconditionError
 from fedstep.common.version import VERSION
 from fedstep.server.coordination.fleet import Fleet, Member
-from fedstep.server.coordination.ledger import MAX_STEPS_A_REPORT, Ledger, Status
+from fedstep.server.coordination.ledger import MAX_STEPS_A_REPORT, Ledger
 from fedstep.simulation.local import Order, Training
 from fedstep.simulation.population import Population
 from fedstep.simulation.post import Post
@@ -169,13 +171,13 @@ class SimulatedClient:
             order, arrives_s = self._receive(assignment)
             active.order = order
         except FedstepError as error:
-            self._answer(member, assignment, _ending(error))
+            self._answer(member, assignment, ended_by(error))
             return
         if assignment.work == fleet_pb2.WORK_EVALUATE:
-            measured = await self._workshop.measure(order)
+            found = await self._workshop.measure(order)
             took_s = [self._pace.evaluation_s(self._population.validation_samples(self._number))]
             await self._sleep_until(self._in_turn(active, arrives_s, took_s))
-            self._answer(member, assignment, _outcome_of(measured))
+            self._answer(member, assignment, ended_by(found) if isinstance(found, Exception) else measured(found))
         else:
             training = await self._workshop.train(order)
             self._in_turn(active, arrives_s, [self._pace.step_s(samples) for samples in training.samples])
@@ -212,13 +214,9 @@ class SimulatedClient:
                 self._report(member, active, training, MAX_STEPS_A_REPORT)
         if training.trained is None:
             error = training.error or AbandonedError("told to stop before the first local step")
-            self._answer(member, active.assignment, _ending(error))
+            self._answer(member, active.assignment, ended_by(error))
         elif active.assignment.report_only:
-            trained = training.trained
-            outcome = fleet_pb2.Outcome(
-                status=fleet_pb2.OUTCOME_STATUS_COMPLETED, metrics={"loss": trained.loss}, samples=trained.samples
-            )
-            self._answer(member, active.assignment, outcome)
+            self._answer(member, active.assignment, reported(training.trained))
         else:
             await asyncio.sleep(self._pace.transfer_s(4 * training.trained.update.numel()))
             await self._push(member, active, training.trained)
@@ -244,50 +242,14 @@ class SimulatedClient:
 
     async def _push(self, member: Member, active: _Active, trained: Trained) -> None:
         """Hands the update over, as `PushUpdate` does."""
-        ref = active.assignment.ref
-        summary = fleet_pb2.TrainingSummary(samples=trained.samples, steps=trained.steps, loss=trained.loss)
-        summary.train_time.FromNanoseconds(round(1e9 * (active.ends_s[-1] - active.begins_s)))
-        if trained.validation_loss is not None:
-            summary.validation_loss_before, summary.validation_loss_after = trained.validation_loss
+        summary = summary_of(trained, active.ends_s[-1] - active.begins_s)
         self._fleet.heard(member)
-        try:
-            assignment = self._ledger.find(ref, member)
-        except PreconditionError:
-            if not self._ledger.was_called_off(ref):
-                self._ledger.fault(member, ref.assignment_id, "update_stale", "an update came for work that is over")
-            return
-        if 4 * trained.update.numel() != assignment.update_bytes:
-            assignment.owner.settle(assignment, Status.REFUSED, "the update's shape is not the model's")
-            return
-        try:
+        with (
+            suppress(PreconditionError, InvalidInputError),  # too late, or refused: the ledger knows
+            self._ledger.update_for(active.assignment.ref, member) as assignment,
+        ):
+            assignment.check_size(4 * trained.update.numel())
             await assignment.owner.take_update(assignment, trained.update, summary)
-        except PreconditionError:
-            return  # it came too late
-        except InvalidInputError as error:
-            assignment.owner.settle(assignment, Status.REFUSED, error.message)
 
     async def _sleep_until(self, time_s: float) -> None:
         await asyncio.sleep(max(0.0, time_s - self._loop.time()))
-
-
-def _outcome_of(measured: Evaluated | Exception) -> fleet_pb2.Outcome:
-    if isinstance(measured, Exception):
-        return _ending(measured)
-    return fleet_pb2.Outcome(
-        status=fleet_pb2.OUTCOME_STATUS_COMPLETED, metrics=measured.metrics, samples=measured.samples
-    )
-
-
-def _ending(error: Exception) -> fleet_pb2.Outcome:
-    """Why nothing comes, as a networked client tells it."""
-    match error:
-        case AbandonedError():
-            return fleet_pb2.Outcome(status=fleet_pb2.OUTCOME_STATUS_ABANDONED, message=error.message)
-        case InvalidInputError() | ExhaustedError():
-            return fleet_pb2.Outcome(status=fleet_pb2.OUTCOME_STATUS_REFUSED, message=error.message)
-        case FedstepError():
-            return fleet_pb2.Outcome(status=fleet_pb2.OUTCOME_STATUS_FAILED, message=error.message)
-        case _:
-            lines = str(error).strip().splitlines()
-            text = f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}."
-            return fleet_pb2.Outcome(status=fleet_pb2.OUTCOME_STATUS_FAILED, message=text)

@@ -1,11 +1,10 @@
 """`fedstep compare`: tuners side by side, on the same simulated federation, at the same price."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from fedstep.common.errors import InvalidInputError
+from fedstep.common.options import options_of
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.show import json_option
 
@@ -85,7 +84,7 @@ def compare(
     setting = Setting(
         task=task or study.task,
         clients=clients,
-        options=_options((*options, f"data={data}") if data else options),
+        options=options_of((*options, f"data={data}") if data else options),
         speed_spread=speed_spread,
         vectorised=not sequential,
     )
@@ -100,13 +99,3 @@ def compare(
     )
     folder = out or Path("fedstep-runs") / f"compare-{study.name}"
     carry_on(comparison, Report(folder, page, target, at or (), log_x), jobs, as_json)
-
-
-def _options(pairs: Sequence[str]) -> dict[str, str]:
-    options = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InvalidInputError(f"--option {pair}: write it as KEY=VALUE, such as data=digits.npz.")
-        options[key] = value
-    return options

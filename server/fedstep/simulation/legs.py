@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from fedstep.server.report.lineage import way_to
 from fedstep.server.storage.base import TrialRecord
 from fedstep.simulation.outcome import Leg
 
@@ -16,7 +17,7 @@ def schedule_of(trials: Mapping[int, TrialRecord], number: int) -> tuple[Leg, ..
         number: The trial.
     """
     legs: list[Leg] = []
-    for trial in _lineage(trials, number):
+    for trial in way_to(trials, number):
         if not trial.rounds or trial.details.get("discard"):
             continue
         point = dict(trial.hyperparameters)
@@ -29,7 +30,7 @@ def schedule_of(trials: Mapping[int, TrialRecord], number: int) -> tuple[Leg, ..
 
 def average_of(trials: Mapping[int, TrialRecord], number: int) -> float:
     """Decay of the averaged model kept on the way to a trial's model; 0 when there was none."""
-    return max(float(trial.details.get("average", 0.0)) for trial in _lineage(trials, number))
+    return max(float(trial.details.get("average", 0.0)) for trial in way_to(trials, number))
 
 
 def stretched(schedule: Sequence[Leg], rounds: int) -> list[Leg]:
@@ -48,11 +49,3 @@ def stretched(schedule: Sequence[Leg], rounds: int) -> list[Leg]:
             legs.append(Leg(hyperparameters=leg.hyperparameters, rounds=end - before))
         before = end
     return legs
-
-
-def _lineage(trials: Mapping[int, TrialRecord], number: int) -> list[TrialRecord]:
-    """The trial and those it goes on from, the earliest first."""
-    found = [trials[number]]
-    while parents := found[-1].details.get("parents", ()):
-        found.append(trials[int(parents[0])])
-    return found[::-1]

@@ -116,6 +116,41 @@ async def test_nobody_there_is_said_with_the_address_and_the_fix() -> None:
     assert "\n" not in error.message
 
 
+@pytest.mark.parametrize(
+    ("details", "why"),
+    [
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+            "Failed to connect to remote host: Connection refused",
+            " (nothing listens there)",
+        ),
+        (
+            "errors resolving nohost.invalid:7433: [field:hostname lookup error:address lookup failed for "
+            "nohost.invalid:7433: Domain name not found]",
+            " (there is no machine of that name)",
+        ),
+        (
+            "failed to connect to all addresses; last error: INTERNAL: ipv4:127.0.0.1:46527: Failed parsing HTTP/2 "
+            "(Expected SETTINGS frame as the first frame, got frame type 80)",
+            " (another program listens there)",
+        ),
+        ("GOAWAY received; error code: 0\nsome stack", ""),
+    ],
+)
+async def test_grpcs_own_words_for_silence_are_not_passed_on(details: str, why: str) -> None:
+    async def handler(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, details)
+        return b""
+
+    async with calling(handler) as call:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"", timeout=30)
+    assert from_rpc(caught.value, "host:7433").message == (
+        f"No coordinator answers at host:7433{why}: start one with `fedstep coordinator`, "
+        "or give the right address with --coordinator HOST:PORT."
+    )
+
+
 async def test_a_deadline_that_passes_is_unavailable() -> None:
     async def handler(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")

@@ -11,13 +11,13 @@ import grpc
 import grpc.aio
 
 from fedstep.common import wire
-from fedstep.common.errors import DataLossError, InvalidInputError, PreconditionError, UnavailableError
+from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.tensors import CHECKSUM_BYTES
 from fedstep.common.version import VERSION
 from fedstep.server.api.errors import Context
 from fedstep.server.coordination.executors import Executors, to_its_end
 from fedstep.server.coordination.fleet import Fleet, Member
-from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.ledger import Ledger, OpenAssignment
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.transfers import Slot, Slots, Upload, UploadPool
 from fedstep.v1 import fleet_pb2
@@ -159,21 +159,8 @@ class FleetService:
         """One update, or the rest of it, or a question how much of it is here."""
         header = await self._header(context)
         member = self._fleet.session(header.session_id)
-        try:
-            assignment = self._ledger.find(header.ref, member)
-        except PreconditionError:
-            if not self._ledger.was_called_off(header.ref):
-                text = "an update came for work that is over"
-                self._ledger.fault(member, header.ref.assignment_id, "update_stale", text)
-            raise
-        try:
+        with self._ledger.update_for(header.ref, member) as assignment:
             return await self._receive(context, header, assignment)
-        except DataLossError as error:  # the client sends it again
-            self._ledger.fault(member, header.ref.assignment_id, "update_corrupt", error.message)
-            raise
-        except InvalidInputError as error:
-            assignment.owner.settle(assignment, Status.REFUSED, error.message)
-            raise
 
     async def _header(self, context: Context) -> fleet_pb2.UpdateHeader:
         try:
@@ -191,11 +178,7 @@ class FleetService:
         ref = assignment.ref
         if len(header.checksum) != CHECKSUM_BYTES:
             raise InvalidInputError(f"A checksum of {len(header.checksum)} bytes; XXH3-128 has {CHECKSUM_BYTES}.")
-        if header.payload_bytes != assignment.update_bytes:
-            raise InvalidInputError(
-                f"An update of {header.payload_bytes} bytes where the model has {assignment.update_bytes}: "
-                "its shape is not the model's."
-            )
+        assignment.check_size(header.payload_bytes)
         async with self._uploads.hold() as slot:
             first = await _next_part(context)
             upload = self._pool.get(ref.assignment_id, ref.attempt)

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from fedstep.common.channel import DEFAULT_PORT
-from fedstep.common.errors import InvalidInputError
 from fedstep.common.loop import run as run_loop
+from fedstep.common.options import options_of
 from fedstep.server.cli.show import json_option, print_json
 
 
@@ -70,7 +70,7 @@ def coordinator(
         host=host,
         port=port,
         database_url=database,
-        task_options=_options((*options, f"data={data}") if data else options),
+        task_options=options_of((*options, f"data={data}") if data else options),
     )
     how_to_resume = shlex.join(["fedstep", *sys.argv[1:]])
 
@@ -102,13 +102,3 @@ def coordinator(
                 print(f"stopped; event loop lag p99 {lag.percentile_ms(0.99):.1f} ms", flush=True)
 
     run_loop(serve())
-
-
-def _options(pairs: tuple[str, ...]) -> dict[str, str]:
-    options = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InvalidInputError(f"--option {pair}: write it as KEY=VALUE, such as data=digits.npz.")
-        options[key] = value
-    return options

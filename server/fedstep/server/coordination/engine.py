@@ -236,9 +236,8 @@ class RunEngine:
         if not await self.cohorts.wait(run, arm.clients):
             raise StoppedError("the study was stopped before the round began")
         aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
-        selection = self.cohorts.select(
-            run, attempt, arm.clients
-        )  # from here to `begin` nothing else runs: cohorts stay disjoint
+        # From here to `begin` nothing else runs: cohorts stay disjoint.
+        selection = self.cohorts.select(run, attempt, arm.clients)
         phase = TrainingPhase(
             self._ledger,
             selection.wanted,

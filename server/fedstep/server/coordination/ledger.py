@@ -4,7 +4,8 @@ import math
 import uuid
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Protocol
 import torch
 
 from fedstep.common.clock import Clock
-from fedstep.common.errors import PreconditionError
+from fedstep.common.errors import DataLossError, InvalidInputError, PreconditionError
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, Steps
@@ -127,6 +128,18 @@ class OpenAssignment:
         """Whether it is to train, not to evaluate."""
         return self.message.work == fleet_pb2.WORK_TRAIN
 
+    def check_size(self, payload_bytes: int) -> None:
+        """Checks an update before it is read.
+
+        Raises:
+            InvalidInputError: It is not of the size that its update must have.
+        """
+        if payload_bytes != self.update_bytes:
+            raise InvalidInputError(
+                f"An update of {payload_bytes} bytes where the model has {self.update_bytes}: "
+                "its shape is not the model's."
+            )
+
     def record(self) -> AssignmentRecord:
         """The assignment for the store."""
         return AssignmentRecord(
@@ -175,10 +188,6 @@ class Ledger:
     def when_fault(self, call: Callable[[str, NewEvent], None]) -> None:
         """Has `call` told of every fault that does not end an assignment: the study's name and the event."""
         self._fault_hooks.append(call)
-
-    def was_called_off(self, ref: fleet_pb2.AssignmentRef) -> bool:
-        """Whether the client was told a moment ago that nobody wants this work: it is no fault that some comes yet."""
-        return ref.assignment_id in self._called_off
 
     def fault(self, member: Member, assignment_id: str, kind: str, text: str) -> None:
         """Counts a client's fault and names it in the study that the assignment's id stands under."""
@@ -236,17 +245,48 @@ class Ledger:
         Raises:
             PreconditionError: It is closed, of another attempt, or another client's: what came is stale.
         """
-        assignment = self._open.get(ref.assignment_id)
-        if assignment is None or assignment.ref.attempt != ref.attempt or assignment.member is not member:
+        assignment = self._standing(ref, member)
+        if assignment is None:
             raise PreconditionError(
                 f"Assignment {ref.assignment_id!r:.200} attempt {ref.attempt} is over; its work is no longer wanted."
             )
         return assignment
 
+    def _standing(self, ref: fleet_pb2.AssignmentRef, member: Member) -> OpenAssignment | None:
+        assignment = self._open.get(ref.assignment_id)
+        if assignment is None or assignment.ref.attempt != ref.attempt or assignment.member is not member:
+            return None
+        return assignment
+
+    @contextmanager
+    def update_for(self, ref: fleet_pb2.AssignmentRef, member: Member) -> Iterator[OpenAssignment]:
+        """The assignment that an update has come for. What the block finds wrong with the update is put down here.
+
+        Raises:
+            PreconditionError: As in `find`. That is the client's fault, unless it was told a moment ago that nobody
+                wants this work: then no harm is done when some comes yet.
+            DataLossError: The block's: the update was damaged on its way; the client sends it again.
+            InvalidInputError: The block's: the update is refused.
+        """
+        try:
+            assignment = self.find(ref, member)
+        except PreconditionError:
+            if ref.assignment_id not in self._called_off:
+                self.fault(member, ref.assignment_id, "update_stale", "an update came for work that is over")
+            raise
+        try:
+            yield assignment
+        except DataLossError as error:
+            self.fault(member, ref.assignment_id, "update_corrupt", error.message)
+            raise
+        except InvalidInputError as error:
+            assignment.owner.settle(assignment, Status.REFUSED, error.message)
+            raise
+
     def report(self, member: Member, report: fleet_pb2.StepReport) -> None:
         """Takes in local steps: keeps them, and stops a client whose loss has run away or whose work is over."""
-        assignment = self._open.get(report.ref.assignment_id)
-        if assignment is None or assignment.ref.attempt != report.ref.attempt or assignment.member is not member:
+        assignment = self._standing(report.ref, member)
+        if assignment is None:
             self.direct(member, report.ref, "this work is no longer wanted")
             return
         if not len(report.loss) == len(report.samples) == len(report.step_ms) <= MAX_STEPS_A_REPORT:
@@ -261,8 +301,8 @@ class Ledger:
 
     def outcome(self, member: Member, outcome: fleet_pb2.Outcome) -> None:
         """Takes in the end of an assignment; a stale one is passed over."""
-        assignment = self._open.get(outcome.ref.assignment_id)
-        if assignment is not None and assignment.ref.attempt == outcome.ref.attempt and assignment.member is member:
+        assignment = self._standing(outcome.ref, member)
+        if assignment is not None:
             assignment.owner.take_outcome(assignment, outcome)
 
     def reconcile(self, member: Member, running: list[fleet_pb2.AssignmentRef]) -> None:

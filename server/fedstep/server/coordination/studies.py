@@ -2,20 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Coroutine, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
-from fedstep.common.errors import AlreadyExistsError, FieldViolation, InvalidInputError
+from fedstep.common.errors import AlreadyExistsError, FieldViolation, InvalidInputError, StorageError
 from fedstep.common.names import check_names
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.validation import one_of
 from fedstep.server.aggregation.registry import validate_aggregator
+from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.parts import Parts
-from fedstep.server.coordination.ranking import best_trial, needed_models
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.selection.registry import validate_selector
-from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, all_trials
+from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, all_studies, all_trials
+from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import validate_tuner
 
 log = logging.getLogger(__name__)
@@ -45,16 +47,17 @@ class Studies:
         self._runners: dict[str, StudyRunner] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._side_work: set[asyncio.Task[None]] = set()
-        self._results: set[bytes] = set()
+        self._at_rest: dict[str, set[bytes]] = {}
+        """Of each study that is not running, or has not begun yet, the models of its result or to go on from."""
         self._draining = False
         parts.ledger.when_fault(self.announce_soon)
 
     async def resume_all(self) -> list[str]:
         """Goes on with every study that has not ended; answers with their names."""
         resumed = []
-        records = await self._every()
+        records = await self._parts.executors.storage.run(all_studies, self._parts.store)
         for record in records:  # of all, before the first one runs and tidies up
-            self._results |= await self._needed(record)
+            self._at_rest[record.spec.name] = await self._needed(record)
         for record in records:
             if record.state.ended:
                 continue
@@ -143,7 +146,6 @@ class Studies:
             NotFoundError: There is none of that name.
         """
         record = await self.record(name)
-        runner = self._runners.get(name)
         if record.state.ended:
             return record
         change = Change(state=StudyState.STOPPING, events=[NewEvent("study_stopping", f"Study {name} is stopping.")])
@@ -151,7 +153,8 @@ class Studies:
             change = Change(state=StudyState.STOPPED, events=[NewEvent("study_stopped", f"Study {name} is stopped.")])
         events = await self._parts.executors.storage.run(self._parts.store.commit, name, change)
         await self._parts.feed.publish(name, events)
-        if runner is not None and name in self._running:
+        runner = self._runners.get(name)
+        if runner is not None:
             runner.stop()
         elif record.spec.task in self._tasks:
             self._launch(await self.record(name))
@@ -164,11 +167,9 @@ class Studies:
     def announce_soon(self, study: str, event: NewEvent) -> None:
         """Commits an event to a study that is running, without waiting for it."""
         runner = self._runners.get(study)
-        if runner is None or study not in self._running or len(self._side_work) > 1000:
+        if runner is None or len(self._side_work) > 1000:
             return
-        task = asyncio.get_running_loop().create_task(runner.announce(event))
-        self._side_work.add(task)
-        task.add_done_callback(self._side_work.discard)
+        self._beside(runner.announce(event))
 
     @property
     def draining(self) -> bool:
@@ -195,29 +196,43 @@ class Studies:
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:  # not even its end could be committed
             log.error("study %s ended: %s", name, task.exception())
+        runner = self._runners.pop(name)
         self._running.pop(name, None)
-        self._results |= self._runners[name].kept_models()
-        wake = asyncio.get_running_loop().create_task(self._parts.feed.publish(name, []))
-        self._side_work.add(wake)
-        wake.add_done_callback(self._side_work.discard)
+        if runner.begun:
+            self._at_rest[name] = runner.kept_models()
+        self._beside(self._parts.feed.publish(name, []))
+        if runner.state.ended and not self._draining:
+            self._beside(self._lay_to_rest(name))
+
+    async def _lay_to_rest(self, name: str) -> None:
+        """Removes what a study needed to go on, and its result does not need."""
+        try:
+            self._at_rest[name] = await self._needed(await self.record(name))
+            await self._tidy(None)
+        except StorageError as error:  # what is left goes with the next study's
+            log.warning("the models of study %s cannot be tidied up yet: %s", name, error)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has something done that nobody waits for before the coordinator goes away."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._side_work.add(task)
+        task.add_done_callback(self._side_work.discard)
 
     async def _tidy(self, among: Set[bytes] | None) -> None:
         """Removes model files that neither a running study nor a result needs: among these digests, or all."""
         blobs = self._parts.blobs
         with blobs.hold():  # what is committed from here on
-            keep = self._results | blobs.held()  # what is being committed now
-            for name in self._running:
-                keep |= self._runners[name].kept_models()
+            keep = self._needed_now() | blobs.held()  # what is being committed now
             if among is None:
                 await self._parts.executors.files.run(blobs.retain, keep)
             elif gone := among - keep:
                 await self._parts.executors.files.run(blobs.remove, gone)
 
-    async def _every(self) -> list[StudyRecord]:
-        records: list[StudyRecord] = []
-        while page := await self.page(records[-1].spec.name if records else "", 100):
-            records += page
-        return records
+    def _needed_now(self) -> set[bytes]:
+        """The models that any study needs: one that has begun says so itself."""
+        begun = {name: runner for name, runner in self._runners.items() if runner.begun}
+        resting = (digests for name, digests in self._at_rest.items() if name not in begun)
+        return set().union(*resting, *(runner.kept_models() for runner in begun.values()))
 
     async def page(self, after: str, limit: int) -> list[StudyRecord]:
         """Studies by name, from the first one after a name on."""

@@ -6,17 +6,18 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import replace
-from typing import TypeVar
 
 from fedstep.common.errors import FedstepError, InvalidInputError, StorageError, UnavailableError
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
 from fedstep.server.coordination import conclusion, narrate
+from fedstep.server.coordination.account import Account
 from fedstep.server.coordination.arms import arm_of, details_of
 from fedstep.server.coordination.engine import RunEngine, StepOutcome, StoppedError
 from fedstep.server.coordination.executors import to_its_end
+from fedstep.server.coordination.mismatches import Mismatches
+from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.parts import Parts
-from fedstep.server.coordination.ranking import best_trial, needed_models
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
 from fedstep.server.selection.registry import create_selector
@@ -31,11 +32,10 @@ from fedstep.server.storage.base import (
     all_trials,
 )
 from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
+from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import create_tuner
-from fedstep.v1 import fleet_pb2
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 END_RETRIES_S = (0.5, 2.0, 5.0, 10.0)
 """Waits between tries to commit how a study ended, when the database has gone away."""
@@ -51,7 +51,7 @@ class StudyRunner:
         record: The study as the store has it.
         task: Its task.
         parts: What it works with.
-        tidy: Removes those of these model files, or of all, that no study needs any more.
+        tidy: Removes those of these model files, or of all, that no study needs.
         announce_soon: Commits an event where nobody can wait for it.
     """
 
@@ -64,7 +64,6 @@ class StudyRunner:
         announce_soon: Callable[[str, NewEvent], None],
     ) -> None:
         self._tidy = tidy
-        self._announce_soon = announce_soon
         self.spec = record.spec
         self.state = record.state
         self.trials: dict[int, TrialRecord] = {}
@@ -75,10 +74,7 @@ class StudyRunner:
         self._tuner: Tuner | None = None
         self._tuning = asyncio.Condition()
         self._runs = Runs(record.spec, task, parts)
-        self._spent = Cost()
-        self._seconds = record.seconds_spent
-        self._counted_at = parts.clock.monotonic()
-        self._told: set[str] = set()
+        self._account = Account(record.spec.budget, record.seconds_spent, parts.clock)
         self.engine = RunEngine(
             self.spec,
             task,
@@ -92,10 +88,13 @@ class StudyRunner:
             server_optimizer=create_server_optimizer(self.spec.aggregator),
             announce=self.announce,
         )
+        self._mismatches = Mismatches(
+            parts.fleet, self.engine.cohorts, lambda event: announce_soon(self.spec.name, event)
+        )
 
     async def run(self) -> None:
         """Runs the study to its end, or to where it is interrupted; its state says which."""
-        forget = self._parts.fleet.when_joined(lambda member: self._tell_mismatch(member.name))
+        forget = self._parts.fleet.when_joined(self._mismatches.tell)
         try:
             await self._begin()
             await self._search()
@@ -132,7 +131,12 @@ class StudyRunner:
     @property
     def spent(self) -> Cost:
         """What its rounds have cost so far."""
-        return self._spent
+        return self._account.spent
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has read its trials, and knows what it needs."""
+        return self._tuner is not None
 
     def kept_models(self) -> set[bytes]:
         """Digests of what a resumed study, or its result, would need."""
@@ -151,26 +155,23 @@ class StudyRunner:
     async def _begin(self) -> None:
         await self.engine.prepare()
         storage = self._parts.executors.storage
-        self.trials = {
-            trial.number: trial for trial in await storage.run(all_trials, self._parts.store, self.spec.name)
-        }
+        trials = await storage.run(all_trials, self._parts.store, self.spec.name)
+        self.trials = {trial.number: trial for trial in trials}
+        self._account.spent = await storage.run(self._spent_before)
         tuner = await storage.run(create_tuner, self.spec, self._parts.database_url, self._task.defaults)
-        open_arms = [arm_of(trial) for trial in self.trials.values() if trial.state is TrialState.RUNNING]
-        self._spent = await storage.run(self._spent_before)
-        rounds = sum(trial.rounds for trial in self.trials.values())
         if self._begun_before:
+            open_arms = [arm_of(trial) for trial in trials if trial.state is TrialState.RUNNING]
             await storage.run(tuner.restore, self._tuner_state, open_arms)
         self._tuner = tuner
-        ended = [
-            trial for trial in self.trials.values() if trial.state is not TrialState.RUNNING and trial.model_sha256
-        ]
         kept = tuner.keeps()
+        ended = [trial for trial in trials if trial.state is not TrialState.RUNNING and trial.model_sha256]
         await self._runs.restore(trial for trial in ended if trial.number in kept)
         resumed = StudyState.RUNNING if self.state is StudyState.INTERRUPTED else self.state
+        rounds = sum(trial.rounds for trial in trials)
         await self._commit(Change(state=resumed, events=[narrate.study_started(self.spec, rounds)]))
         self.state = resumed
         for member in self._parts.fleet.members():
-            self._tell_mismatch(member.name)
+            self._mismatches.tell(member)
 
     def _spent_before(self) -> Cost:
         rounds = self._parts.store.rounds(self.spec.name)
@@ -250,7 +251,7 @@ class StudyRunner:
         async with self._tuning:
             self._runs.end(run.trial, self._the_tuner().keeps())
             self._tuning.notify_all()
-        await self._tidy(None)
+        await self._tidy(None)  # which is the best may have changed, and what the tuner keeps
 
     async def _step(self, run: Run, arm: Arm) -> StepOutcome:
         """One round of an arm, or its measurement."""
@@ -276,7 +277,7 @@ class StudyRunner:
             clients=outcome.clients,
             cost=outcome.cost,
         )
-        self._spent += outcome.cost
+        self._account.spent += outcome.cost
         async with self._tuning:
             decision = await self._parts.executors.storage.run(self._the_tuner().observe, observation)
             notes = self._the_tuner().notes()
@@ -310,9 +311,8 @@ class StudyRunner:
             events += [narrate.decision(note) for note in notes]
             change = Change(trials=[trial], round=outcome.record, assignments=outcome.assignments, events=events)
             await self._commit(change)
-            needed = self.kept_models()
             self.trials[run.trial] = trial
-        await self._tidy(needed - self.kept_models())
+        await self._tidy({before.model_sha256, before.optimizer_sha256} - {b""})
         self._runs.went_on(run, outcome.run)
 
     async def _give_up(self, run: Run) -> None:
@@ -326,15 +326,7 @@ class StudyRunner:
             self._tuning.notify_all()
 
     def _over(self) -> bool:
-        budget = self.spec.budget
-        seconds = self._seconds + self._parts.clock.monotonic() - self._counted_at
-        return (
-            self.state is StudyState.STOPPING
-            or (budget.time is not None and seconds >= budget.time.total_seconds())
-            or 0 < budget.rounds <= self._spent.rounds
-            or 0 < budget.client_rounds <= self._spent.client_rounds
-            or 0 < budget.payload_bytes <= self._spent.payload_bytes
-        )
+        return self.state is StudyState.STOPPING or self._account.used_up
 
     # conclude -------------------------------------------------------------------------------------------------------
 
@@ -384,14 +376,12 @@ class StudyRunner:
                 await asyncio.sleep(wait_s)
 
     async def _commit(self, change: Change, state: StudyState | None = None) -> None:
-        now = self._parts.clock.monotonic()
-        spent, self._counted_at = now - self._counted_at, now
-        self._seconds += spent
+        seconds = self._account.count_seconds()
 
         def commit() -> list[Event]:
             """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""
             state = self._tuner.state() if self._tuner is not None else None
-            return self._parts.store.commit(self.spec.name, replace(change, seconds=spent, tuner_state=state))
+            return self._parts.store.commit(self.spec.name, replace(change, seconds=seconds, tuner_state=state))
 
         events = await self._parts.executors.storage.run(commit)
         if state is not None:
@@ -402,20 +392,6 @@ class StudyRunner:
         if self._tuner is None:
             raise InvalidInputError("the study has not begun")
         return self._tuner
-
-    def _tell_mismatch(self, name: str) -> None:
-        """Tells a client, once, why this study gives it no work."""
-        member = next(m for m in self._parts.fleet.members() if m.name == name)
-        reason = self.engine.cohorts.mismatch(member)
-        member.message = reason or ""
-        if reason and name not in self._told:
-            self._told.add(name)
-            self._parts.fleet.send(
-                member, fleet_pb2.ConnectResponse(notice=fleet_pb2.Notice(text=f"No work for {name}: {reason}."))
-            )
-            self._announce_soon(
-                self.spec.name, NewEvent("client_mismatched", f"{name}: {reason}.", {"client": name, "reason": reason})
-            )
 
 
 def _last_reason(trials: dict[int, TrialRecord]) -> str:

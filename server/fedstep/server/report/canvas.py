@@ -5,11 +5,15 @@ a global registry holds would be shared and never freed.
 """
 
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from fedstep.server.report.courses import BEST, Look
 
@@ -25,6 +29,29 @@ CROWD = 30
 """From this many trials on, lines are thinner and marks smaller."""
 
 _DOTS_PER_INCH = 130
+_LABEL_HEIGHT, _LABEL_LETTER = 0.16, 0.07
+"""Inches that a label beside a line's end takes, and each of its letters; lines that cross it stay off it by a halo."""
+
+
+@dataclass(frozen=True)
+class EndLabel:
+    """A few letters beside the end of a line.
+
+    Attributes:
+        text: The letters.
+        at: Where the line ends, on the horizontal axis.
+        height: The same on the vertical one, from 0 to 1 of its length.
+        color: As the line's.
+        size: In points.
+        strong: It is the one to look for.
+    """
+
+    text: str
+    at: float
+    height: float
+    color: str
+    size: float = 8.5
+    strong: bool = False
 
 
 def new_figure(height: float) -> Figure:
@@ -98,4 +125,59 @@ def mark(axes: Axes, across: float, up: float, look: Look, trials: int) -> None:
         markeredgecolor=look.color if cross else "white",
         zorder=look.order + 0.5,
         clip_on=False,
+    )
+
+
+def label_ends(axes: Axes, labels: Iterable[EndLabel]) -> None:
+    """Writes labels beside the ends of lines, where one does not cover another: the first ones have precedence.
+
+    Args:
+        axes: With their horizontal limits set.
+        labels: In the order of their importance.
+    """
+    across, down = axes.bbox.width / _DOTS_PER_INCH, axes.bbox.height / _DOTS_PER_INCH
+    low, high = axes.get_xlim()
+    taken: list[tuple[float, float, float]] = []
+    for label in labels:
+        left, up = across * (label.at - low) / (high - low), down * label.height
+        right = left + _LABEL_LETTER * (1 + len(label.text))
+        if any(left < end and begin < right and abs(up - there) < _LABEL_HEIGHT for begin, end, there in taken):
+            continue
+        taken.append((left, right, up))
+        axes.annotate(
+            label.text,
+            (label.at, label.height),
+            xycoords=("data", "axes fraction"),
+            xytext=(9 if label.strong else 6, 0),
+            textcoords="offset points",
+            va="center",
+            color=label.color,
+            fontsize=label.size,
+            fontweight="bold" if label.strong else "normal",
+            zorder=8,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )
+
+
+def write_legend(axes: Axes, handles: Sequence[Line2D], up: float, tight: bool = False) -> None:
+    """What the colours mean, in one line above the axes.
+
+    Args:
+        axes: The axes.
+        handles: A line as it is drawn for each entry.
+        up: Where, with the upper edge of the axes at 1.
+        tight: There are many entries.
+    """
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0.0, up),
+        borderaxespad=0.0,
+        borderpad=0.0,
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8.8 if tight else 9,
+        labelcolor=INK,
+        handlelength=1.8 if tight else 2.2,
+        columnspacing=1.3 if tight else 1.8,
     )

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedstep.server.storage.base import StudyRecord, TrialRecord, TrialState
+from fedstep.server.tuning.ranking import best_trial
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def courses_of(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[Course
     """The trials by number, at most one of them the best."""
     plain = [_course(trial, study.spec.budget.rounds_per_trial) for trial in trials]
     plain.sort(key=lambda course: course.trial.number)
-    best = _best(study, plain)
-    return [Course(course.trial, course.points, course.score, BEST) if course is best else course for course in plain]
+    best = best_trial(study.spec, [course.trial for course in plain])
+    return [replace(course, look=BEST) if course.trial is best else course for course in plain]
 
 
 def _course(trial: TrialRecord, tuned: int) -> Course:
@@ -77,19 +78,3 @@ def _course(trial: TrialRecord, tuned: int) -> Course:
     )
     searched = [value for number, value in points if number <= tuned]
     return Course(trial, points, searched[-1] if searched else None, look)
-
-
-def _best(study: StudyRecord, courses: Sequence[Course]) -> Course | None:
-    """The trial that went into the final rounds; before those the best complete one, else the best not failed."""
-    tuned = study.spec.budget.rounds_per_trial
-    chosen = [course for course in courses if course.trial.rounds > tuned]
-    complete = [course for course in courses if course.look is COMPLETED]
-    going = [course for course in courses if course.look is not FAILED]
-    sign = 1 if study.spec.objective.direction == "minimize" else -1
-    for candidates in (chosen, complete, going):
-        scored = [
-            (sign * course.score, course.trial.number, course) for course in candidates if course.score is not None
-        ]
-        if scored:
-            return min(scored, key=lambda entry: entry[:2])[2]
-    return None

@@ -11,7 +11,6 @@ from enum import Enum, auto
 from itertools import pairwise
 
 from fedstep.common.hyperparameters import Hyperparameters
-from fedstep.common.spec import Objective
 from fedstep.server.storage.base import TrialRecord, TrialState
 
 Point = tuple[int, float]
@@ -90,7 +89,7 @@ class Tree:
     def __init__(self, trials: Iterable[TrialRecord], delivered: int | None) -> None:
         self.trials: Mapping[int, TrialRecord] = {t.number: t for t in sorted(trials, key=lambda t: t.number)}
         self.delivered = self.trials.get(-1 if delivered is None else delivered)
-        self.path = list(self._path())
+        self.path = [] if self.delivered is None else way_to(self.trials, self.delivered.number)
         self._ancestors = self._all_ancestors()
         self._points = {number: _points(trial) for number, trial in self.trials.items()}
         self.branches = [
@@ -100,7 +99,7 @@ class Tree:
 
     def parents(self, trial: TrialRecord) -> list[TrialRecord]:
         """Those of an arm."""
-        return [self.trials[number] for number in parents_of(trial) if number in self.trials]
+        return _known_parents(self.trials, trial)
 
     def adoptions(self) -> list[Point]:
         """Where the lineage goes on with a challenger's configuration, and the last value measured before.
@@ -147,15 +146,6 @@ class Tree:
                 others = [self._trained(parent).hyperparameters for parent in self.parents(trial)[1:]]
                 stretches[-1] = replace(stretches[-1], averaged=(*stretches[-1].averaged, *others))
         return _merged(stretches)
-
-    def _path(self) -> Iterator[TrialRecord]:
-        """From the first arm to the delivered one; through the first of several parents."""
-        chain = []
-        trial = self.delivered
-        while trial is not None:
-            chain.append(trial)
-            trial = next(iter(self.parents(trial)), None)
-        return reversed(chain)
 
     def _all_ancestors(self) -> set[int]:
         found: set[int] = set()
@@ -209,6 +199,23 @@ def parents_of(trial: TrialRecord) -> tuple[int, ...]:
     return tuple(int(number) for number in trial.details.get("parents", ()))
 
 
+def way_to(trials: Mapping[int, TrialRecord], number: int) -> list[TrialRecord]:
+    """The arm and those that it goes on from, the earliest first: through the first one of several parents.
+
+    Args:
+        trials: By number; a parent that is not among them counts as the initial model.
+        number: The arm.
+    """
+    way = [trials[number]]
+    while parents := _known_parents(trials, way[-1]):
+        way.append(parents[0])
+    return way[::-1]
+
+
+def _known_parents(trials: Mapping[int, TrialRecord], trial: TrialRecord) -> list[TrialRecord]:
+    return [trials[number] for number in parents_of(trial) if number in trials]
+
+
 def phase_of(trial: TrialRecord) -> str:
     """What the arm is for; "" where its tuner does not say."""
     return str(trial.details.get("phase", ""))
@@ -222,20 +229,6 @@ def is_measured_only(trial: TrialRecord) -> bool:
 def has_arms(trials: Iterable[TrialRecord]) -> bool:
     """Whether these are arms of a step-wise tuner and no plain trials."""
     return any({"parents", "phase", "rounds"} & trial.details.keys() for trial in trials)
-
-
-def delivered_of(objective: Objective, trials: Sequence[TrialRecord]) -> int | None:
-    """The arm whose model the study ended with; while that is open, the best by its value."""
-    best: TrialRecord | None = None
-    for trial in trials:
-        if trial.details.get("delivered"):
-            return trial.number
-        value = trial.value
-        if value is None or not math.isfinite(value) or trial.state is TrialState.FAILED:
-            continue
-        if best is None or best.value is None or objective.better(value, best.value):
-            best = trial
-    return best.number if best is not None else None
 
 
 def _points(trial: TrialRecord) -> tuple[Point, ...]:

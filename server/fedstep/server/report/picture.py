@@ -19,11 +19,14 @@ from fedstep.server.report.canvas import (
     INK,
     RIGHT,
     WIDTH,
+    EndLabel,
     add_axes,
+    label_ends,
     mark,
     new_figure,
     save,
     write_header,
+    write_legend,
 )
 from fedstep.server.report.courses import BEST, Course, courses_of
 from fedstep.server.report.lineage import has_arms
@@ -116,7 +119,7 @@ def _draw_rounds(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> N
             last, value = course.points[-1]
             mark(axes, last, shown.clip(value), look, len(courses))
     _label_ends(axes, courses, shown)
-    _write_legend(axes, courses)
+    _explain_looks(axes, courses)
     if not values:
         axes.text(0.5, 0.5, "no round has been evaluated", transform=axes.transAxes, ha="center", color=FAINT)
 
@@ -138,33 +141,22 @@ def _shade_final_rounds(axes: Axes, tuned: int, longest: int, label_above: bool)
 
 
 def _label_ends(axes: Axes, courses: Sequence[Course], shown: ValueRange) -> None:
-    """The trials' numbers beside the ends of their lines, where one does not cover another."""
-    taken: list[tuple[int, float]] = []
+    """The trials' numbers beside the ends of their lines; of the best alone where there are many."""
     # The best first: it keeps its label whoever else must go without.
-    for course in sorted(courses, key=lambda course: -course.look.order):
-        best = course.look is BEST
-        if not course.points or (len(courses) > _LABELLED_TRIALS and not best):
-            continue
-        last, value = course.points[-1]
-        height = shown.height(value)
-        if any(last == other and abs(height - there) < 0.045 for other, there in taken):
-            continue
-        taken.append((last, height))
-        axes.annotate(
-            f"{course.trial.number}",
-            (last, height),
-            xycoords=("data", "axes fraction"),
-            xytext=(9, 0) if best else (6, 0),
-            textcoords="offset points",
-            va="center",
-            color=course.look.color,
-            fontsize=10 if best else 8.5,
-            fontweight="bold" if best else "normal",
-            zorder=8,
-        )
+    ranked = sorted(courses, key=lambda course: -course.look.order)
+    labelled = [c for c in ranked if c.points and (c.look is BEST or len(courses) <= _LABELLED_TRIALS)]
+    label_ends(axes, (_end_label(course, shown) for course in labelled))
 
 
-def _write_legend(axes: Axes, courses: Sequence[Course]) -> None:
+def _end_label(course: Course, shown: ValueRange) -> EndLabel:
+    last, value = course.points[-1]
+    best = course.look is BEST
+    return EndLabel(
+        str(course.trial.number), last, shown.height(value), course.look.color, 10 if best else 8.5, strong=best
+    )
+
+
+def _explain_looks(axes: Axes, courses: Sequence[Course]) -> None:
     """What the colours mean, above the axes, with how many trials there are of each."""
     handles = []
     for look in sorted({course.look for course in courses}, key=lambda look: -look.order):
@@ -175,19 +167,7 @@ def _write_legend(axes: Axes, courses: Sequence[Course]) -> None:
             Line2D([], [], color=look.color, marker=look.mark, markersize=size, linewidth=look.width, label=label)
         )
     if handles:
-        axes.legend(
-            handles=handles,
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.03),
-            borderaxespad=0.0,
-            borderpad=0.0,
-            ncols=len(handles),
-            frameon=False,
-            fontsize=9,
-            labelcolor=INK,
-            handlelength=2.2,
-            columnspacing=1.8,
-        )
+        write_legend(axes, handles, up=1.03)
 
 
 def _draw_parameter(

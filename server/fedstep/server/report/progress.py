@@ -4,7 +4,8 @@ from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.spending import clients_asked, rounds_in_all
 
 _OF_ARMS = frozenset({"stepwise", "fedex", "population", "fixed", "schedule"})
-"""Tuners whose arms are no whole trials: `Tuner.per_trial` is False."""
+"""Tuners whose arms are no whole trials: `Tuner.per_trial` is False, which a test holds against these names. Asking the
+classes would have every command import Optuna."""
 
 
 def by_trials(spec: StudySpec) -> bool:
@@ -32,7 +33,7 @@ def plan_text(spec: StudySpec) -> str:
         f"{budget.payload_bytes:,} bytes" if budget.payload_bytes else "",
         f"{budget.time.total_seconds():,.0f} s" if budget.time else "",
     ]
-    said = [limit for limit in limits if limit] or [f"{budget.trials * budget.rounds_per_trial:,} rounds"]
+    said = [limit for limit in limits if limit] or [f"{budget.rounds_of_trials:,} rounds"]
     return "a budget of " + " or ".join(said)
 
 

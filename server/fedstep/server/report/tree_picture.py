@@ -17,20 +17,23 @@ from fedstep.server.report.canvas import (
     FAINT,
     GRID,
     HEADER,
-    INK,
     RIGHT,
     WIDTH,
+    EndLabel,
     add_axes,
+    label_ends,
     mark,
     new_figure,
     write_header,
+    write_legend,
 )
 from fedstep.server.report.courses import BEST, Course
-from fedstep.server.report.lineage import Branch, Point, Role, Tree, delivered_of, phase_of
+from fedstep.server.report.lineage import Branch, Point, Role, Tree, phase_of
 from fedstep.server.report.scales import ValueRange
 from fedstep.server.report.tree_rows import draw_rows, rows_height
 from fedstep.server.report.words import cost, outcome, settings
 from fedstep.server.storage.base import RoundRecord, StudyRecord, TrialRecord
+from fedstep.server.tuning.ranking import best_trial
 
 _LEFT, _NAMES, _MAIN, _BELOW = 0.95, 0.22, 4.1, 0.22
 """Inches: left of the axes; of the names of the phases above the large ones, these themselves, and below them."""
@@ -103,7 +106,8 @@ def draw_tree(study: StudyRecord, trials: Sequence[TrialRecord], rounds: Sequenc
         trials: Its arms, with what was measured.
         rounds: Its committed rounds.
     """
-    tree = Tree(trials, delivered_of(study.spec.objective, trials))
+    ending = best_trial(study.spec, trials)
+    tree = Tree(trials, ending.number if ending is not None else None)
     branches = tree.branches
     figure = new_figure(HEADER + _NAMES + _MAIN + _BELOW + rows_height(study.spec.space, trials))
     best = _best(tree)
@@ -192,7 +196,7 @@ def _draw_branches(axes: Axes, study: StudyRecord, tree: Tree, branches: Sequenc
     for at, value in tree.adoptions():
         axes.plot([at], [shown.clip(value)], "^", color=_ADOPTED, markersize=9, markeredgecolor="white", zorder=7)
     _label(axes, branches, shown)
-    _write_legend(axes, branches, len(tree.adoptions()), bool(again))
+    _explain_threads(axes, branches, len(tree.adoptions()), bool(again))
 
 
 def _draw_lineage(axes: Axes, points: Sequence[Point], shown: ValueRange) -> None:
@@ -241,29 +245,17 @@ def _draw_threads(axes: Axes, branches: Sequence[Branch], role: Role, shown: Val
 
 def _label(axes: Axes, branches: Sequence[Branch], shown: ValueRange) -> None:
     """The numbers of the arms at their ends, where there are few and one does not cover another."""
-    ends = [(branch, branch.points[-1]) for branch in branches if branch.points and branch.role in THREADS]
-    if len(ends) > _LABELLED:
-        return
-    taken: list[tuple[int, float]] = []
-    for branch, (at, value) in ends:
-        height = shown.height(value)
-        if any(at == other and abs(height - there) < 0.045 for other, there in taken):
-            continue
-        taken.append((at, height))
-        axes.annotate(
-            str(branch.trial.number),
-            (at, height),
-            xycoords=("data", "axes fraction"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=THREADS[branch.role].color,
-            fontsize=8,
-            zorder=8,
-        )
+    ended = [branch for branch in branches if branch.points and branch.role in THREADS]
+    if len(ended) <= _LABELLED:
+        label_ends(axes, (_end_label(branch, shown) for branch in ended))
 
 
-def _write_legend(axes: Axes, branches: Sequence[Branch], adopted: int, measured: bool) -> None:
+def _end_label(branch: Branch, shown: ValueRange) -> EndLabel:
+    at, value = branch.points[-1]
+    return EndLabel(str(branch.trial.number), at, shown.height(value), THREADS[branch.role].color, size=8)
+
+
+def _explain_threads(axes: Axes, branches: Sequence[Branch], adopted: int, measured: bool) -> None:
     """What the colours mean, above the axes, with how many there are of each."""
     handles = [
         Line2D([], [], color=BEST.color, marker=BEST.mark, markersize=11, linewidth=BEST.width, label="delivered")
@@ -311,19 +303,7 @@ def _write_legend(axes: Axes, branches: Sequence[Branch], adopted: int, measured
             )
         )
         handles[-1].set_markeredgecolor(_AGAIN)
-    axes.legend(
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0.0, 1.075),
-        borderaxespad=0.0,
-        borderpad=0.0,
-        ncols=len(handles),
-        frameon=False,
-        fontsize=8.8,
-        labelcolor=INK,
-        handlelength=1.8,
-        columnspacing=1.3,
-    )
+    write_legend(axes, handles, up=1.075, tight=True)
 
 
 def _ends(branches: Sequence[Branch]) -> list[Branch]:

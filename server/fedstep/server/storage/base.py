@@ -1,14 +1,16 @@
 """The contract of a store: what a coordinator must find again after it was killed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
+
+_Record = TypeVar("_Record")
 
 
 class StudyState(StrEnum):
@@ -258,12 +260,22 @@ class Change:
     seconds: float = 0.0
 
 
+def all_studies(store: "Store") -> list[StudyRecord]:
+    """Every study, by name, read a page at a time."""
+    return _all_pages(lambda last: store.studies(last.spec.name) if last else store.studies())
+
+
 def all_trials(store: "Store", study: str) -> list[TrialRecord]:
-    """Every trial of a study, read a page at a time."""
-    trials: list[TrialRecord] = []
-    while page := store.trials(study, trials[-1].number if trials else -1):
-        trials += page
-    return trials
+    """Every trial of a study, by number, read a page at a time."""
+    return _all_pages(lambda last: store.trials(study, last.number) if last else store.trials(study))
+
+
+def _all_pages(page_after: Callable[[_Record | None], list[_Record]]) -> list[_Record]:
+    """What lies on all pages, each asked for by the last record of the one before."""
+    records: list[_Record] = []
+    while page := page_after(records[-1] if records else None):
+        records += page
+    return records
 
 
 class Store(ABC):

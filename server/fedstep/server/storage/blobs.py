@@ -48,6 +48,8 @@ class BlobStore:
         self._puts = 0
         self._recent: dict[bytes, int] = {}
         self._holds: list[int] = []
+        self._there: set[bytes] = set()
+        self._looked = False
         self._spares: list[Path] = []
         self._deleted = 0
         with self._told(folder):
@@ -119,6 +121,7 @@ class BlobStore:
             with self._lock:
                 self._puts += 1
                 self._recent[sha256] = self._puts
+                self._there.add(sha256)
                 there = path.exists() and path.stat().st_size == size
             if manifest is not None and not path.with_suffix(_MANIFEST).exists():
                 # Before the payload: a payload that was given a manifest is never there without it.
@@ -164,23 +167,29 @@ class BlobStore:
     def retain(self, keep: Set[bytes]) -> int:
         """Deletes every payload but these and those under a `hold`.
 
+        The folder is looked through once, for what an earlier coordinator left in it; the rest this one has put.
+
         Returns:
             How many payloads it deleted.
         """
-        deleted = 0
         with self._told(self._folder):
-            for path in self._folder.glob(f"*/*{_PAYLOAD}"):
-                try:
-                    digest = bytes.fromhex(path.stem)
-                except ValueError:  # somebody else's file
-                    continue
-                deleted += digest not in keep and self._delete(digest)
-            for path in self._folder.glob(f"*/*{_MANIFEST}"):  # a kill came between the two deletions
-                with self._lock:
-                    alone = not path.with_suffix(_PAYLOAD).exists()
-                    if alone and path.stem not in {digest.hex() for digest in self._recent}:
-                        path.unlink(missing_ok=True)
-        return deleted
+            if not self._looked:
+                self._look_through()
+            with self._lock:
+                gone = self._there - keep
+            return sum(self._delete(digest) for digest in gone)
+
+    def _look_through(self) -> None:
+        """Finds the payloads of earlier coordinators; manifests that a kill between two deletions left alone go."""
+        found = {digest for path in self._folder.glob(f"*/*{_PAYLOAD}") if (digest := _digest_in(path))}
+        for path in self._folder.glob(f"*/*{_MANIFEST}"):
+            with self._lock:
+                alone = not path.with_suffix(_PAYLOAD).exists()
+                if alone and _digest_in(path) not in self._recent:
+                    path.unlink(missing_ok=True)
+        with self._lock:
+            self._there |= found
+            self._looked = True
 
     def remove(self, digests: Set[bytes]) -> None:
         """Deletes these payloads, those under a `hold` excepted."""
@@ -191,7 +200,10 @@ class BlobStore:
     def _delete(self, digest: bytes) -> bool:
         path = self.path(digest)
         with self._lock:
-            if digest in self._recent or not path.exists():
+            if digest in self._recent:
+                return False
+            if not path.exists():
+                self._there.discard(digest)
                 return False
             # The payload first: a manifest without one does no harm.
             if len(self._spares) < _SPARES and path.stat().st_size >= _LEAST_SPARE_BYTES:
@@ -200,6 +212,7 @@ class BlobStore:
             else:
                 path.unlink()
             path.with_suffix(_MANIFEST).unlink(missing_ok=True)
+            self._there.discard(digest)
         return True
 
     def _spare(self, size: int) -> Path | None:
@@ -260,6 +273,14 @@ class BlobStore:
                 f"{path} cannot be read or written ({error.strerror or error}): "
                 "check its rights and the room on its disk, or give another folder."
             ) from error
+
+
+def _digest_in(path: Path) -> bytes | None:
+    """The digest that a file is named by; None of somebody else's."""
+    try:
+        return bytes.fromhex(path.stem)
+    except ValueError:
+        return None
 
 
 def _write(path: Path, data: memoryview | bytes, spare: Path | None = None) -> None:

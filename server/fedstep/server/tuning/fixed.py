@@ -5,6 +5,7 @@ what a tuner found as it went.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.legal import standard_fault
 from fedstep.common.space import Space
 from fedstep.common.spec import StudySpec
-from fedstep.common.standard import STANDARD
+from fedstep.common.standard import DEFAULTS, STANDARD
 from fedstep.common.validation import MistakesError, join, one_of, sentences, show
 from fedstep.server.tuning.base import Arm
 from fedstep.server.tuning.program import Program, ProgramTuner, Result
@@ -24,6 +25,9 @@ from fedstep.server.tuning.spending import rounds_in_all, rounds_left
 _COSINE_SHARE = 0.4  # algorithm.md, settle: the last 40 % of the budget
 _COSINE_END = 0.1  # to 10 % of the learning rate
 _COSINE_LEGS = 12
+
+Leg = tuple[Hyperparameters, int]
+"""What to train with, and for how many rounds."""
 
 
 def _values(raw: object) -> dict[str, Value]:
@@ -98,64 +102,119 @@ class ScheduleOptions(BaseModel):
     average: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 
-class ScheduleTuner(ProgramTuner):
-    """Trains one stage after another, from scratch, as far as the budget goes."""
+class _StageTuner(ProgramTuner):
+    """Trains one stage after another, the first from scratch, as far as the budget goes.
+
+    Args:
+        spec: The study.
+        defaults: The task's own defaults.
+        average: Decay of the averaged model a round; 0 keeps none.
+    """
+
+    def __init__(self, spec: StudySpec, defaults: Mapping[str, Value], average: float) -> None:
+        super().__init__(spec)
+        self._average = average
+        middle = {name: parameter.from_unit(0.5) for name, parameter in spec.space.parameters.items()}
+        # Every hyper-parameter there is, with its default; one of the space that has none is in the middle.
+        self.known: dict[str, Value] = {**middle, **DEFAULTS, **defaults, **spec.hyperparameters}
+
+    @abstractmethod
+    def stages(self) -> Sequence[Leg]:
+        """What to train with, and for how many rounds; those of no rounds are left out."""
+
+    def program(self) -> Program:
+        """Every stage goes on from the one before. Ends with the number to deliver."""
+        head: Result | None = None
+        for point, rounds in self.stages():
+            if not rounds or (head and not rounds_left(self.spec, self.spent)):
+                continue
+            parents = (head.arm.number,) if head else ()
+            (result,) = yield [self.arm(point, parents=parents, rounds=rounds, average=self._average)]
+            if result.failed:
+                break
+            head = result
+            self.deliver(head.arm)
+        if head is None or not self._average:
+            return head.arm.number if head else None
+        return (yield from self._better_of_average(head))
+
+    def _better_of_average(self, head: Result) -> Program:
+        """Measures the averaged model beside the last one, on the same cohort."""
+        arm = self.arm(head.arm.hyperparameters, parents=(head.arm.number,), rounds=0, of_average=True, phase="average")
+        self.keep(head.arm)
+        (averaged,) = yield [arm]
+        if averaged.failed or averaged.value is None or head.value is None:
+            return head.arm.number
+        better = self.spec.objective.better(averaged.value, head.value)
+        chosen: Arm = arm if better else head.arm
+        self.note(
+            "averaging",
+            f"The averaged model measures {averaged.value:.4g} and the last one {head.value:.4g}; "
+            f"{'the averaged' if better else 'the last'} one is delivered.",
+            averaged=averaged.value,
+            last=head.value,
+        )
+        return chosen.number
+
+
+class ScheduleTuner(_StageTuner):
+    """Trains the stages of a schedule.
+
+    Args:
+        spec: The study.
+        options: What its file says.
+        defaults: The task's own defaults.
+
+    Raises:
+        InvalidInputError: A stage names a hyper-parameter that does not exist.
+    """
 
     def __init__(self, spec: StudySpec, options: ScheduleOptions, defaults: Mapping[str, Value]) -> None:
-        """Fills up the stages.
-
-        Args:
-            spec: The study.
-            options: What its file says.
-            defaults: The task's own defaults.
-
-        Raises:
-            InvalidInputError: A stage names a hyper-parameter that does not exist.
-        """
-        super().__init__(spec)
-        self._average = options.average
-        known = _known(spec, defaults)
-        self._stages: list[tuple[Hyperparameters, int]] = [
-            (completed(spec.space, stage.hyperparameters, known, f"tuner.stages.{k}.hyperparameters"), stage.rounds)
+        super().__init__(spec, defaults, options.average)
+        self._stages = [
+            (
+                completed(spec.space, stage.hyperparameters, self.known, f"tuner.stages.{k}.hyperparameters"),
+                stage.rounds,
+            )
             for k, stage in enumerate(options.stages)
         ]
 
-    def program(self) -> Program:
-        """Every stage goes on from the one before."""
-        stages = _cut(self._stages, rounds_in_all(self.spec))
-        return (yield from _chain(self, stages, self._average))
+    def stages(self) -> Sequence[Leg]:
+        """Those of the schedule, as far as the budget's rounds go."""
+        left, within = rounds_in_all(self.spec), []
+        for point, wanted in self._stages:
+            within.append((point, min(wanted, left)))
+            left -= within[-1][1]
+        return within
 
 
-class FixedTuner(ProgramTuner):
-    """Trains one configuration for the whole budget, with a late cosine or an averaged model if asked."""
+class FixedTuner(_StageTuner):
+    """Trains one configuration for the whole budget, with a late cosine or an averaged model if asked.
+
+    Args:
+        spec: The study.
+        options: What its file says.
+        defaults: The task's own defaults.
+
+    Raises:
+        InvalidInputError: The options name a hyper-parameter that does not exist.
+    """
 
     def __init__(self, spec: StudySpec, options: FixedOptions, defaults: Mapping[str, Value]) -> None:
-        """Fills up the configuration.
+        super().__init__(spec, defaults, options.average)
+        self._with_cosine = options.cosine
+        self._point = completed(spec.space, options.hyperparameters, self.known, "tuner.hyperparameters")
+        self._lr = float(self._point.get("lr", self.known["lr"]))
 
-        Args:
-            spec: The study.
-            options: What its file says.
-            defaults: The task's own defaults.
-
-        Raises:
-            InvalidInputError: The options name a hyper-parameter that does not exist.
-        """
-        super().__init__(spec)
-        self._options = options
-        known = _known(spec, defaults)
-        self._point = completed(spec.space, options.hyperparameters, known, "tuner.hyperparameters")
-        self._lr = float(self._point.get("lr", known["lr"]))
-
-    def program(self) -> Program:
-        """One arm; under `cosine` more of them, each from the one before."""
+    def stages(self) -> Sequence[Leg]:
+        """One; under `cosine` several, each of a lower learning rate."""
         rounds = rounds_in_all(self.spec)
-        stages: list[tuple[Hyperparameters, int]] = [(self._point, rounds)]
-        if self._options.cosine:
-            late = round(_COSINE_SHARE * rounds)
-            stages = [(self._point, rounds - late), *self._cosine(late)]
-        return (yield from _chain(self, stages, self._options.average))
+        if not self._with_cosine:
+            return [(self._point, rounds)]
+        late = round(_COSINE_SHARE * rounds)
+        return [(self._point, rounds - late), *self._cosine(late)]
 
-    def _cosine(self, rounds: int) -> list[tuple[Hyperparameters, int]]:
+    def _cosine(self, rounds: int) -> list[Leg]:
         """Legs of nearly equal length; the last one has the lowest learning rate."""
         legs = min(_COSINE_LEGS, rounds)
         ends = [round(rounds * (k + 1) / legs) for k in range(legs)]
@@ -200,58 +259,6 @@ def completed(space: Space, given: Mapping[str, Value], known: Mapping[str, Valu
     return {**point, **{name: value for name, value in values.items() if name not in space}}
 
 
-def _known(spec: StudySpec, defaults: Mapping[str, Value]) -> dict[str, Value]:
-    """Every hyper-parameter there is, with its default; one of the space that has none is in the middle."""
-    middle = {name: parameter.from_unit(0.5) for name, parameter in spec.space.parameters.items()}
-    standard = {name: parameter.default for name, parameter in STANDARD.items()}
-    return {**middle, **standard, **defaults, **spec.hyperparameters}
-
-
 def _typed(value: Value, default: Value) -> Value:
     """A whole number as a real one where the hyper-parameter is real."""
     return float(value) if isinstance(default, float) and type(value) is int else value
-
-
-def _cut(stages: Sequence[tuple[Hyperparameters, int]], rounds: int) -> list[tuple[Hyperparameters, int]]:
-    """The stages as far as so many rounds go."""
-    within = []
-    for point, wanted in stages:
-        within.append((point, min(wanted, rounds)))
-        rounds -= within[-1][1]
-    return within
-
-
-def _chain(tuner: ProgramTuner, stages: Sequence[tuple[Hyperparameters, int]], average: float) -> Program:
-    """Trains the stages one after another; those of no rounds are left out. Ends with the number to deliver."""
-    head: Result | None = None
-    for point, rounds in stages:
-        if not rounds or (head and not rounds_left(tuner.spec, tuner.spent)):
-            continue
-        parents = (head.arm.number,) if head else ()
-        (result,) = yield [tuner.arm(point, parents=parents, rounds=rounds, average=average)]
-        if result.failed:
-            break
-        head = result
-        tuner.deliver(head.arm)
-    if head is None or not average:
-        return head.arm.number if head else None
-    return (yield from _better_of_average(tuner, head))
-
-
-def _better_of_average(tuner: ProgramTuner, head: Result) -> Program:
-    """Measures the averaged model beside the last one, on the same cohort."""
-    arm = tuner.arm(head.arm.hyperparameters, parents=(head.arm.number,), rounds=0, of_average=True, phase="average")
-    tuner.keep(head.arm)
-    (averaged,) = yield [arm]
-    if averaged.failed or averaged.value is None or head.value is None:
-        return head.arm.number
-    better = tuner.spec.objective.better(averaged.value, head.value)
-    chosen: Arm = arm if better else head.arm
-    tuner.note(
-        "averaging",
-        f"The averaged model measures {averaged.value:.4g} and the last one {head.value:.4g}; "
-        f"{'the averaged' if better else 'the last'} one is delivered.",
-        averaged=averaged.value,
-        last=head.value,
-    )
-    return chosen.number

@@ -30,7 +30,7 @@ class Meter:
             "payload_bytes": float(budget.payload_bytes),
             "seconds": budget.time.total_seconds() if budget.time else 0.0,
         }
-        self._guess = budget.trials * budget.rounds_per_trial
+        self._guess = budget.rounds_of_trials
         self._limits = {name: limit for name, limit in limits.items() if limit > 0} or {"rounds": float(self._guess)}
         self._clients = spec.round.cohort_size * spec.round.over_selection
         self._lanes = spec.parallel_trials

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from fedstep.common.errors import FieldViolation, InvalidInputError
 from fedstep.common.hyperparameters import Value
 from fedstep.common.spec import StudySpec
-from fedstep.common.standard import STANDARD
+from fedstep.common.standard import DEFAULTS
 from fedstep.common.validation import MistakesError, join, one_of, sentences, show, violations_of
 from fedstep.server.tuning.base import Tuner
 from fedstep.server.tuning.fedex import FedexOptions, FedexTuner
@@ -60,11 +60,7 @@ def create_tuner(spec: StudySpec, storage_url: str, defaults: Mapping[str, Value
     """
     entry = _entry(spec)
     entry.check(spec)
-    return entry.create(spec, storage_url, {**_standard(), **(defaults or {})})
-
-
-def _standard() -> dict[str, Value]:
-    return {name: parameter.default for name, parameter in STANDARD.items()}
+    return entry.create(spec, storage_url, {**DEFAULTS, **(defaults or {})})
 
 
 def _tuners() -> dict[str, _Entry]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.parameters import CategoricalParameter, IntParameter, Parameter
 from fedstep.common.spec import StudySpec
-from fedstep.common.standard import STANDARD
+from fedstep.common.standard import DEFAULTS
 
 _TINY = 1e-12
 
@@ -21,8 +21,7 @@ class Scales:
 
     def __init__(self, spec: StudySpec, defaults: Mapping[str, Value]) -> None:
         self.space = spec.space
-        standard = {name: parameter.default for name, parameter in STANDARD.items()}
-        self._fixed: dict[str, Value] = {**standard, **defaults, **spec.hyperparameters}
+        self._fixed: dict[str, Value] = {**DEFAULTS, **defaults, **spec.hyperparameters}
         self._aggregator = spec.aggregator.name
 
     def default_point(self, start: Mapping[str, Value]) -> dict[str, Value]:

@@ -22,7 +22,7 @@ def rounds_in_all(spec: StudySpec) -> int:
     Where it is set in neither rounds nor client-rounds, those of all trials. Time and bytes cannot be told ahead.
     """
     limits = _limits(spec, Cost(), clients_asked(spec, {}))
-    return max(1, min(limits, default=spec.budget.trials * spec.budget.rounds_per_trial))
+    return max(1, min(limits, default=spec.budget.rounds_of_trials))
 
 
 def rounds_left(spec: StudySpec, spent: Cost) -> int:
@@ -34,7 +34,7 @@ def rounds_left(spec: StudySpec, spent: Cost) -> int:
     """
     clients = clients_asked(spec, {}) or (math.ceil(spent.client_rounds / spent.rounds) if spent.rounds else 0)
     limits = _limits(spec, spent, clients)
-    return max(0, min(limits, default=spec.budget.trials * spec.budget.rounds_per_trial - spent.rounds))
+    return max(0, min(limits, default=spec.budget.rounds_of_trials - spent.rounds))
 
 
 def _limits(spec: StudySpec, spent: Cost, clients: int) -> list[int]:

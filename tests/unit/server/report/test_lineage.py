@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 from unit.server.report.arms import arm, story
 
-from fedstep.common.spec import Objective
-from fedstep.server.report.lineage import Role, Tree, delivered_of, has_arms
+from fedstep.server.report.lineage import Role, Tree, has_arms
 from fedstep.server.storage.base import TrialRecord, TrialState
 
 
@@ -107,16 +106,6 @@ def test_a_schedule_that_was_given_adopts_nothing() -> None:
 
 def test_a_parent_that_is_not_there_counts_as_the_initial_model() -> None:
     assert roles(Tree([arm(7, 0.1, 1.0, parents=(3,))], 7)) == {7: Role.LINEAGE}
-
-
-@pytest.mark.parametrize(("direction", "best"), [("minimize", 1), ("maximize", 2)])
-def test_while_nothing_is_delivered_the_best_value_leads(direction: str, best: int) -> None:
-    objective = Objective(metric="loss", direction="minimize" if direction == "minimize" else "maximize")
-    trials = [arm(0, 0.1, math.nan), arm(1, 0.1, 0.5), arm(2, 0.1, 0.7), arm(3, 0.1, 9.0, state=TrialState.FAILED)]
-    trials.append(arm(4, 0.1, 0.0, state=TrialState.FAILED))
-    assert delivered_of(objective, trials) == best
-    assert delivered_of(objective, story()) == 12
-    assert delivered_of(objective, []) is None
 
 
 @pytest.mark.parametrize(

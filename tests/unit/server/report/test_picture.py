@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import matplotlib.image
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from unit.server.report.drawn import PARAMETERS, inked, read
 
 from fedstep.common.hyperparameters import Value
 from fedstep.common.space import Space
@@ -23,18 +22,6 @@ from fedstep.server.report.words import cost, outcome, settings
 from fedstep.server.storage.base import RoundRecord, StudyRecord, StudyResult, StudyState, TrialRecord, TrialState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-PARAMETERS: dict[str, dict[str, object]] = {
-    "lr": {"low": 1e-4, "high": 1.0, "log": True},
-    "batch_size": {"low": 8, "high": 64, "log": True},
-    "optimizer": {"choices": ["sgd", "adam", "adamw"]},
-    "momentum": {"low": 0.0, "high": 0.95, "when": {"optimizer": "sgd"}},
-    "local_epochs": {"low": 1, "high": 5},
-    "fixed_at_one": {"low": 1.0, "high": 1.0},
-    "flip": {"choices": [True, False]},
-    "augmentation": {"choices": ["none", "shift-and-rotate $x^", "elastic deformation", "cutout", "mixup"]},
-    "wide": {"type": "int", "low": 1, "high": 10**6, "log": True},
-    "a_name_that_is_far_too_long_for_a_small_picture": {"low": 0.0, "high": 0.5},
-}
 
 
 def study(
@@ -84,17 +71,6 @@ def made_up(record: StudyRecord, count: int, seed: int = 0) -> list[TrialRecord]
         )
         for number in range(count)
     ]
-
-
-def read(path: Path) -> NDArray[np.float64]:
-    """A picture as [height, width, 4] in 0 … 1."""
-    return np.asarray(matplotlib.image.imread(path), dtype=np.float64)
-
-
-def inked(picture: NDArray[np.float64], color: str) -> int:
-    """How many pixels have that colour."""
-    wanted = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    return int((np.abs(picture[..., :3] - wanted).max(axis=-1) < 0.02).sum())
 
 
 @pytest.mark.parametrize("names", [("lr",), tuple(PARAMETERS)], ids=["1 parameter", "10 parameters"])
@@ -157,25 +133,19 @@ def best_of(record: StudyRecord, *trials: TrialRecord) -> int | None:
     return next((course.trial.number for course in courses_of(record, trials) if course.look is BEST), None)
 
 
-def test_the_best_is_the_best_complete_trial_by_the_studys_direction() -> None:
-    pruned = trial(2, 0.99, state=TrialState.PRUNED)
-    trials = trial(0, 0.5), trial(1, 0.7), pruned
-    assert best_of(study(direction="maximize"), *trials) == 1
-    assert best_of(study(direction="minimize"), *trials) == 0
+def test_the_trial_that_the_study_delivers_is_marked_the_best() -> None:
+    trials = [trial(0, 0.5), trial(1, 0.7), trial(2, 0.99, state=TrialState.PRUNED)]
+    assert best_of(study(), *trials) == 2  # complete or not
+    trials[1] = replace(trials[1], details={"delivered": True})
+    assert best_of(study(), *trials) == 1
+    assert best_of(study(), trial(0, None)) is None
 
 
-def test_the_trial_of_the_final_rounds_is_the_best_and_is_scored_by_the_search() -> None:
+def test_the_final_rounds_of_the_best_trial_do_not_count_for_its_score() -> None:
     record = study(tuned=2)
-    chosen = trial(1, 0.6, 0.6, 0.2)
+    chosen = replace(trial(1, 0.6, 0.6, 0.2), details={"delivered": True})
     assert best_of(record, trial(0, 0.5, 0.7), chosen) == 1
     assert courses_of(record, [chosen])[0].score == 0.6
-
-
-def test_without_a_complete_trial_the_best_is_one_that_did_not_fail() -> None:
-    running = trial(1, 0.3, state=TrialState.RUNNING)
-    assert best_of(study(), trial(0, 0.9, state=TrialState.FAILED), running) == 1
-    assert best_of(study(), trial(0, 0.9, state=TrialState.FAILED)) is None
-    assert best_of(study(), trial(0, None)) is None
 
 
 def test_missing_and_infinite_values_are_no_points() -> None:

@@ -3,8 +3,7 @@ from typing import Any
 
 import pytest
 
-from fedstep.common.errors import InvalidInputError
-from fedstep.common.spec import StudySpec
+from fedstep.common.spec import Plugin, StudySpec
 from fedstep.server.report.progress import by_trials, plan_text, progress_text, rounds_of_budget
 from fedstep.server.tuning.registry import create_tuner
 
@@ -22,13 +21,12 @@ def spec(tuner: str, cohort: int = 10, **budget: Any) -> StudySpec:
     )
 
 
-@pytest.mark.parametrize("name", ["random", "grid", "optuna", "stepwise", "fedex", "population", "fixed"])
+@pytest.mark.parametrize("name", ["random", "grid", "optuna", "stepwise", "fedex", "population", "fixed", "schedule"])
 def test_trials_are_counted_where_the_tuner_trains_whole_ones(name: str) -> None:
-    try:
-        tuner = create_tuner(spec(name), "sqlite://")
-    except InvalidInputError as error:
-        pytest.skip(error.message)  # not every tuner can search this space
-    assert by_trials(spec(name)) is tuner.per_trial
+    options = {"stages": [{"rounds": 40}]} if name == "schedule" else {}
+    study = spec(name).model_copy(update={"tuner": Plugin(name=name, **options)})
+    tuner = create_tuner(study, "sqlite://")
+    assert by_trials(study) is tuner.per_trial
     tuner.close()
 
 

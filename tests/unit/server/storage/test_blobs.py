@@ -285,3 +285,16 @@ def test_after_retain_exactly_the_kept_are_there(
     keep = {digest for number, digest in enumerate(digests) if number in chosen}
     assert blobs.retain(keep) == len(set(digests) - keep)
     assert {digest for digest in digests if blobs.path(digest).exists()} == keep
+
+
+def test_retain_finds_what_an_earlier_coordinator_left_and_looks_through_the_folder_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = put(BlobStore(tmp_path / "models"), b"old")
+    blobs = BlobStore(tmp_path / "models")
+    new = put(blobs, b"new")
+    assert blobs.retain({new}) == 1
+    assert not blobs.path(old).exists()
+    monkeypatch.setattr(Path, "glob", lambda *_: pytest.fail("the folder was looked through again"))
+    assert blobs.retain(set()) == 1
+    assert not blobs.path(new).exists()

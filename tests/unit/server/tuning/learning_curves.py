@@ -19,6 +19,16 @@ from fedstep.server.tuning.base import Arm, ClientReport, Cost, Decision, Note, 
 FIRST_LOSS = 3.0
 BEST_LR = 0.1
 DIVERGES_AT = 0.6
+TWO_RATES = {
+    "lr": {"low": 1e-4, "high": 1.0, "log": True},
+    "server_lr": {"low": 0.3, "high": 2.0, "log": True},
+}
+
+
+def two_rates(**changes: Any) -> StudySpec:
+    """A study of the clients' learning rate and the server's."""
+    content = {"name": "a", "task": "digits", "seed": 3, "space": TWO_RATES, "round": {"cohort_size": 10}}
+    return StudySpec.model_validate(content | changes)
 
 
 @dataclass(frozen=True)

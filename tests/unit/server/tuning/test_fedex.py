@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from unit.server.tuning.learning_curves import BEST_LR, FIRST_LOSS, Federation, gain
+from unit.server.tuning.learning_curves import BEST_LR, FIRST_LOSS, TWO_RATES, Federation, gain, two_rates
 
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.spec import StudySpec
@@ -14,22 +14,9 @@ from fedstep.server.tuning.base import Arm
 from fedstep.server.tuning.exponentiated import ExponentiatedGradient
 from fedstep.server.tuning.fedex import FedexOptions, FedexTuner
 
-SPACE = {
-    "lr": {"low": 1e-4, "high": 1.0, "log": True},
-    "server_lr": {"low": 0.3, "high": 2.0, "log": True},
-}
-
 
 def study(**changes: Any) -> StudySpec:
-    content: dict[str, Any] = {
-        "name": "a",
-        "task": "digits",
-        "seed": 3,
-        "space": SPACE,
-        "round": {"cohort_size": 10},
-        "budget": {"rounds": 90, "rounds_per_trial": 30},
-    }
-    return StudySpec.model_validate(content | changes)
+    return two_rates(**{"budget": {"rounds": 90, "rounds_per_trial": 30}} | changes)
 
 
 def federation(spec: StudySpec, **options: Any) -> Federation:
@@ -184,7 +171,7 @@ def test_the_study_stops_within_its_client_rounds() -> None:
 
 def test_a_space_without_client_parameters_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="FedEx tunes those: add one"):
-        FedexTuner(study(space={"server_lr": SPACE["server_lr"]}), FedexOptions())
+        FedexTuner(study(space={"server_lr": TWO_RATES["server_lr"]}), FedexOptions())
 
 
 def test_the_journal_has_little_to_say_of_a_round() -> None:

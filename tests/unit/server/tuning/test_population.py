@@ -5,28 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from unit.server.tuning.learning_curves import FIRST_LOSS, Federation, gain
+from unit.server.tuning.learning_curves import FIRST_LOSS, TWO_RATES, Federation, gain, two_rates
 
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.base import Arm
 from fedstep.server.tuning.population import PopulationOptions, PopulationTuner
 
-SPACE = {
-    "lr": {"low": 1e-4, "high": 1.0, "log": True},
-    "server_lr": {"low": 0.3, "high": 2.0, "log": True},
-}
-
 
 def study(**changes: Any) -> StudySpec:
-    content: dict[str, Any] = {
-        "name": "a",
-        "task": "digits",
-        "seed": 3,
-        "space": SPACE,
-        "round": {"cohort_size": 10},
-        "budget": {"rounds": 150, "rounds_per_trial": 30},
-    }
-    return StudySpec.model_validate(content | changes)
+    return two_rates(**{"budget": {"rounds": 150, "rounds_per_trial": 30}} | changes)
 
 
 def federation(spec: StudySpec, **options: Any) -> Federation:
@@ -133,7 +120,7 @@ def test_a_restart_changes_nothing(after: int) -> None:
 
 
 def test_a_space_without_client_parameters_is_evolved_between_members() -> None:
-    run = federation(study(space={"server_lr": SPACE["server_lr"]}), wrapper="random").run()
+    run = federation(study(space={"server_lr": TWO_RATES["server_lr"]}), wrapper="random").run()
     assert any(note.kind == "exploitation" for note in run.notes)
 
 

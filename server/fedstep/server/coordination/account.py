@@ -1,0 +1,44 @@
+"""What a study has spent, and whether its budget allows another round."""
+
+from fedstep.common.clock import Clock
+from fedstep.common.spec import Budget
+from fedstep.server.tuning.base import Cost
+
+
+class Account:
+    """Adds up what a study costs. Its time runs from here on.
+
+    Args:
+        budget: What may be spent.
+        seconds: Spent before, as the store has them.
+        clock: For the time since then.
+
+    Attributes:
+        spent: The cost of its rounds so far.
+    """
+
+    def __init__(self, budget: Budget, seconds: float, clock: Clock) -> None:
+        self.spent = Cost()
+        self._budget = budget
+        self._seconds = seconds
+        self._clock = clock
+        self._counted_at = clock.monotonic()
+
+    @property
+    def used_up(self) -> bool:
+        """Whether no round may begin any more."""
+        budget, spent = self._budget, self.spent
+        seconds = self._seconds + self._clock.monotonic() - self._counted_at
+        return (
+            (budget.time is not None and seconds >= budget.time.total_seconds())
+            or 0 < budget.rounds <= spent.rounds
+            or 0 < budget.client_rounds <= spent.client_rounds
+            or 0 < budget.payload_bytes <= spent.payload_bytes
+        )
+
+    def count_seconds(self) -> float:
+        """Counts the time since it was last counted; answers with it, for the store."""
+        now = self._clock.monotonic()
+        passed, self._counted_at = now - self._counted_at, now
+        self._seconds += passed
+        return passed
