@@ -2,6 +2,7 @@
 goes on without it."""
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from e2e.waiting import until
 
 from fedstep.common import wire
 from fedstep.common.tensors import as_bytes
-from fedstep.server.storage.base import StudyState
+from fedstep.server.storage.base import StudyState, TrialState
 from fedstep.v1 import fleet_pb2 as pb
 
 REFUSED = grpc.StatusCode.INVALID_ARGUMENT
@@ -144,6 +145,20 @@ async def test_an_update_that_cannot_be_right_is_refused_and_the_round_goes_on(
     assert "mallory" in refused[0].text
     assert host.faults("mallory") == 1
     assert host.faults("honest") == 0
+
+
+async def test_updates_that_ran_away_fail_their_trial_and_do_not_interrupt_the_study(host: Inside) -> None:
+    async def run_away(client: RawClient, assignment: pb.Assignment) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await outsized_update(client, assignment)
+
+    async with raw_client(host.address, "fast", run_away):
+        await host.create(spec(budget={"trials": 2, "rounds_per_trial": 1}))
+        record = await host.until_over("s")
+    assert record.state is not StudyState.INTERRUPTED
+    trials = await host.trials("s")
+    assert [trial.state for trial in trials] == [TrialState.FAILED] * 2
+    assert all("training diverged on 1 of 1 clients" in trial.message for trial in trials)
 
 
 async def test_a_corrupt_update_is_counted_and_taken_when_it_is_sent_again(host: Inside) -> None:

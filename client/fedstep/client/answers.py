@@ -45,10 +45,10 @@ def ended_by(error: Exception) -> pb.Outcome:
         case FedstepError():
             return pb.Outcome(status=pb.OUTCOME_STATUS_FAILED, message=error.message)
         case _:
-            return pb.Outcome(status=pb.OUTCOME_STATUS_FAILED, message=_one_sentence(error))
+            return pb.Outcome(status=pb.OUTCOME_STATUS_FAILED, message=one_sentence(error))
 
 
-def _one_sentence(error: Exception) -> str:
+def one_sentence(error: Exception) -> str:
     """An error of a task's own code, with the line of it."""
     frames = extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

@@ -1,25 +1,19 @@
 """`fedstep simulate`: a study against clients in this process, on a virtual clock."""
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fedstep.common.errors import InvalidInputError
+from fedstep.common.errors import InvalidInputError, PreconditionError
+from fedstep.common.options import PairType
 from fedstep.server.cli.show import json_option
 
-
-class PairType(click.ParamType[tuple[str, str]]):
-    """`KEY=VALUE`, as a pair."""
-
-    name = "KEY=VALUE"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Reads it."""
-        key, equals, rest = str(value).partition("=")
-        if not (key and equals):
-            self.fail(f"{value} is not an option of a task: give KEY=VALUE, such as writers=40.", param, ctx)
-        return key, rest
+if TYPE_CHECKING:
+    from fedstep.simulation.crew import Crew
+    from fedstep.simulation.run import Federation
 
 
 @click.command()
@@ -37,6 +31,15 @@ class PairType(click.ParamType[tuple[str, str]]):
     type=click.FloatRange(0),
     help="How much clients differ in speed: the standard deviation of its logarithm.",
 )
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    type=click.Choice(["local", "ray"]),
+    help="Where clients train: in this process, or on an existing Ray cluster.",
+)
+@click.option("--ray-address", metavar="HOST:PORT", help="Of the cluster.  [default: $RAY_ADDRESS, or this machine's]")
+@click.option("--ray-actors", type=click.IntRange(1), help="The clients' processes.  [default: one a CPU]")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write the model and the picture here.")
 @json_option
 def simulate(
@@ -48,6 +51,9 @@ def simulate(
     seed: int | None,
     sequential: bool,
     speed_spread: float,
+    engine: str,
+    ray_address: str | None,
+    ray_actors: int | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -60,10 +66,12 @@ def simulate(
     from fedstep.common.study_file import locate, read_study
     from fedstep.common.tasks import load_task
     from fedstep.simulation.cli_show import Show
-    from fedstep.simulation.run import Federation
+    from fedstep.simulation.run import Federation, check_study
     from fedstep.simulation.run import simulate as run
     from fedstep.simulation.speed import SpeedModel
 
+    if engine != "ray" and (ray_address or ray_actors):
+        raise click.UsageError("--ray-address and --ray-actors are for --engine ray: give that, too.")
     spec = read_study(file)
     if seed is not None:
         spec = spec.model_copy(update={"seed": seed})
@@ -71,9 +79,26 @@ def simulate(
     known = dict(options) | ({"data": data} if data else {})
     federation = Federation(clients, known, SpeedModel(spread=speed_spread), not sequential, spec.seed)
     torch.set_num_threads(1)
-    with Show(spec, as_json) as show:
-        try:
-            found = run(spec, task, federation, on_event=show.event, folder=out)
-        except InvalidInputError as error:
-            raise InvalidInputError(locate(file, error.violations) or error.message) from None
+    try:
+        check_study(spec, task)
+        ray = engine == "ray"
+        crews = _ray_crew(reference or spec.task, federation, ray_address, ray_actors) if ray else nullcontext()
+        with crews as crew, Show(spec, as_json) as show:
+            found = run(spec, task, federation, crew=crew, on_event=show.event, folder=out)
+    except InvalidInputError as error:
+        raise InvalidInputError(locate(file, error.violations) or error.message) from None
     sys.exit(show.result(found))
+
+
+def _ray_crew(
+    task: str, federation: "Federation", address: str | None, actors: int | None
+) -> "AbstractContextManager[Crew]":
+    """The clients' processes on a Ray cluster."""
+    try:
+        from fedstep.simulation.ray_cluster import AUTO
+        from fedstep.simulation.ray_crew import ray_crew
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
+        raise PreconditionError("--engine ray needs Ray, which is not installed: pip install 'fedstep[ray]'.") from None
+    return ray_crew(task, federation, address or AUTO, actors)

@@ -15,7 +15,7 @@ from fedstep.common.version import VERSION
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.ledger import MAX_STEPS_A_REPORT, Ledger
 from fedstep.simulation.local import Order, Training
-from fedstep.simulation.population import Population
+from fedstep.simulation.population import Roster
 from fedstep.simulation.post import Post
 from fedstep.simulation.speed import Pace
 from fedstep.simulation.workshop import Workshop
@@ -52,8 +52,8 @@ class SimulatedClient:
     It trains one model at a time and measures one at a time, as a networked one does.
 
     Args:
-        number: Its number in the population.
-        population: Everybody's data.
+        number: Its number in the roster.
+        roster: All clients.
         pace: How fast it is.
         workshop: What computes for it.
         post: Where its models come from.
@@ -64,7 +64,7 @@ class SimulatedClient:
     def __init__(
         self,
         number: int,
-        population: Population,
+        roster: Roster,
         pace: Pace,
         *,
         workshop: Workshop,
@@ -73,7 +73,7 @@ class SimulatedClient:
         ledger: Ledger,
     ) -> None:
         self._number = number
-        self._population = population
+        self._roster = roster
         self._pace = pace
         self._workshop = workshop
         self._post = post
@@ -88,13 +88,13 @@ class SimulatedClient:
         """Joins the fleet, under the name that the study calls its task by."""
         return await self._fleet.join(
             fleet_pb2.Hello(
-                client_name=self._population.names[self._number],
+                client_name=self._roster.names[self._number],
                 instance_id=f"simulated-{self._number}",
                 version=VERSION,
                 task=task,
-                model=self._population.manifest.to_proto(),
-                train_samples=self._population.train_samples(self._number),
-                validation_samples=self._population.validation_samples(self._number),
+                model=self._roster.manifest.to_proto(),
+                train_samples=self._roster.train_samples[self._number],
+                validation_samples=self._roster.validation_samples[self._number],
                 device="simulated",
             )
         )
@@ -175,7 +175,7 @@ class SimulatedClient:
             return
         if assignment.work == fleet_pb2.WORK_EVALUATE:
             found = await self._workshop.measure(order)
-            took_s = [self._pace.evaluation_s(self._population.validation_samples(self._number))]
+            took_s = [self._pace.evaluation_s(self._roster.validation_samples[self._number])]
             await self._sleep_until(self._in_turn(active, arrives_s, took_s))
             self._answer(member, assignment, ended_by(found) if isinstance(found, Exception) else measured(found))
         else:

@@ -4,7 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fedstep.client.work import Control, Evaluated, Job, Trained
+from fedstep.client.answers import one_sentence
+from fedstep.client.work import AbandonedError, Control, DivergedError, Evaluated, Job, Trained
+from fedstep.common.errors import ExhaustedError, FedstepError, InternalError, InvalidInputError
 from fedstep.simulation.population import Population
 
 
@@ -30,7 +32,7 @@ class Training:
     trained: Trained | None
     losses: Sequence[float]
     samples: Sequence[int]
-    error: Exception | None = None
+    error: FedstepError | None = None
 
 
 @dataclass
@@ -51,16 +53,26 @@ def train(population: Population, order: Order) -> Training:
     try:
         trained = population.trainer(order.client).train(order.job, _unhindered(), steps)
     except Exception as error:  # a task's own code may raise anything; the client tells the coordinator
-        return Training(None, steps.losses, steps.samples, error)
+        return Training(None, steps.losses, steps.samples, _plain(error))
     return Training(trained, steps.losses, steps.samples)
 
 
-def evaluate(population: Population, order: Order) -> Evaluated | Exception:
-    """A measurement by the client's own trainer; what it raised, where it failed."""
+def evaluate(population: Population, order: Order) -> Evaluated | FedstepError:
+    """A measurement by the client's own trainer; why there is none, where it failed."""
     try:
         return population.trainer(order.client).evaluate(order.job, _unhindered())
     except Exception as error:  # as above
-        return error
+        return _plain(error)
+
+
+def _plain(error: Exception) -> FedstepError:
+    """Why some work failed, as fedstep's own error: a task's may hold anything, and then cannot leave its process."""
+    for kind in (AbandonedError, DivergedError, InvalidInputError, ExhaustedError):
+        if isinstance(error, kind):
+            return kind(error.message, error.violations)
+    if isinstance(error, FedstepError):
+        return InternalError(error.message, error.violations)
+    return InternalError(one_sentence(error))
 
 
 def _unhindered() -> Control:

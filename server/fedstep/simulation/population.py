@@ -55,6 +55,40 @@ class Pool:
         return TensorDataset(self.inputs[part], self.targets[part])
 
 
+@dataclass(frozen=True)
+class Roster:
+    """The clients of a federation, as far as a coordinator is told.
+
+    Attributes:
+        names: The clients' names, in the order of their numbers and of the alphabet.
+        options: The task's, as they were started with.
+        manifest: The layout of the task's model at its default hyper-parameters.
+        train_samples: Size of each client's training set.
+        validation_samples: Size of each client's validation set.
+    """
+
+    names: tuple[str, ...]
+    options: Mapping[str, str]
+    manifest: Manifest
+    train_samples: tuple[int, ...]
+    validation_samples: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def names_of(clients: int) -> tuple[str, ...]:
+    """The names of so many clients.
+
+    Raises:
+        InvalidInputError: There is no client.
+    """
+    if clients < 1:
+        raise InvalidInputError(f"A federation of {clients} clients cannot train: give it at least 1.")
+    width = len(str(clients - 1))
+    return tuple(f"client-{number:0{width}}" for number in range(clients))
+
+
 class Population:
     """The clients of a federation and what trains for them. It keeps nothing of a simulation.
 
@@ -66,19 +100,25 @@ class Population:
         validation: All validation samples; None where they cannot be pooled.
     """
 
-    def __init__(self, task: Task, clients: int, options: Mapping[str, str] | None = None) -> None:
-        """Loads every client's share: client i of n is given the partition (i, n).
+    def __init__(
+        self, task: Task, clients: int, options: Mapping[str, str] | None = None, part: range | None = None
+    ) -> None:
+        """Loads the clients' shares: client i of n is given the partition (i, n).
+
+        Args:
+            task: What they train.
+            clients: In the federation.
+            options: The task's.
+            part: The numbers of those to load, where the others are elsewhere; here they count from 0. None for all.
 
         Raises:
             InvalidInputError: There is no client, or the task cannot load a share.
         """
-        if clients < 1:
-            raise InvalidInputError(f"A federation of {clients} clients cannot train: give it at least 1.")
         self.task = task
         self.options = dict(options or {})
-        width = len(str(clients - 1))
-        self.names = tuple(f"client-{number:0{width}}" for number in range(clients))
-        infos = [ClientInfo(name, (number, clients), self.options) for number, name in enumerate(self.names)]
+        names, numbers = names_of(clients), range(clients) if part is None else part
+        self.names = tuple(names[number] for number in numbers)
+        infos = [ClientInfo(names[number], (number, clients), self.options) for number in numbers]
         with task.loading_many():
             shares = [task.load_data(info) for info in infos]
         self.training = Pool.of([share.train for share in shares])
@@ -89,14 +129,6 @@ class Population:
     def __len__(self) -> int:
         return len(self.names)
 
-    def train_samples(self, client: int) -> int:
-        """Size of a client's training set."""
-        return sample_count(self._shares[client].train)
-
-    def validation_samples(self, client: int) -> int:
-        """Size of a client's validation set."""
-        return sample_count(self._shares[client].validation)
-
     def trainer(self, client: int) -> Trainer:
         """What trains for a client, made when it is first asked for. It measures no time: that is the simulation's."""
         trainer = self._trainers.get(client)
@@ -106,9 +138,11 @@ class Population:
         return trainer
 
     @cached_property
-    def manifest(self) -> Manifest:
-        """The layout of the task's model at its default hyper-parameters."""
-        return self.trainer(0).manifest()
+    def roster(self) -> Roster:
+        """What a coordinator is told of these clients."""
+        sizes = [(sample_count(share.train), sample_count(share.validation)) for share in self._shares]
+        train_samples, validation_samples = zip(*sizes, strict=True)
+        return Roster(self.names, self.options, self.trainer(0).manifest(), train_samples, validation_samples)
 
     @cached_property
     def held_out(self) -> Samples | None:

@@ -30,8 +30,9 @@ from fedstep.server.storage.memory_blobs import MemoryBlobs
 from fedstep.server.storage.memory_store import MemoryStore
 from fedstep.server.tuning.registry import validate_tuner
 from fedstep.simulation.clients import SimulatedClient
+from fedstep.simulation.crew import Crew, LocalCrew
 from fedstep.simulation.inline import InlineExecutors
-from fedstep.simulation.population import Population
+from fedstep.simulation.population import Population, Roster
 from fedstep.simulation.post import Post
 from fedstep.simulation.speed import SpeedModel
 from fedstep.simulation.virtual_loop import VirtualClock, run_virtual
@@ -144,11 +145,12 @@ def simulate(
     federation: Federation,
     *,
     population: Population | None = None,
+    crew: Crew | None = None,
     on_commit: Callable[[SimulatedRunner], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
     folder: Path | None = None,
 ) -> Simulated:
-    """Runs a study to its end, in this process and thread.
+    """Runs a study to its end, in this process and thread; clients train and measure where their crew does.
 
     Torch uses as many threads as it is set to; one is the fastest for small models.
 
@@ -157,6 +159,8 @@ def simulate(
         task: Its task.
         federation: Who takes part.
         population: The clients' data, where it is loaded already: of the same task, number of clients and options.
+        crew: Who computes for the clients, of the same task, number of clients and options; None for this process.
+            Whether clients train together is then the crew's affair.
         on_commit: Called after every round, or measurement, that was committed. What it raises ends the simulation.
         on_event: Called with every event of the study.
         folder: Where the model and the picture are written; None to write nothing.
@@ -164,19 +168,28 @@ def simulate(
     Raises:
         InvalidInputError: The study cannot be run so, or the population is another one.
     """
-    _check(spec, task)
-    if population is None:
-        population = Population(task, federation.clients, federation.options)
-    elif (len(population), population.options) != (federation.clients, dict(federation.options)):
+    check_study(spec, task)
+    if crew is None:
+        population = population or Population(task, federation.clients, federation.options)
+        crew = LocalCrew(population, federation.vectorised)
+    _check_clients(crew.roster, federation)
+    return run_virtual(_Simulation(spec, task, federation, crew, folder).run(on_commit, on_event))
+
+
+def _check_clients(roster: Roster, federation: Federation) -> None:
+    if (len(roster), roster.options) != (federation.clients, dict(federation.options)):
         raise InvalidInputError(
-            f"The population has {len(population)} clients with options {population.options}, and the federation "
+            f"The population has {len(roster)} clients with options {roster.options}, and the federation "
             f"{federation.clients} with {dict(federation.options)}: load the population of that federation."
         )
-    return run_virtual(_Simulation(spec, task, federation, population, folder).run(on_commit, on_event))
 
 
-def _check(spec: StudySpec, task: Task) -> None:
-    """What a coordinator checks before it takes a study."""
+def check_study(spec: StudySpec, task: Task) -> None:
+    """What a coordinator checks before it takes a study.
+
+    Raises:
+        InvalidInputError: It would not be taken.
+    """
     if spec.task != task.name:
         text = f"is {spec.task!r}, and the simulation was given the task {task.name!r}: name the same one."
         raise InvalidInputError(f"task {text}", [FieldViolation("task", text)])
@@ -189,13 +202,11 @@ def _check(spec: StudySpec, task: Task) -> None:
 class _Simulation:
     """One study and all that it needs."""
 
-    def __init__(
-        self, spec: StudySpec, task: Task, federation: Federation, population: Population, folder: Path | None
-    ) -> None:
+    def __init__(self, spec: StudySpec, task: Task, federation: Federation, crew: Crew, folder: Path | None) -> None:
         self._spec = spec
         self._task = task
         self._federation = federation
-        self._population = population
+        self._crew = crew
         self._folder = folder
 
     async def run(
@@ -216,7 +227,7 @@ class _Simulation:
                 await asyncio.wait({study})
                 parts.fleet.drain("the simulation is over")
         except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            raise _first_of(failures) from None
         if watch.error is not None:
             raise watch.error
         return self._result(parts, runner, time.perf_counter() - began_s)
@@ -237,18 +248,18 @@ class _Simulation:
             lag=LoopLag(),
             database_url=_DATABASE_URL,
             folder=self._folder,
-            task_options=self._population.options,
+            task_options=self._crew.roster.options,
         )
 
     async def _join(self, group: asyncio.TaskGroup, parts: Parts) -> None:
         """Every client joins, before the study begins."""
-        workshop = Workshop(self._population, self._federation.vectorised)
+        roster, workshop = self._crew.roster, Workshop(self._crew)
         post = Post(parts.shelf)
-        paces = self._federation.speed.draw(len(self._population), self._federation.seed)
+        paces = self._federation.speed.draw(len(roster), self._federation.seed)
         for number, pace in enumerate(paces):
             client = SimulatedClient(
                 number,
-                self._population,
+                roster,
                 pace,
                 workshop=workshop,
                 post=post,
@@ -322,6 +333,12 @@ class _Feed(EventFeed):
         """See `EventFeed.publish`."""
         await super().publish(study, events)
         self._heard(events)
+
+
+def _first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What somebody raised, out of all the groups around it."""
+    first = failures.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _paged(page: Callable[[int], list[T]], number: Callable[[T], int], before: int) -> list[T]:

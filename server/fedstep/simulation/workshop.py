@@ -1,82 +1,41 @@
-"""Gathers the work that clients are given at one instant, and does it together."""
+"""Gathers the work that clients are given at one instant, so that it is done together."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from fedstep.client.work import Evaluated
-from fedstep.simulation import local
+from fedstep.common.errors import FedstepError
+from fedstep.simulation.crew import Crew
 from fedstep.simulation.local import Order, Training
-from fedstep.simulation.measuring import CohortEvaluation
-from fedstep.simulation.population import Population
-from fedstep.simulation.vectorised import Kind, Stackable, VectorisedTraining
 
 R = TypeVar("R")
 
 
 class Workshop:
-    """What computes for all clients of a simulation. It takes no virtual time: that is the clients' affair.
+    """Where all clients of a simulation have their work done. It takes no virtual time: that is the clients' affair.
 
     Args:
-        population: The clients.
-        vectorised: Whether clients train and measure together where they can.
+        crew: Who does it.
     """
 
-    def __init__(self, population: Population, vectorised: bool) -> None:
-        self._population = population
-        self._training = VectorisedTraining(population) if vectorised else None
-        self._measuring = CohortEvaluation(population) if vectorised else None
-        self._to_train = _Gathered(self._train)
-        self._to_measure = _Gathered(self._measure)
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._to_train = _Gathered(crew.train)
+        self._to_measure = _Gathered(crew.measure)
 
     def train(self, order: Order) -> asyncio.Future[Training]:
         """The training, in the next turn of the loop."""
         return self._to_train.give(order)
 
-    def measure(self, order: Order) -> asyncio.Future[Evaluated | Exception]:
-        """The measurement, in the next turn of the loop; what it raised, where it failed."""
+    def measure(self, order: Order) -> asyncio.Future[Evaluated | FedstepError]:
+        """The measurement, in the next turn of the loop; why there is none, where it failed."""
         return self._to_measure.give(order)
 
     def train_alone(self, order: Order) -> Training:
         """The training, now and by itself."""
-        return local.train(self._population, order)
-
-    def _train(self, orders: Sequence[Order]) -> list[Training]:
-        found: dict[int, Training] = {}
-        groups: dict[Kind, dict[int, Stackable]] = defaultdict(dict)
-        for place, order in enumerate(orders):
-            stackable = self._training.stackable(order) if self._training else None
-            if stackable is None:
-                found[place] = self.train_alone(order)
-            else:
-                groups[stackable.kind][place] = stackable
-        for group in groups.values():
-            found |= self._train_group(group)
-        return [found[place] for place in range(len(orders))]
-
-    def _train_group(self, group: dict[int, Stackable]) -> dict[int, Training]:
-        """A single client trains by itself: as fast, and bit for bit as on a network."""
-        if self._training is None or len(group) == 1:
-            return {place: self.train_alone(stackable.order) for place, stackable in group.items()}
-        return dict(zip(group, self._training.train(list(group.values())), strict=True))
-
-    def _measure(self, orders: Sequence[Order]) -> list[Evaluated | Exception]:
-        found: dict[int, Evaluated | Exception] = {}
-        groups: dict[Hashable, dict[int, Order]] = defaultdict(dict)
-        for place, order in enumerate(orders):
-            together = self._measuring is not None and self._measuring.can_measure(order)
-            model = (order.job.model.sha256, tuple(sorted(order.job.hyperparameters.items())))
-            groups[model if together else place][place] = order
-        for group in groups.values():
-            found |= self._measure_group(group)
-        return [found[place] for place in range(len(orders))]
-
-    def _measure_group(self, group: dict[int, Order]) -> dict[int, Evaluated | Exception]:
-        measured = self._measuring.measure(list(group.values())) if self._measuring and len(group) > 1 else None
-        if measured is None:
-            return {place: local.evaluate(self._population, order) for place, order in group.items()}
-        return dict(zip(group, measured, strict=True))
+        (training,) = self._crew.train([order])
+        return training
 
 
 class _Gathered(Generic[R]):

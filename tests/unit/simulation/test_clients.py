@@ -17,6 +17,7 @@ from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.simulation.clients import SimulatedClient
+from fedstep.simulation.crew import LocalCrew
 from fedstep.simulation.population import Population
 from fedstep.simulation.post import Post
 from fedstep.simulation.speed import Pace
@@ -73,9 +74,9 @@ class Host:
         self.phase = Asked(self.ledger)
         self.client = SimulatedClient(
             CLIENT,
-            self.population,
+            self.population.roster,
             PACE,
-            workshop=Workshop(self.population, vectorised=True),
+            workshop=Workshop(LocalCrew(self.population, vectorised=True)),
             post=Post(self.shelf),
             fleet=self.fleet,
             ledger=self.ledger,

@@ -13,7 +13,7 @@ import torch
 
 from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.server.aggregation.base import Aggregator
-from fedstep.server.aggregation.checks import check_update
+from fedstep.server.aggregation.checks import DivergedUpdateError, check_update
 from fedstep.server.coordination.executors import Executor
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.tuning.base import ClientReport
@@ -134,6 +134,7 @@ class TrainingPhase(Phase):
         self._max_update_ratio = max_update_ratio
         self._one_at_a_time = asyncio.Lock()
         self._taking: OpenAssignment | None = None
+        self._ran_away: list[OpenAssignment] = []
 
     async def _come_to_rest(self) -> None:
         async with self._one_at_a_time:
@@ -162,6 +163,8 @@ class TrainingPhase(Phase):
                 await self._compute.run(self._check_and_add, update, weight)
             except InvalidInputError as error:
                 self._taking = None
+                if isinstance(error, DivergedUpdateError):
+                    self._ran_away.append(assignment)
                 self.settle(assignment, Status.REFUSED, error.message)
                 raise
             finally:
@@ -199,8 +202,8 @@ class TrainingPhase(Phase):
 
     @property
     def diverged(self) -> list[OpenAssignment]:
-        """The assignments whose training ran away."""
-        return self._with(Status.DIVERGED)
+        """The assignments whose training ran away, by their losses or by their update."""
+        return [*self._with(Status.DIVERGED), *self._ran_away]
 
     def train_loss(self) -> float:
         """The weighted mean of the clients' training losses."""
