@@ -6,6 +6,7 @@ mnist-writers, and so are the options.
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -18,7 +19,12 @@ _MEAN, _DEVIATION = 0.1307, 0.3081
 
 
 class WritersMlp(MnistWriters):
-    """Which digit is it? On images [samples, 196] float32 in [0, 1], each pixel the mean of 2 × 2."""
+    """Which digit is it? On images [samples, 196] float32 in [0, 1], each pixel the mean of 2 × 2.
+
+    A client trains on all its digits and measures on all of them: whoever measures a model did not train it in that
+    round, so nothing has to be kept back. (The built-in task keeps 15 %: with seventeen digits a client, evidence is
+    several times noisier.)
+    """
 
     name = "writers-mlp"
     defaults = {"lr": 0.05, "batch_size": 16, "local_epochs": 2, "server_momentum": 0.0}  # noqa: RUF012  # the contract's own form
@@ -28,9 +34,11 @@ class WritersMlp(MnistWriters):
         return nn.Sequential(nn.Linear(196, 96), nn.ReLU(), nn.Linear(96, 10))
 
     def load_data(self, client: ClientInfo) -> ClientData:
-        """The digits of the client's writers, at half the resolution."""
+        """The digits of the client's writers, at half the resolution, for both."""
         data = super().load_data(client)
-        return ClientData(_halved(data.train), _halved(data.validation))
+        inputs, targets = zip(*(part.tensors for part in (data.train, data.validation)), strict=True)
+        every = _halved(TensorDataset(torch.cat(inputs), torch.cat(targets)))
+        return ClientData(every, every)
 
     def load_held_out(self, options: Mapping[str, str]) -> Samples | None:
         """The digits of the held-out writers, at half the resolution."""

@@ -30,6 +30,9 @@ def evaluate(
 
     Returns:
         Metrics by name and the number of samples; no metrics where there are no samples.
+
+    Raises:
+        InvalidInputError: The task measures no loss, which tuners compare by.
     """
     model.to(device)
     training = model.training
@@ -46,6 +49,9 @@ def evaluate(
                 count += size
     finally:
         model.train(training)
+    if count and "loss" not in totals:
+        measured = ", ".join(sorted(totals)) or "nothing"
+        raise InvalidInputError(f"The task {task.name} measures {measured}: let its metrics() return a loss as well.")
     return {name: total / count for name, total in totals.items()}, count
 
 

@@ -239,7 +239,7 @@ class StudySpec(Part):
     space: Space
     hyperparameters: Annotated[dict[str, Value], BeforeValidator(_fixed)] = Field(default_factory=dict)
     objective: Objective = Objective()
-    tuner: Plugin = Plugin(name="optuna")
+    tuner: Plugin = Plugin(name="stepwise")
     selector: Plugin = Plugin(name="random")
     aggregator: Plugin = Plugin(name="fedavg")
     round: RoundPolicy = RoundPolicy()

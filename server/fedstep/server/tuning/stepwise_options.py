@@ -49,7 +49,7 @@ class StepwiseOptions(BaseModel):
     use_settle: bool = Field(default=True, strict=True)
     use_average: bool = Field(default=True, strict=True)
     use_averaged_evidence: bool = Field(default=True, strict=True)
-    screen_members: int = Field(default=7, strict=True, ge=0, le=100)
+    screen_members: int = Field(default=8, strict=True, ge=0, le=100)
     screen_default: bool = Field(default=True, strict=True)
     constants: dict[str, float] = Field(default_factory=dict)
 
