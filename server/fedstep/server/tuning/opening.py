@@ -52,7 +52,7 @@ def probe(phases: Phases) -> Part[Window]:
     settings, tuner, scales = phases.settings, phases.tuner, phases.scales
     open_window = Window(server_lr=(settings.least_server_lr, settings.most_server_lr))
     clients = int(min(settings.probe_clients, phases.meter.clients_for(settings.probe_share)))
-    small = clients < settings.probe_least or phases.meter.rounds_in_all < settings.screen_from_rounds
+    small = clients < settings.probe_least or phases.meter.rounds_in_all < settings.probe_from_rounds
     if not settings.use_probe or "lr" not in scales.space or small:
         return open_window
     points = sobol_points(scales.space, clients, [tuner.spec.seed, _PROBE_SEED])

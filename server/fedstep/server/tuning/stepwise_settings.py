@@ -25,6 +25,7 @@ class StepwiseSettings:
         probe_steps: Local steps of each. Pilot: 10 to 20.
         probe_least: With fewer clients than this there is no probe. Ours.
         probe_share: The most of the budget it may cost. Ours.
+        probe_from_rounds: With a smaller budget there is no probe. Ours.
         diverged_ratio: Mean of the last four losses over that of the first two from which a client diverged. Pilot.
         gain_share: A point trains when its gain is over this part of the 90 % quantile of gains. Pilot.
         upper_margin: Added to the least log10 learning rate that diverged. Pilot.
@@ -39,8 +40,8 @@ class StepwiseSettings:
         screen_least_rounds: The fewest of a short screen. Pilot.
         screen_share: The most of the budget that the screen may cost. Pilot, as run: 5 rounds of seven members and 8 of
             two are 51 of 180; the text says a fifth.
-        screen_from_rounds: With a smaller budget there is none. Pilot: 30. Ours: where it costs a tenth at most. With less
-            it chose worse than forks from the default reached in the same rounds (docs/benchmarks.md).
+        screen_from_rounds: With a smaller budget there is none. Pilot: 30. Ours: where it costs a tenth at most; with
+            less, forks from the default reach more in the same rounds (docs/benchmarks.md).
         keep_share: Of a rung's members go on to the next: successive halving (Jamieson and Talwalkar, AISTATS 2016)
             with a rate of three.
         keep_least: At least so many do. Pilot.
@@ -96,6 +97,7 @@ class StepwiseSettings:
     probe_steps: int = 20
     probe_least: int = 8
     probe_share: float = 0.02
+    probe_from_rounds: int = 30
     diverged_ratio: float = 1.5
     gain_share: float = 0.25
     upper_margin: float = 0.3
