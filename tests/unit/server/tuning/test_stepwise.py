@@ -27,6 +27,7 @@ SPACE: dict[str, Any] = {
 START = {"lr": 0.05, "momentum": 0.0, "batch_size": 16, "local_epochs": 1}
 CLIENTS = 20
 Losses = Callable[[Arm, float], float]
+EARLY_SCREEN: dict[str, Any] = {"constants": {"screen_from_rounds": 30}}
 
 
 def study(tuner: dict[str, Any] | None = None, rounds: int = 200, **changes: Any) -> StudySpec:
@@ -143,20 +144,20 @@ def test_a_small_budget_is_probed_by_fewer_clients_or_not_at_all() -> None:
         assert not Script(none, falling).arms("probe")
 
 
-def test_the_screen_has_six_points_and_the_default_on_one_cohort_from_the_initial_model() -> None:
+def test_the_screen_has_seven_points_and_the_default_on_one_cohort_from_the_initial_model() -> None:
     script = Script(study(rounds=600), falling)
     first = script.batches[1]
-    assert len(first) == 7
+    assert len(first) == 8
     assert START in [arm.hyperparameters for arm in first]
     assert {(arm.rounds, arm.parents, arm.cohort, arm.every_round) for arm in first} == {(5, (), 0, False)}
 
 
 def test_the_best_two_go_on_from_their_own_weights_half_as_long_again() -> None:
-    worse = {1: 1.0, 2: 0.8, 3: 0.9, 4: 0.7, 5: 1.1, 6: 1.2, 7: 1.3}
+    worse = {1: 1.0, 2: 0.8, 3: 0.9, 4: 0.7, 5: 1.1, 6: 1.2, 7: 1.3, 8: 1.4}
     script = Script(study(rounds=600), lambda arm, before: worse.get(arm.number, before * 0.9))
     second = script.rungs()[1]
     assert [(arm.parents, arm.rounds, arm.cohort) for arm in second] == [((4,), 8, 0), ((2,), 8, 0)]
-    assert script.kinds().count("elimination") == 6
+    assert script.kinds().count("elimination") == 7
     (advance, *_) = script.arms("advance")
     assert advance.parents == (second[0].number,)
     assert advance.hyperparameters == script.batches[1][3].hyperparameters
@@ -181,8 +182,9 @@ def test_members_that_fail_are_ranked_last_and_if_all_do_a_gentler_one_starts() 
     assert scales.strength(first[0].hyperparameters) < least
 
 
-def test_a_budget_under_thirty_rounds_starts_from_the_default() -> None:
-    script = Script(study(rounds=25), falling)
+@pytest.mark.parametrize(("tuner", "rounds"), [({}, 499), (EARLY_SCREEN, 25)])
+def test_a_small_budget_starts_from_the_default(tuner: dict[str, Any], rounds: int) -> None:
+    script = Script(study(tuner, rounds=rounds), falling)
     assert not script.arms("screen")
     assert script.legs()[0][1].hyperparameters == START
     assert script.legs()[0][1].parents == ()
@@ -196,9 +198,9 @@ def test_under_seconds_the_screen_ranks_by_improvement_per_second() -> None:
         return float(arm.rounds or 0) * (5 if arm.hyperparameters == START else 1)
 
     budget = {"time": "300s", "trials": 10, "rounds_per_trial": 20}
-    script = Script(study(budget=budget), loss, seconds)
+    script = Script(study(EARLY_SCREEN, budget=budget), loss, seconds)
     assert START not in [arm.hyperparameters for arm in script.rungs()[1]]
-    assert START in [arm.hyperparameters for arm in Script(study(), loss, seconds).rungs()[1]]
+    assert START in [arm.hyperparameters for arm in Script(study(EARLY_SCREEN), loss, seconds).rungs()[1]]
 
 
 # generations -----------------------------------------------------------------------------------------------------
@@ -442,11 +444,11 @@ def test_while_it_settles_the_averaged_model_is_delivered_where_it_is_better() -
 
 
 def test_models_that_nothing_goes_on_from_are_let_go() -> None:
-    spec = study(rounds=200)
+    spec = study(EARLY_SCREEN, rounds=200)
     driver = Driver(create_tuner(spec, ""), spec, Federation())
     while driver.fill() or driver.open:
         driver.train(min(driver.open))
-        assert len(driver.tuner.keeps()) <= 7 + 7  # a rung of the screen and the parents of the next
+        assert len(driver.tuner.keeps()) <= 8 + 8  # a rung of the screen and the parents of the next
         if any(arm.phase in ("advance", "fork") for arm in driver.arms.values()):
             assert len(driver.tuner.keeps()) <= 6
 
@@ -503,7 +505,7 @@ def test_any_budget_is_kept_to_and_used(budget: dict[str, Any]) -> None:
 
 
 def test_every_decision_is_told_with_its_evidence() -> None:
-    spec = study(rounds=200)
+    spec = study(EARLY_SCREEN, rounds=200)
     driver = Driver(create_tuner(spec, ""), spec, Federation()).run()
     assert {note.kind for note in driver.notes} >= {"window", "elimination", "settling", "averaging", "delivery"}
     for note in driver.notes:
@@ -517,7 +519,7 @@ def test_every_decision_is_told_with_its_evidence() -> None:
 
 def test_there_is_a_sub_study_a_generation_with_the_earlier_ones_as_priors(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.sqlite'}"
-    spec = study({"sampler": "TPESampler"}, rounds=150)
+    spec = study({"sampler": "TPESampler", **EARLY_SCREEN}, rounds=150)
     for _ in range(2):  # the second time as after a restart: nothing is written twice
         tuner = create_tuner(spec, url)
         driver = Driver(tuner, spec, Federation()).run()

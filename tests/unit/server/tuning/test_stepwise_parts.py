@@ -446,24 +446,31 @@ def test_a_probe_costs_but_says_nothing_of_a_round() -> None:
 # the screen ------------------------------------------------------------------------------------------------------
 
 
+EARLY_SCREEN = StepwiseSettings(screen_from_rounds=30)
+
+
 @given(st.integers(1, 2000))
 def test_the_screen_keeps_to_its_share(rounds: int) -> None:
-    plan = plan_screen(rounds, SETTINGS)
+    plan = plan_screen(rounds, EARLY_SCREEN)
     if plan is None:
         assert rounds < 30
         return
     cost = plan.members * plan.rungs[0] + sum(2 * rung for rung in plan.rungs[1:])
     assert cost <= 0.3 * rounds
-    assert 3 <= plan.members <= 7
+    assert 3 <= plan.members <= 8
     assert 2 <= plan.rungs[0] <= 5
 
 
-def test_a_screen_has_seven_members_where_it_can() -> None:
-    assert plan_screen(600, SETTINGS) == ScreenPlan(7, (5, 8))
-    assert plan_screen(180, SETTINGS) == ScreenPlan(7, (5, 8))
-    assert plan_screen(60, SETTINGS) == ScreenPlan(6, (2, 3))
-    assert plan_screen(29, SETTINGS) is None
+def test_a_screen_has_eight_members_where_it_can() -> None:
+    assert plan_screen(600, SETTINGS) == ScreenPlan(8, (5, 8))
+    assert plan_screen(499, SETTINGS) is None
     assert plan_screen(600, StepwiseSettings(screen_members=0)) is None
+
+
+def test_a_screen_is_smaller_in_a_smaller_budget() -> None:
+    assert plan_screen(187, EARLY_SCREEN) == ScreenPlan(8, (5, 8))
+    assert plan_screen(60, EARLY_SCREEN) == ScreenPlan(6, (2, 3))
+    assert plan_screen(29, EARLY_SCREEN) is None
 
 
 @given(spaces(), st.integers(1, 40))
