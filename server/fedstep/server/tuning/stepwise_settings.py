@@ -65,7 +65,8 @@ class StepwiseSettings:
         guard_until: Part of the budget that is early. Pilot.
         guard_fall: How much less lr_eff · epochs / batch it takes for that. Pilot.
         loss_clip: Losses are clipped here before they are compared. Pilot.
-        rewind_rise: Relative rise of the validation loss that is gone back on. Pilot.
+        rewind_rise: Relative rise of the validation loss that is gone back on. Pilot: 0.1; ours: with 0.3 less is lost to
+            chance rises (0.9496 beside 0.9473 on sixteen seeds of real writers).
         rewind_factor: Of the learning rate then. Pilot.
         most_rewinds: After so many in a row the model goes on, whatever its loss: a momentum of the server that
             overshoots does so again from the same model. Ours.
@@ -133,7 +134,7 @@ class StepwiseSettings:
     guard_until: float = 0.6
     guard_fall: float = 0.3
     loss_clip: float = 5.0
-    rewind_rise: float = 0.1
+    rewind_rise: float = 0.3
     rewind_factor: float = 0.6
     most_rewinds: int = 2
     most_failures: int = 5
