@@ -1,7 +1,9 @@
 """Processes that carry out jobs, one each at a time, until there are none left."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -97,6 +99,7 @@ def _result(worker: _Worker[J, R]) -> R:
 def _serve(connection: "Connection[R | FedstepError, J | None]", make: Callable[[], Callable[[J], R]]) -> None:
     """A worker's life. It ends when it is told so, and when the one that started it has gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     work: Callable[[J], R] | None = None
     try:
@@ -108,3 +111,11 @@ def _serve(connection: "Connection[R | FedstepError, J | None]", make: Callable[
                 connection.send(error)
     except (EOFError, BrokenPipeError):
         return
+
+
+def _leave_with_parent() -> None:
+    """Ends this process, also in the middle of a job, when the one that wants its result was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
