@@ -133,3 +133,15 @@ def test_a_data_set_without_a_length_is_refused() -> None:
 
     with pytest.raises(InvalidInputError, match="Endless has no length"):
         sample_count(Endless())
+
+
+def test_a_task_that_measures_no_loss_is_told_so() -> None:
+    class Lossless(Means):
+        def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, torch.Tensor]:
+            return {"f1": torch.tensor(0.5)}
+
+    samples = TensorDataset(torch.zeros(2, 1), torch.zeros(2))
+    with pytest.raises(
+        InvalidInputError, match=r"The task means measures f1: let its metrics\(\) return a loss as well"
+    ):
+        evaluate(Lossless(), nn.Identity(), samples, CPU)

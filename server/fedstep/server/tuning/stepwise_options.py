@@ -13,6 +13,8 @@ from fedstep.common.validation import MistakesError, join, one_of, show
 from fedstep.server.tuning.proposers import RANDOM, check_sampler
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings
 
+_EARLIEST_SCREEN = 30  # algorithm.md, screen: a smaller budget goes straight to the generations
+
 
 class StepwiseOptions(BaseModel):
     """What a study file may say of the step-wise tuner.
@@ -54,9 +56,11 @@ class StepwiseOptions(BaseModel):
     constants: dict[str, float] = Field(default_factory=dict)
 
     def settings(self) -> StepwiseSettings:
-        """The constants with what the study file says."""
+        """The constants with what the study file says; what only a screen can choose has one as soon as it can be."""
         names = {field.name for field in fields(StepwiseSettings)}
         own = {name: getattr(self, name) for name in names if name in type(self).model_fields}
+        if self.screen_only:
+            own["screen_from_rounds"] = _EARLIEST_SCREEN
         return replace(StepwiseSettings(**own), **_typed(self.constants))
 
     def check(self, spec: StudySpec) -> None:
