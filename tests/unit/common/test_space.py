@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -70,7 +70,10 @@ def test_every_unit_is_a_legal_value(space: Space, unit: float) -> None:
 
 @given(spaces(most=4), st.integers(1, 3))
 def test_a_grid_holds_every_point_once(space: Space, points: int) -> None:
-    grid = space.grid(points)
+    try:
+        grid = space.grid(points)
+    except InvalidInputError:  # drawn with too many conditions, which has a test of its own
+        reject()
     assume(grid.size <= 300)
     found = [grid.point(index) for index in range(grid.size)]
     for point in found:
