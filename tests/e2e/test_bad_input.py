@@ -196,10 +196,10 @@ def test_a_share_that_cannot_be(share: str) -> None:
     one_error(fedstep("client", "--task", "digits", "--partition", share), share, "I/N")
 
 
-def test_an_option_that_is_no_pair(tmp_path: Path) -> None:
-    one_error(fedstep("client", "--task", "digits", "--option", "writers"), "writers", "KEY=VALUE")
-    ran = fedstep("coordinator", "--option", "writers", "--data-dir", tmp_path)
-    one_sentence(ran, "writers", "KEY=VALUE")
+@pytest.mark.parametrize("command", [("client", "--task", "digits"), ("coordinator",), ("compare", "s.toml")])
+def test_an_option_that_is_no_pair(tmp_path: Path, command: tuple[str, ...]) -> None:
+    write_study(tmp_path / "s.toml")
+    one_error(fedstep(*command, "--option", "writers", cwd=tmp_path), "writers", "KEY=VALUE")
 
 
 def test_an_address_that_is_none() -> None:

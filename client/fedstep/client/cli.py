@@ -12,7 +12,7 @@ import click
 
 from fedstep.common import loop
 from fedstep.common.errors import InvalidInputError
-from fedstep.common.options import PairType
+from fedstep.common.options import PairType, task_options
 
 if TYPE_CHECKING:
     from fedstep.client.agent import Profile
@@ -48,7 +48,7 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
 )
 @click.option("--name", help="Unique in the fleet and stable over restarts. By default the host's name.")
 @click.option("--partition", type=_PartitionType(), help="Take the I-th of N shares of the task's data, such as 3/8.")
-@click.option("--data", metavar="PATH", help="Where the data is; short for --option data=PATH.")
+@click.option("--data", default="", metavar="PATH", help="Where the data is; short for --option data=PATH.")
 @click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps. By default the best there is.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU cores to use; 1 where many clients share a machine.")
@@ -59,7 +59,7 @@ def client(
     reference: str,
     name: str | None,
     partition: tuple[int, int] | None,
-    data: str | None,
+    data: str,
     options: tuple[tuple[str, str], ...],
     device: str | None,
     threads: int | None,
@@ -83,7 +83,7 @@ def client(
     from fedstep.common.task import ClientInfo
 
     with ExitStack() as held:
-        known = dict(options) | ({"data": data} if data is not None else {})
+        known = task_options(options, data)
         info = ClientInfo(name or default_name(partition, held), partition, known)
         profile, trainer = _prepare(reference, info, device, threads)
         printer = Printer(sys.stdout, as_json)

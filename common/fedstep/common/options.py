@@ -1,10 +1,8 @@
 """Options of a task as commands take them: KEY=VALUE."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import click
-
-from fedstep.common.errors import InvalidInputError
 
 
 class PairType(click.ParamType[tuple[str, str]]):
@@ -20,19 +18,6 @@ class PairType(click.ParamType[tuple[str, str]]):
         return key, rest
 
 
-def options_of(pairs: Sequence[str]) -> dict[str, str]:
-    """The options by name.
-
-    Args:
-        pairs: Each `KEY=VALUE`; the later one of a key stands.
-
-    Raises:
-        InvalidInputError: One is not of that form.
-    """
-    options = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InvalidInputError(f"--option {pair}: write it as KEY=VALUE, such as data=digits.npz.")
-        options[key] = value
-    return options
+def task_options(pairs: Iterable[tuple[str, str]], data: str) -> dict[str, str]:
+    """The options by name; the later one of a key stands, and `--data` last."""
+    return dict(pairs) | ({"data": data} if data else {})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedstep.common.errors import InvalidInputError, PreconditionError
-from fedstep.common.options import PairType
+from fedstep.common.options import PairType, task_options
 from fedstep.server.cli.show import json_option
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def simulate(
     if seed is not None:
         spec = spec.model_copy(update={"seed": seed})
     task = load_task(reference or spec.task)
-    known = dict(options) | ({"data": data} if data else {})
+    known = task_options(options, data)
     federation = Federation(clients, known, SpeedModel(spread=speed_spread), not sequential, spec.seed)
     torch.set_num_threads(1)
     try:

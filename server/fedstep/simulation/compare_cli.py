@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fedstep.common.options import options_of
+from fedstep.common.options import PairType, task_options
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.show import json_option
 
@@ -34,7 +34,7 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 @click.option("--clients", default=100, show_default=True, type=click.IntRange(1), help="Of the federation.")
 @click.option("--task", "task", default="", metavar="FILE|MODULE", help="A task of your own that the study names.")
 @click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="For the task's data. Repeatable.")
+@click.option("--option", "options", type=PairType(), multiple=True, help="For the task's data. Repeatable.")
 @click.option("--speed-spread", default=0.5, show_default=True, help="Of the clients' speeds; 0: equal.")
 @click.option("--sequential", is_flag=True, help="Clients train one after the other, as on a network bit for bit.")
 @click.option("--jobs", type=click.IntRange(1, 256), help="Processes, one study each.  [default: one a core]")
@@ -58,7 +58,7 @@ def compare(
     clients: int,
     task: str,
     data: str,
-    options: tuple[str, ...],
+    options: tuple[tuple[str, str], ...],
     speed_spread: float,
     sequential: bool,
     jobs: int | None,
@@ -84,7 +84,7 @@ def compare(
     setting = Setting(
         task=task or study.task,
         clients=clients,
-        options=options_of((*options, f"data={data}") if data else options),
+        options=task_options(options, data),
         speed_spread=speed_spread,
         vectorised=not sequential,
     )

@@ -12,6 +12,24 @@ from fedstep.common.task import ClientData, ClientInfo, Samples, Task
 
 CLASSES = 3
 
+STUDY = """\
+name = "s"
+task = "digits"
+[space]
+lr = { low = 1e-2, high = 1.0, log = true }
+[objective]
+metric = "accuracy"
+direction = "maximize"
+[tuner]
+name = "random"
+[round]
+cohort_size = 3
+[budget]
+trials = 2
+rounds_per_trial = 1
+"""
+"""A study file, as the commands read it."""
+
 
 class Clouds(Task):
     """Which cloud is a point from? Clients have 5 to 24 points each, so that batches and steps differ."""

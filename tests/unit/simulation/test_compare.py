@@ -138,7 +138,6 @@ def test_all_that_it_writes_is_there(folder: Path) -> None:
     [
         ("--tuners randm --budget 2", "did you mean `random`?"),
         ("--tuners random --budget 2 --clients 2", "--clients 2 is fewer than the 3 that a round"),
-        ("--tuners random --budget 2 --option data", "--option data: write it as KEY=VALUE"),
         ("--tuners random --budget 2 --task digits", "is for the task points, but --task digits is digits"),
     ],
 )

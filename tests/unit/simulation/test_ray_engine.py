@@ -29,23 +29,6 @@ from fedstep.simulation.run import Federation, Simulated, simulate
 TASK = str(Path(__file__).with_name("mortal_task.py"))
 CLIENTS = 7
 
-STUDY = """\
-name = "s"
-task = "digits"
-[space]
-lr = { low = 1e-2, high = 1.0, log = true }
-[objective]
-metric = "accuracy"
-direction = "maximize"
-[tuner]
-name = "random"
-[round]
-cohort_size = 3
-[budget]
-trials = 2
-rounds_per_trial = 1
-"""
-
 
 def federation(folder: Path, vectorised: bool = False) -> Federation:
     (folder / SPARED).write_text(str(os.getpid()))
@@ -120,7 +103,7 @@ def test_through_the_command_with_relative_paths_though_an_actor_dies(
     clients = tmp_path / "clients"
     clients.mkdir()
     shutil.copy(TASK, "own_task.py")
-    Path("study.toml").write_text(STUDY.replace("digits", "mortal"))
+    Path("study.toml").write_text(kit.STUDY.replace("digits", "mortal"))
     arguments = ["study.toml", "--task", "own_task.py", "--data", "clients", "--clients", "5", "--json"]
     here = json_lines(CliRunner().invoke(command, arguments).output)
     (clients / SPARED).touch()
@@ -209,13 +192,6 @@ def invoked(study_file: Path, *arguments: str) -> BaseException | None:
 
 
 @pytest.fixture
-def study_file(tmp_path: Path) -> Path:
-    path = tmp_path / "study.toml"
-    path.write_text(STUDY)
-    return path
-
-
-@pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """As on a machine that is not connected to a cluster, whatever other tests do."""
     monkeypatch.setattr("ray.is_initialized", lambda: False)
@@ -267,7 +243,7 @@ def test_what_is_no_address_is_refused(study_file: Path, alone: pytest.MonkeyPat
 
 
 def test_a_study_that_is_not_legal_is_refused_before_a_cluster_is_looked_for(study_file: Path) -> None:
-    study_file.write_text(STUDY.replace('"random"', '"rondom"'))
+    study_file.write_text(kit.STUDY.replace('"random"', '"rondom"'))
     error = invoked(study_file, "--engine", "ray", "--ray-address", "127.0.0.1:1")
     assert isinstance(error, InvalidInputError)
     assert "tuner.name" in error.message

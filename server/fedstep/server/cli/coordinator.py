@@ -12,7 +12,7 @@ import click
 
 from fedstep.common.channel import DEFAULT_PORT
 from fedstep.common.loop import run as run_loop
-from fedstep.common.options import options_of
+from fedstep.common.options import PairType, task_options
 from fedstep.server.cli.show import json_option, print_json
 
 
@@ -37,7 +37,7 @@ from fedstep.server.cli.show import json_option, print_json
     help="A task of your own that studies may name. Repeatable.",
 )
 @click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="For a task's held-out data. Repeatable.")
+@click.option("--option", "options", type=PairType(), multiple=True, help="For a task's held-out data. Repeatable.")
 @json_option
 @click.option("-v", "--verbose", is_flag=True, help="Log everything.")
 def coordinator(
@@ -47,7 +47,7 @@ def coordinator(
     database: str,
     tasks: tuple[str, ...],
     data: str,
-    options: tuple[str, ...],
+    options: tuple[tuple[str, str], ...],
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -70,7 +70,7 @@ def coordinator(
         host=host,
         port=port,
         database_url=database,
-        task_options=options_of((*options, f"data={data}") if data else options),
+        task_options=task_options(options, data),
     )
     how_to_resume = shlex.join(["fedstep", *sys.argv[1:]])
 
