@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedstep.client.tasks.shares import Indices, skewed_partition
+from fedstep.client.tasks.shares import Indices, client_data, skewed_partition, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
@@ -43,6 +43,7 @@ class Cifar4k(Task):
 
     Options:
         data: Path to a tar.gz of `cifar-10-batches-py`.
+        validation: The part of a client's images kept for validation, 0.25 unless given; with 0 it measures on all.
     """
 
     name = "cifar4k"
@@ -67,7 +68,7 @@ class Cifar4k(Task):
         )
 
     def load_data(self, client: ClientInfo) -> ClientData:
-        """The images of one share, a quarter of them for validation.
+        """The images of one share, some of them for validation.
 
         Raises:
             InvalidInputError: The file cannot be used, or the client has no share.
@@ -78,12 +79,7 @@ class Cifar4k(Task):
         inputs, targets = _read(path, "data_batch")
         index, count = client.partition
         mine = torch.from_numpy(_shares(path, count)[index])
-        mine = mine[torch.randperm(len(mine), generator=torch.Generator().manual_seed(_SEED))]
-        kept = max(1, round(_VALIDATION * len(mine)))
-        validation, train = mine[:kept], mine[kept:]
-        return ClientData(
-            TensorDataset(inputs[train], targets[train]), TensorDataset(inputs[validation], targets[validation])
-        )
+        return client_data(inputs[mine], targets[mine], _SEED, validation_share(client.options, _VALIDATION))
 
     def load_held_out(self, options: Mapping[str, str]) -> Samples | None:
         """The test batch; None where the coordinator was not given the data."""

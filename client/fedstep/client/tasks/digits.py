@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedstep.client.tasks.shares import Indices, client_data, named_share, skewed_partition
+from fedstep.client.tasks.shares import Indices, client_data, named_share, skewed_partition, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
@@ -26,6 +26,9 @@ class Digits(Task):
     A fifth of the images is held out for the coordinator. The rest is split among clients started with a partition,
     without overlap and with nothing left over; a client without one draws about an eighth from its name, which may
     overlap with others'. Every client sees its own mix of digits.
+
+    Options:
+        validation: The part of a client's digits kept for validation, 0.15 unless given; with 0 it measures on all.
     """
 
     name = "digits"
@@ -45,7 +48,8 @@ class Digits(Task):
             index, count = client.partition
             share = skewed_partition(labels[pool], count, _SEED)[index]
         chosen = pool[share]
-        return client_data(torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen]), _SEED)
+        inputs, targets = torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen])
+        return client_data(inputs, targets, _SEED, validation_share(client.options))
 
     def load_held_out(self, options: Mapping[str, str]) -> Samples:
         """The fifth that no client sees."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedstep.client.tasks.shares import Indices, client_data, name_generator
+from fedstep.client.tasks.shares import Indices, client_data, name_generator, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
@@ -31,6 +31,7 @@ class MnistWriters(Task):
         data: Path to an npz of `images` u8 [N, 28, 28], `labels` u8 [N] and `writer_ids` i32 [N].
         writers: How many writers are trained on, 300 unless given; fewer where there are fewer.
         held_out_writers: How many are held out, 60 unless given.
+        validation: The part of a client's digits kept for validation, 0.15 unless given; with 0 it measures on all.
     """
 
     name = "mnist-writers"
@@ -73,7 +74,7 @@ class MnistWriters(Task):
                 )
             mine = training[index::count]
         inputs, targets = archive.samples_of(mine)
-        return client_data(inputs, targets, _SEED)
+        return client_data(inputs, targets, _SEED, validation_share(client.options))
 
     @contextmanager
     def loading_many(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Splits of one data set among clients, made the same way by every process that makes them."""
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from fedstep.common.task import ClientData
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Positions in a data set, int64 [samples]."""
 
-_VALIDATION = 0.15
 _FEWEST_VALIDATION = 4
 _DRAWS = 200
 
@@ -74,16 +74,39 @@ def name_generator(name: str, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
 
 
-def client_data(inputs: torch.Tensor, targets: torch.Tensor, seed: int) -> ClientData:
-    """A share as training and validation samples: 15 % are kept for validation, at least four where there are eight.
+def client_data(inputs: torch.Tensor, targets: torch.Tensor, seed: int, validation: float) -> ClientData:
+    """A share as training and validation samples.
 
     Args:
         inputs: [samples, ...].
         targets: [samples].
         seed: Draws which.
+        validation: The part kept for validation, at least four samples where there are eight. With 0 every sample is
+            both: whoever measures a model did not train it in that round.
     """
+    if validation == 0:
+        every = TensorDataset(inputs, targets)
+        return ClientData(every, every)
     count = len(targets)
-    validation = max(round(_VALIDATION * count), min(_FEWEST_VALIDATION, count // 2))
+    size = max(round(validation * count), min(_FEWEST_VALIDATION, count // 2))
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    kept, rest = order[:validation], order[validation:]
+    kept, rest = order[:size], order[size:]
     return ClientData(TensorDataset(inputs[rest], targets[rest]), TensorDataset(inputs[kept], targets[kept]))
+
+
+def validation_share(options: Mapping[str, str], default: float = 0.15) -> float:
+    """The task option `validation`: the part of a client's samples that it keeps for validation.
+
+    Raises:
+        InvalidInputError: It is no number from 0 to below 1.
+    """
+    text = options.get("validation", str(default))
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise InvalidInputError(
+            f"validation = {text!r} is no part of a client's samples: give a number from 0 to below 1, such as 0.15."
+        )
+    return share
