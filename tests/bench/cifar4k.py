@@ -47,11 +47,14 @@ class Cifar4k(Task):
     """
 
     name = "cifar4k"
-    defaults = {"lr": 0.05, "batch_size": 16, "local_epochs": 2}  # noqa: RUF012  # the contract's own form
+    defaults = {"lr": 0.05, "batch_size": 16, "local_epochs": 2, "server_momentum": 0.0}  # noqa: RUF012  # the contract's own form
 
     def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
-        """Three convolutions and a dense layer: 31,082 parameters, no batch norm."""
-        return nn.Sequential(
+        """Three convolutions and a dense layer: 31,082 parameters, no batch norm.
+
+        Channels last: a CPU trains it in two thirds of the time, and measures in two fifths.
+        """
+        model = nn.Sequential(
             nn.Conv2d(3, 16, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2),
@@ -66,6 +69,8 @@ class Cifar4k(Task):
             nn.ReLU(),
             nn.Linear(32, 10),
         )
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs do not know it
+        return model
 
     def load_data(self, client: ClientInfo) -> ClientData:
         """The images of one share, some of them for validation.
