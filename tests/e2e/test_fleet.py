@@ -1,6 +1,7 @@
 """Who may work: names, mismatches, and waiting for clients."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from e2e.studies import spec
 from e2e.tiny import TinyWork, tiny_agent
 from e2e.waiting import until
 
+from fedstep.client.work import Control, Evaluated, Job
 from fedstep.server.storage.base import StudyState
 
 
@@ -99,6 +101,34 @@ async def test_a_study_that_waits_for_clients_can_be_stopped(host: Inside) -> No
     await host.until_event("s", "waiting_for_clients")
     await host.stop("s")
     assert (await host.until_over("s", timeout_s=10)).state is StudyState.STOPPED
+
+
+class Leaver(TinyWork):
+    """Goes away in the middle of its first evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.left = threading.Event()
+
+    def evaluate(self, job: Job, control: Control) -> Evaluated:
+        self.asked.set()
+        self.left.wait(20)
+        return super().evaluate(job, control)
+
+
+async def test_a_model_is_measured_again_where_all_who_measured_it_were_lost(host: Inside) -> None:
+    leaver = Leaver()
+    async with AsyncExitStack() as later:
+        async with tiny_agent(host.address, "ann", leaver):
+            await host.create(spec(round={"wait_for_clients": "60s"}, budget={"rounds_per_trial": 1}))
+            await until(leaver.asked.is_set, "the only client is asked to measure")
+            later.callback(leaver.left.set)
+        await host.until_event("s", "waiting_for_clients")
+        await later.enter_async_context(tiny_agent(host.address, "ben"))
+        assert (await host.until_over("s")).state is StudyState.COMPLETED
+    (round_,) = await host.rounds("s")
+    assert (round_.cohort, round_.evaluators, round_.metrics["accuracy"]) == (("ann",), ("ben",), 0.5)
 
 
 async def test_a_study_waits_its_turn_where_another_keeps_the_clients_busy(host: Inside) -> None:

@@ -186,6 +186,17 @@ def test_trials_at_the_same_time_share_the_fleet() -> None:
     assert found.virtual_s < sum(r.seconds for r in found.rounds)
 
 
+def test_whoever_measures_a_leg_did_not_train_it() -> None:
+    tuner = {"name": "stepwise", "use_probe": False}
+    found = simulated(study(tuner=tuner, budget={"rounds": 24}), clients=12)
+    for trial in found.trials:
+        legs = [record for record in found.rounds if record.trial == trial.number]
+        trained = {name for record in legs for name in record.cohort}
+        measured = {name for record in legs for name in record.evaluators}
+        assert not trained & measured
+        assert trial.rounds == 0 or measured
+
+
 def test_a_federation_of_nobody_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="at least 1"):
         simulated(study(), clients=0)

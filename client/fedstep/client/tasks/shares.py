@@ -82,7 +82,7 @@ def client_data(inputs: torch.Tensor, targets: torch.Tensor, seed: int, validati
         targets: [samples].
         seed: Draws which.
         validation: The part kept for validation, at least four samples where there are eight. With 0 every sample is
-            both: whoever measures a model did not train it in that round.
+            both, as where those who measure a generation do not train in it.
     """
     if validation == 0:
         every = TensorDataset(inputs, targets)

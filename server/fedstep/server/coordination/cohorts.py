@@ -1,5 +1,6 @@
 """Who can train, who is asked, and who evaluates."""
 
+import math
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -62,16 +63,20 @@ class Cohorts:
             return f"study {self._spec.name}'s model of task {member.task} is another one: here {difference}"
         return None
 
-    def select(self, run: Run, attempt: int, clients: int = 0) -> Selection:
+    def select(self, run: Run, attempt: int, clients: int = 0, cohort: int = 0) -> Selection:
         """The cohort that trains. Every trial sees the same draws, so that trials are compared on the same clients.
 
         Args:
             run: What is trained.
             attempt: The round's attempt.
             clients: How many are wanted; 0 for the study's own number.
+            cohort: The evaluation cohort that will measure the arm, which is left out where others suffice; 0 for
+                that of the whole study, which trains as well.
         """
         rng = rng_of(self._spec.seed, "select", run.rounds, attempt)
         free = self._free()
+        if cohort:
+            free = self._apart(free, self._wanted(run, clients), cohort)
         share = self._share()
         if self._spec.parallel_trials > 1 and len(free) > share:
             free = [free[i] for i in sorted(rng.choice(len(free), share, replace=False))]
@@ -85,8 +90,15 @@ class Cohorts:
         candidates = [Candidate(m.name, m.train_samples, m.updates_accepted) for m in free]
         return self._selector.select(candidates, self._wanted(run, clients), context)
 
+    def _apart(self, free: list[Member], wanted: int, cohort: int) -> list[Member]:
+        """Those that do not evaluate; all where too few would be left."""
+        evaluators = set(self.evaluators(cohort))
+        others = [member for member in free if member.name not in evaluators]
+        enough = bool(wanted) and len(others) >= math.ceil(wanted * self._spec.round.over_selection)
+        return others if enough else free
+
     def evaluators(self, cohort: int = 0) -> tuple[str, ...]:
-        """A cohort that evaluates: drawn apart from the one that trains, the same for all that are compared.
+        """A cohort that evaluates, the same for all that are compared.
 
         Args:
             cohort: Which one; each number draws another.
@@ -120,34 +132,43 @@ class Cohorts:
         def can_go_on() -> bool:
             return self._stopping or len(self._free()) >= (self._wanted(run, clients) or self._share())
 
-        await self._wait_for_enough()
+        least = self._spec.round.min_clients
+        await self.wait_for(least)
         while not can_go_on():
             await self._fleet.wait_until(can_go_on, BUSY_WAIT_S)
-            await self._wait_for_enough()
+            await self.wait_for(least)
         return not self._stopping
 
-    async def _wait_for_enough(self) -> None:
-        policy = self._spec.round
-        wait_s = policy.wait_for_clients.total_seconds()
+    async def wait_for(self, least: int) -> bool:
+        """Waits until so many clients are there, busy ones included.
+
+        Returns:
+            False when the study was stopped meanwhile.
+
+        Raises:
+            UnavailableError: Too few clients came.
+        """
+        wait_s = self._spec.round.wait_for_clients.total_seconds()
+        wanted = f"{least} client{'s' * (least != 1)}"
 
         def ready() -> bool:
-            return self._stopping or len(self._matching()) >= policy.min_clients
+            return self._stopping or len(self._matching()) >= least
 
         if not ready():
             here = [member.name for member in self._matching()]
             until = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S UTC")
             text = (
-                f"Waiting until {until} for {policy.min_clients} clients of task {self._spec.task}; "
-                f"here now: {', '.join(here) or 'none'}."
+                f"Waiting until {until} for {wanted} of task {self._spec.task}; here now: {', '.join(here) or 'none'}."
             )
             await self._announce(
-                NewEvent("waiting_for_clients", text, {"needed": policy.min_clients, "here": here, "wait_s": wait_s})
+                NewEvent("waiting_for_clients", text, {"needed": least, "here": here, "wait_s": wait_s})
             )
         if not await self._fleet.wait_until(ready, wait_s):
             raise UnavailableError(
-                f"Only {len(self._matching())} of the {policy.min_clients} clients of task {self._spec.task} that a "
-                f"round needs came within {wait_s:g} s: start more with `fedstep client --task {self._spec.task}`."
+                f"Only {len(self._matching())} of the {wanted} of task {self._spec.task} that are "
+                f"needed came within {wait_s:g} s: start more with `fedstep client --task {self._spec.task}`."
             )
+        return len(self._matching()) >= least
 
     def _wanted(self, run: Run, clients: int) -> int:
         asked = clients or int(run.hyperparameters.get("cohort_size") or self._spec.round.cohort_size)

@@ -165,7 +165,7 @@ class RunEngine:
 
         Raises:
             UnavailableError: Not enough clients came, or they failed round after round for reasons of their own.
-            StoppedError: The study was stopped before the round began.
+            StoppedError: The study was stopped before the round began, or before it was measured.
         """
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
@@ -201,7 +201,12 @@ class RunEngine:
         )
 
     async def measure(self, run: Run, arm: Arm) -> StepOutcome:
-        """Measures a run on its arm's evaluation cohort, and trains nothing."""
+        """Measures a run on its arm's evaluation cohort, and trains nothing.
+
+        Raises:
+            UnavailableError: Not enough clients came.
+            StoppedError: The study was stopped before.
+        """
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
         try:
@@ -237,7 +242,7 @@ class RunEngine:
             raise StoppedError("the study was stopped before the round began")
         aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
         # From here to `begin` nothing else runs: cohorts stay disjoint.
-        selection = self.cohorts.select(run, attempt, arm.clients)
+        selection = self.cohorts.select(run, attempt, arm.clients, arm.cohort if arm.measured else 0)
         phase = TrainingPhase(
             self._ledger,
             selection.wanted,
@@ -282,13 +287,18 @@ class RunEngine:
     async def _evaluate(
         self, run: Run, arm: Arm, evaluating: bool, train_loss: float, outcome: StepOutcome
     ) -> _Measured:
-        """Measures a model on an evaluation cohort, which is drawn apart from the training cohort."""
-        cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
-        phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
-        await self._collect(phase, self._dispatch(phase, run, arm, Work.EVALUATE, cohort, 1))
-        phase.refuse_outliers()
-        outcome.events.extend(narrate.client_faults(run.trial, max(0, run.rounds - 1), phase.faults))
-        outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
+        """Measures a model on its evaluation cohort; again, on those who are there then, where all were lost."""
+        for attempt in range(1, ATTEMPTS + 1):
+            if evaluating and not await self.cohorts.wait_for(1):
+                raise StoppedError("the study was stopped before the model was measured")
+            cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
+            phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
+            await self._collect(phase, self._dispatch(phase, run, arm, Work.EVALUATE, cohort, attempt))
+            phase.refuse_outliers()
+            outcome.events.extend(narrate.client_faults(run.trial, max(0, run.rounds - 1), phase.faults))
+            outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
+            if not evaluating or any(assignment.status is not Status.LOST for assignment in phase.assignments):
+                break
         metrics = {**phase.metrics(), "train_loss": train_loss}
         value = self._value(metrics, bool(phase.accepted))
         evaluators = tuple(assignment.member.name for assignment in phase.accepted)
