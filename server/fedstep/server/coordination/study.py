@@ -202,13 +202,11 @@ class StudyRunner:
                     return None
                 context = ProposeContext(slots=1, next_number=number, open_arms=self._runs.open)
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
-                if arms:
-                    while not self._runs.has_ended(arms[0].parents):
-                        await self._tuning.wait()  # for their last commits
+                if arms and self._runs.has_ended(arms[0].parents):
                     return await to_its_end(self._start(arms[0]))
-                if not self._runs.open:
+                if not arms and not self._runs.open:
                     return None
-                await self._tuning.wait()
+                await self._tuning.wait()  # for an observation, or for the parents' last commits; then it asks again
 
     async def _start(self, arm: Arm) -> Run:
         """A new arm, from the study's initial model or from where its parents ended."""

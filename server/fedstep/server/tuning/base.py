@@ -178,6 +178,8 @@ class Tuner(ABC):
     - Same seed, same observations in the same order: same arms.
     - `propose` returns at most `context.slots` arms, numbered upwards from `context.next_number`; an empty list while
       arms are open means "ask again after the next observation", and with none open "there is nothing left to try".
+    - An arm with parents is not started before their last commits. Until it is, `propose` is asked again with the same
+      `next_number`, and must answer with it again.
     - `observe` answers CONTINUE, PRUNE, FINISH or FAIL. An observation with `failed` set is answered FAIL, one with
       `last` set and a value is answered FINISH or PRUNE. Observing the same (arm, round) twice changes nothing
       after the first time: a round that was observed but not committed is trained again after a crash.
