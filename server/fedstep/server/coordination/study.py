@@ -32,7 +32,7 @@ from fedstep.server.storage.base import (
     TrialState,
     all_trials,
 )
-from fedstep.server.tuning.base import Arm, Decision, Note, Observation, ProposeContext, Tuner
+from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
 from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import create_tuner
 
@@ -87,6 +87,7 @@ class StudyRunner:
             make_aggregator=lambda elements: create_aggregator(self.spec.aggregator, elements),
             server_optimizer=create_server_optimizer(self.spec.aggregator),
             announce=self.announce,
+            charge=self.charge,
         )
         self._mismatches = Mismatches(
             parts.fleet, self.engine.cohorts, lambda event: announce_soon(self.spec.name, event)
@@ -127,6 +128,11 @@ class StudyRunner:
     async def announce(self, event: NewEvent) -> None:
         """Commits an event by itself and tells the watchers."""
         await self._commit(Change(events=[event]))
+
+    async def charge(self, cost: Cost, event: NewEvent) -> None:
+        """Commits a cost with the event that tells what it was for."""
+        self._account.spend(cost)
+        await self._commit(Change(events=[event], spent=counted(cost)))
 
     @property
     def spent(self) -> Spent:
@@ -270,7 +276,7 @@ class StudyRunner:
             clients=outcome.clients,
             cost=outcome.cost,
         )
-        self._account.spend(outcome.cost)
+        self._account.spend(outcome.cost - outcome.missed)
         async with self._tuning:
             decision = await self._parts.executors.storage.run(self._the_tuner().observe, observation)
             notes = self._the_tuner().notes()
@@ -302,7 +308,7 @@ class StudyRunner:
             if state is not before.state:
                 events.append(narrate.trial_ended(self.spec, trial))
             events += [narrate.decision(note) for note in notes]
-            spent = counted(outcome.cost)
+            spent = counted(outcome.cost - outcome.missed)
             await self._commit(Change([trial], outcome.record, outcome.assignments, events, spent=spent))
             self.trials[run.trial] = trial
         await self._tidy({before.model_sha256, before.optimizer_sha256} - {b""})
@@ -353,7 +359,7 @@ class StudyRunner:
                 outcome = StepOutcome(run) if self._over() else await self.engine.step(run, arm, last=True)
                 if outcome.record is None:
                     break
-                self._account.spend(outcome.cost)
+                self._account.spend(outcome.cost - outcome.missed)
                 await to_its_end(self._commit_round(run, outcome, self.trials[run.trial].state))
                 run = outcome.run
         return run

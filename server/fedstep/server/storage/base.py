@@ -201,7 +201,7 @@ class RoundRecord:
         evaluators: Who evaluated.
         seconds: Wall-clock time of the whole round.
         ended_at: When it was committed.
-        payload_bytes: Bytes of the models its clients were to receive and of the updates taken.
+        payload_bytes: Bytes of the models its clients were to receive and of the updates taken, in all attempts.
     """
 
     trial: int

@@ -98,7 +98,7 @@ class Cost:
 
     Attributes:
         rounds: Rounds; two that ran at the same time count twice.
-        client_rounds: Updates that were asked for.
+        client_rounds: Updates that were asked for, in all attempts of a round.
         payload_bytes: Bytes of the models and updates that travelled.
         seconds: Wall-clock time; of rounds that ran at the same time, each its own.
     """
@@ -114,6 +114,14 @@ class Cost:
             self.client_rounds + other.client_rounds,
             self.payload_bytes + other.payload_bytes,
             self.seconds + other.seconds,
+        )
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.rounds - other.rounds,
+            self.client_rounds - other.client_rounds,
+            self.payload_bytes - other.payload_bytes,
+            self.seconds - other.seconds,
         )
 
 
