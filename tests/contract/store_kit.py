@@ -17,6 +17,7 @@ from fedstep.server.storage.base import (
     ClientRecord,
     NewEvent,
     RoundRecord,
+    Spent,
     Steps,
     Store,
     StudyResult,
@@ -130,6 +131,7 @@ def whole_change() -> Change:
         message="Asked to.",
         result=StudyResult(bytes(range(32)), {"accuracy": 0.9}, True, "/tmp/model", "/tmp/picture"),
         seconds=2.5,
+        spent=Spent(1, 3, 5 << 40),
     )
 
 
@@ -232,6 +234,7 @@ class StoreKit:
         study = store.study("s")
         assert [study.state, study.message, study.tuner_state] == [change.state, change.message, change.tuner_state]
         assert [study.result, study.seconds_spent, study.updated_at] == [change.result, 2.5, clock.time]
+        assert study.spent == change.spent
         assert study.created_at == START
         assert store.trials("s") == list(change.trials)
         assert [type(value) for value in store.trials("s")[0].hyperparameters.values()] == [
@@ -253,11 +256,14 @@ class StoreKit:
         assert store.commit("s", Change()) == []
         assert contents(store) == before
 
-    def test_a_study_goes_on_and_its_time_adds_up(self, store: Store) -> None:
+    def test_a_study_goes_on_and_what_it_spends_adds_up(self, store: Store) -> None:
         store.commit("s", Change(seconds=1.5, state=StudyState.STOPPING, message="Asked to."))
         store.commit("s", Change(seconds=2.0, tuner_state={"n": 1}))
         study = store.study("s")
         assert [study.seconds_spent, study.state, study.message] == [3.5, StudyState.STOPPING, "Asked to."]
+        for _ in range(2):
+            store.commit("s", Change(spent=Spent(1, 5, 1 << 40)))
+        assert store.study("s").spent == Spent(2, 10, 2 << 40)
         store.commit("s", Change(state=StudyState.RUNNING))
         assert [store.study("s").message, store.study("s").tuner_state] == ["", {"n": 1}]
 
@@ -284,6 +290,7 @@ class StoreKit:
             tuner_state={"changed": True},
             state=StudyState.FAILED,
             seconds=100.0,
+            spent=Spent(1, 1, 1),
         )
         with pytest.raises(AlreadyExistsError, match="Round 0 of trial 0"):
             store.commit("s", again)

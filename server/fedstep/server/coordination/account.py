@@ -1,7 +1,7 @@
 """What a study has spent, and whether its budget allows another round."""
 
 from fedstep.common.clock import Clock
-from fedstep.common.spec import Budget
+from fedstep.server.storage.base import Spent, StudyRecord
 from fedstep.server.tuning.base import Cost
 
 
@@ -9,18 +9,17 @@ class Account:
     """Adds up what a study costs. Its time runs from here on.
 
     Args:
-        budget: What may be spent.
-        seconds: Spent before, as the store has them.
+        study: The study as the store has it, with what was spent before.
         clock: For the time since then.
 
     Attributes:
-        spent: The cost of its rounds so far.
+        spent: So far, what is not committed yet included.
     """
 
-    def __init__(self, budget: Budget, seconds: float, clock: Clock) -> None:
-        self.spent = Cost()
-        self._budget = budget
-        self._seconds = seconds
+    def __init__(self, study: StudyRecord, clock: Clock) -> None:
+        self.spent = study.spent
+        self._budget = study.spec.budget
+        self._seconds = study.seconds_spent
         self._clock = clock
         self._counted_at = clock.monotonic()
 
@@ -36,9 +35,18 @@ class Account:
             or 0 < budget.payload_bytes <= spent.payload_bytes
         )
 
+    def spend(self, cost: Cost) -> None:
+        """Adds what was spent; whatever it was spent on is committed with it, see `counted`."""
+        self.spent += counted(cost)
+
     def count_seconds(self) -> float:
         """Counts the time since it was last counted; answers with it, for the store."""
         now = self._clock.monotonic()
         passed, self._counted_at = now - self._counted_at, now
         self._seconds += passed
         return passed
+
+
+def counted(cost: Cost) -> Spent:
+    """A cost as the store adds it up; time is counted by the clock."""
+    return Spent(cost.rounds, cost.client_rounds, cost.payload_bytes)

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -59,7 +59,8 @@ class StepOutcome:
         metrics: Of the evaluation.
         losses: The loss by client of the evaluation.
         clients: What the training cohort told.
-        cost: What it cost.
+        cost: What it cost, all attempts.
+        missed: The part of it for attempts that missed their quorum, which is charged already.
     """
 
     run: Run
@@ -72,6 +73,7 @@ class StepOutcome:
     losses: Mapping[str, float] = field(default_factory=dict)
     clients: Sequence[ClientReport] = ()
     cost: Cost = field(default_factory=Cost)
+    missed: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class RunEngine:
         make_aggregator: Makes the aggregator of a round, for so many elements.
         server_optimizer: Makes the next model.
         announce: For what cannot wait.
+        charge: Commits what an attempt cost that missed its quorum, and the event that tells of it.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class RunEngine:
         make_aggregator: Callable[[int], Aggregator],
         server_optimizer: ServerOptimizer,
         announce: Announce,
+        charge: Callable[[Cost, NewEvent], Awaitable[None]],
     ) -> None:
         self._spec = spec
         self._task = task
@@ -146,7 +150,7 @@ class RunEngine:
         self.cohorts = Cohorts(spec, fleet, selector, clock, announce)
         self._make_aggregator = make_aggregator
         self._server_optimizer = server_optimizer
-        self._announce = announce
+        self._charge = charge
         # Of this engine's own: a study that is put off and goes on trains rounds again that clients have done.
         self._life = f"{ledger.life}{uuid.uuid4().hex[:4]}"
         self._spare: list[Aggregator] = []
@@ -181,14 +185,10 @@ class RunEngine:
                     self._shelf.drop(stepped.model_sha256)
                 raise
         except _FailedError as failure:
-            asked = sum(assignment.work == Work.TRAIN for assignment in outcome.assignments)
-            seconds = self._clock.monotonic() - started
-            return replace(
-                outcome, failed=str(failure), cost=Cost(1, asked, asked * run.manifest.payload_bytes, seconds)
-            )
-        seconds = self._clock.monotonic() - started
-        record = self._record(run, stepped, trained, measured, seconds)
-        cost = Cost(1, len(trained.cohort), record.payload_bytes, seconds)
+            outcome = self._priced(run, outcome, started)
+            return replace(outcome, failed=str(failure))
+        outcome = self._priced(run, outcome, started)
+        record = self._record(run, stepped, trained, measured, outcome.cost)
         return replace(
             outcome,
             run=stepped,
@@ -197,8 +197,15 @@ class RunEngine:
             metrics=measured.metrics,
             losses=measured.losses,
             clients=trained.phase.reports(len(arm.points)),
-            cost=cost,
         )
+
+    def _priced(self, run: Run, outcome: StepOutcome, started: float) -> StepOutcome:
+        """The outcome of a round, well or not, with what it cost."""
+        everything = outcome.assignments
+        last = max(assignment.attempt for assignment in everything if assignment.work == Work.TRAIN)
+        missed = [a for a in everything if a.work == Work.TRAIN and a.attempt < last]
+        cost = replace(_cost(run, everything), rounds=1, seconds=self._clock.monotonic() - started)
+        return replace(outcome, cost=cost, missed=_cost(run, missed))
 
     async def measure(self, run: Run, arm: Arm) -> StepOutcome:
         """Measures a run on its arm's evaluation cohort, and trains nothing.
@@ -221,7 +228,8 @@ class RunEngine:
         for attempt in range(1, ATTEMPTS + 1):
             trained = await self._train_once(run, arm, attempt)
             phase = trained.phase
-            outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
+            records = [assignment.record() for assignment in phase.assignments]
+            outcome.assignments.extend(records)
             outcome.events.extend(narrate.client_faults(run.trial, run.rounds, phase.faults))
             if len(phase.accepted) >= trained.quorum or (arm.discard and phase.assignments):
                 return trained
@@ -230,7 +238,7 @@ class RunEngine:
             missed = narrate.round_missed(
                 run.trial, run.rounds, attempt, len(phase.accepted), trained.quorum, phase.faults
             )
-            await self._announce(missed)
+            await self._charge(_cost(run, records), missed)
         raise UnavailableError(
             f"Round {run.rounds} of trial {run.trial} missed its quorum {ATTEMPTS} times: "
             f"{narrate.reasons(phase.faults)}."
@@ -304,10 +312,7 @@ class RunEngine:
         evaluators = tuple(assignment.member.name for assignment in phase.accepted)
         return _Measured(value, metrics, phase.losses("loss"), len(cohort), evaluators)
 
-    def _record(self, run: Run, stepped: Run, trained: _Trained, measured: _Measured, seconds: float) -> RoundRecord:
-        updates = len(trained.phase.accepted)
-        asked = len(trained.cohort) + measured.asked
-        update_bytes = sum(assignment.payload_bytes for assignment in trained.phase.accepted)
+    def _record(self, run: Run, stepped: Run, trained: _Trained, measured: _Measured, cost: Cost) -> RoundRecord:
         return RoundRecord(
             trial=run.trial,
             round=run.rounds,
@@ -317,11 +322,11 @@ class RunEngine:
             metrics=measured.metrics,
             train_loss=measured.metrics["train_loss"],
             cohort=trained.cohort,
-            updates=updates,
+            updates=len(trained.phase.accepted),
             evaluators=measured.evaluators,
-            seconds=seconds,
+            seconds=cost.seconds,
             ended_at=self._clock.now(),
-            payload_bytes=asked * run.manifest.payload_bytes + update_bytes,
+            payload_bytes=cost.payload_bytes,
         )
 
     def _value(self, metrics: Mapping[str, float], answered: bool) -> float | None:
@@ -395,3 +400,10 @@ class RunEngine:
             hyperparameters=values,
             seed=seed_of(self._spec.seed, number, client),
         )
+
+
+def _cost(run: Run, assignments: Sequence[AssignmentRecord]) -> Cost:
+    """What these cost beside rounds and time: each was sent the model, and some sent an update."""
+    asked = sum(assignment.work == Work.TRAIN for assignment in assignments)
+    updates = sum(assignment.payload_bytes for assignment in assignments)
+    return Cost(0, asked, len(assignments) * run.manifest.payload_bytes + updates)

@@ -11,7 +11,7 @@ from fedstep.common.errors import FedstepError, InvalidInputError, StorageError,
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
 from fedstep.server.coordination import conclusion, narrate
-from fedstep.server.coordination.account import Account
+from fedstep.server.coordination.account import Account, counted
 from fedstep.server.coordination.arms import arm_of, details_of
 from fedstep.server.coordination.engine import RunEngine, StepOutcome, StoppedError
 from fedstep.server.coordination.executors import to_its_end
@@ -25,6 +25,7 @@ from fedstep.server.storage.base import (
     Change,
     Event,
     NewEvent,
+    Spent,
     StudyRecord,
     StudyState,
     TrialRecord,
@@ -73,7 +74,7 @@ class StudyRunner:
         self._tuner: Tuner | None = None
         self._tuning = asyncio.Condition()
         self._runs = Runs(record.spec, task, parts)
-        self._account = Account(record.spec.budget, record.seconds_spent, parts.clock)
+        self._account = Account(record, parts.clock)
         self.engine = RunEngine(
             self.spec,
             task,
@@ -86,6 +87,7 @@ class StudyRunner:
             make_aggregator=lambda elements: create_aggregator(self.spec.aggregator, elements),
             server_optimizer=create_server_optimizer(self.spec.aggregator),
             announce=self.announce,
+            charge=self.charge,
         )
         self._mismatches = Mismatches(
             parts.fleet, self.engine.cohorts, lambda event: announce_soon(self.spec.name, event)
@@ -127,9 +129,14 @@ class StudyRunner:
         """Commits an event by itself and tells the watchers."""
         await self._commit(Change(events=[event]))
 
+    async def charge(self, cost: Cost, event: NewEvent) -> None:
+        """Commits a cost with the event that tells what it was for."""
+        self._account.spend(cost)
+        await self._commit(Change(events=[event], spent=counted(cost)))
+
     @property
-    def spent(self) -> Cost:
-        """What its rounds have cost so far."""
+    def spent(self) -> Spent:
+        """What it has cost so far."""
         return self._account.spent
 
     @property
@@ -156,7 +163,6 @@ class StudyRunner:
         storage = self._parts.executors.storage
         trials = await storage.run(all_trials, self._parts.store, self.spec.name)
         self.trials = {trial.number: trial for trial in trials}
-        self._account.spent = await storage.run(self._spent_before)
         tuner = await storage.run(create_tuner, self.spec, self._parts.database_url, self._task.defaults)
         if self._begun_before:
             open_arms = [arm_of(trial) for trial in trials if trial.state is TrialState.RUNNING]
@@ -171,10 +177,6 @@ class StudyRunner:
         self.state = resumed
         for member in self._parts.fleet.members():
             self._mismatches.tell(member)
-
-    def _spent_before(self) -> Cost:
-        rounds = self._parts.store.rounds(self.spec.name)
-        return sum((Cost(1, len(r.cohort), r.payload_bytes, r.seconds) for r in rounds), Cost())
 
     async def _search(self) -> None:
         waiting = [trial for trial in self.trials.values() if trial.state is TrialState.RUNNING]
@@ -202,13 +204,11 @@ class StudyRunner:
                     return None
                 context = ProposeContext(slots=1, next_number=number, open_arms=self._runs.open)
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
-                if arms:
-                    while not self._runs.has_ended(arms[0].parents):
-                        await self._tuning.wait()  # for their last commits
+                if arms and self._runs.has_ended(arms[0].parents):
                     return await to_its_end(self._start(arms[0]))
-                if not self._runs.open:
+                if not arms and not self._runs.open:
                     return None
-                await self._tuning.wait()
+                await self._tuning.wait()  # for an observation, or for the parents' last commits; then it asks again
 
     async def _start(self, arm: Arm) -> Run:
         """A new arm, from the study's initial model or from where its parents ended."""
@@ -276,7 +276,7 @@ class StudyRunner:
             clients=outcome.clients,
             cost=outcome.cost,
         )
-        self._account.spent += outcome.cost
+        self._account.spend(outcome.cost - outcome.missed)
         async with self._tuning:
             decision = await self._parts.executors.storage.run(self._the_tuner().observe, observation)
             notes = self._the_tuner().notes()
@@ -308,8 +308,8 @@ class StudyRunner:
             if state is not before.state:
                 events.append(narrate.trial_ended(self.spec, trial))
             events += [narrate.decision(note) for note in notes]
-            change = Change(trials=[trial], round=outcome.record, assignments=outcome.assignments, events=events)
-            await self._commit(change)
+            spent = counted(outcome.cost - outcome.missed)
+            await self._commit(Change([trial], outcome.record, outcome.assignments, events, spent=spent))
             self.trials[run.trial] = trial
         await self._tidy({before.model_sha256, before.optimizer_sha256} - {b""})
         self._runs.went_on(run, outcome.run)
@@ -359,6 +359,7 @@ class StudyRunner:
                 outcome = StepOutcome(run) if self._over() else await self.engine.step(run, arm, last=True)
                 if outcome.record is None:
                     break
+                self._account.spend(outcome.cost - outcome.missed)
                 await to_its_end(self._commit_round(run, outcome, self.trials[run.trial].state))
                 run = outcome.run
         return run

@@ -58,8 +58,30 @@ class StudyResult:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What counts against a budget, beside time.
+
+    Attributes:
+        rounds: Rounds, those that failed included.
+        client_rounds: Trainings that clients were asked for.
+        payload_bytes: Bytes of models and updates, for training and for measuring.
+    """
+
+    rounds: int = 0
+    client_rounds: int = 0
+    payload_bytes: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.rounds + other.rounds,
+            self.client_rounds + other.client_rounds,
+            self.payload_bytes + other.payload_bytes,
+        )
+
+
+@dataclass(frozen=True)
 class StudyRecord:
-    """A study as it stands. `seconds_spent` is the time its rounds have taken, for a budget in time."""
+    """A study as it stands. `seconds_spent` is the time its rounds have taken, `spent` what else they have cost."""
 
     spec: StudySpec
     state: StudyState
@@ -68,6 +90,7 @@ class StudyRecord:
     message: str = ""
     tuner_state: dict[str, Any] = field(default_factory=dict)
     seconds_spent: float = 0.0
+    spent: Spent = field(default_factory=Spent)
     result: StudyResult | None = None
 
 
@@ -178,7 +201,7 @@ class RoundRecord:
         evaluators: Who evaluated.
         seconds: Wall-clock time of the whole round.
         ended_at: When it was committed.
-        payload_bytes: Bytes of the models its clients were to receive and of the updates taken.
+        payload_bytes: Bytes of the models its clients were to receive and of the updates taken, in all attempts.
     """
 
     trial: int
@@ -247,6 +270,7 @@ class Change:
         message: Goes with `state`.
         result: Replaces the one there; None leaves it.
         seconds: Added to the time spent.
+        spent: Added to what was spent.
     """
 
     trials: Sequence[TrialRecord] = ()
@@ -258,6 +282,7 @@ class Change:
     message: str = ""
     result: StudyResult | None = None
     seconds: float = 0.0
+    spent: Spent = field(default_factory=Spent)
 
 
 def all_studies(store: "Store") -> list[StudyRecord]:

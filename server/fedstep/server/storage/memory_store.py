@@ -207,6 +207,7 @@ def _changed(record: StudyRecord, change: Change, now: datetime) -> StudyRecord:
         tuner_state=record.tuner_state if change.tuner_state is None else change.tuner_state,
         result=record.result if change.result is None else change.result,
         seconds_spent=record.seconds_spent + change.seconds,
+        spent=record.spent + change.spent,
         updated_at=now,
     )
 

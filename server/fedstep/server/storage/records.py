@@ -15,6 +15,7 @@ from fedstep.server.storage.base import (
     Event,
     NewEvent,
     RoundRecord,
+    Spent,
     Steps,
     StudyRecord,
     StudyResult,
@@ -57,6 +58,7 @@ def study_record(row: StudyRow) -> StudyRecord:
         message=row.message,
         tuner_state=row.tuner_state,
         seconds_spent=row.seconds_spent,
+        spent=Spent(row.rounds_spent, row.client_rounds_spent, row.bytes_spent),
         result=None if row.result is None else _result(row.result),
     )
 

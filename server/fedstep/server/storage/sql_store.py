@@ -96,6 +96,9 @@ class SqlStore(Store):
                 message="",
                 tuner_state={},
                 seconds_spent=0.0,
+                rounds_spent=0,
+                client_rounds_spent=0,
+                bytes_spent=0,
                 created_at=now,
                 updated_at=now,
             )
@@ -132,6 +135,9 @@ class SqlStore(Store):
             if change.result is not None:
                 row.result = records.result_to_json(change.result)
             row.seconds_spent += change.seconds
+            row.rounds_spent += change.spent.rounds
+            row.client_rounds_spent += change.spent.client_rounds
+            row.bytes_spent += change.spent.payload_bytes
             row.updated_at = now
         return events
 

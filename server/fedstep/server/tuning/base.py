@@ -98,7 +98,7 @@ class Cost:
 
     Attributes:
         rounds: Rounds; two that ran at the same time count twice.
-        client_rounds: Updates that were asked for.
+        client_rounds: Updates that were asked for, in all attempts of a round.
         payload_bytes: Bytes of the models and updates that travelled.
         seconds: Wall-clock time; of rounds that ran at the same time, each its own.
     """
@@ -114,6 +114,14 @@ class Cost:
             self.client_rounds + other.client_rounds,
             self.payload_bytes + other.payload_bytes,
             self.seconds + other.seconds,
+        )
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.rounds - other.rounds,
+            self.client_rounds - other.client_rounds,
+            self.payload_bytes - other.payload_bytes,
+            self.seconds - other.seconds,
         )
 
 
@@ -178,6 +186,8 @@ class Tuner(ABC):
     - Same seed, same observations in the same order: same arms.
     - `propose` returns at most `context.slots` arms, numbered upwards from `context.next_number`; an empty list while
       arms are open means "ask again after the next observation", and with none open "there is nothing left to try".
+    - An arm with parents is not started before their last commits. Until it is, `propose` is asked again with the same
+      `next_number`, and must answer with it again.
     - `observe` answers CONTINUE, PRUNE, FINISH or FAIL. An observation with `failed` set is answered FAIL, one with
       `last` set and a value is answered FINISH or PRUNE. Observing the same (arm, round) twice changes nothing
       after the first time: a round that was observed but not committed is trained again after a crash.

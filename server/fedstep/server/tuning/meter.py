@@ -19,7 +19,7 @@ class Meter:
 
     Args:
         spec: The study.
-        reserve_rounds: Rounds that are never planned with.
+        reserve_rounds: Rounds that are never planned with, unless nothing else is there.
     """
 
     def __init__(self, spec: StudySpec, reserve_rounds: int) -> None:
@@ -46,14 +46,15 @@ class Meter:
 
     @property
     def rounds_in_all(self) -> int:
-        """Rounds that the whole budget pays for, as far as is known now."""
-        return math.floor(1.0 / self.per_round() + _ROUNDING)
+        """Rounds that the whole budget pays for, as far as is known now: at least 1."""
+        return max(1, math.floor(1.0 / self.per_round() + _ROUNDING))
 
     @property
     def rounds_left(self) -> int:
-        """Rounds that the rest of it pays for, less the reserve; 0 when it is used up."""
-        left = (1.0 - self.fraction) / self.per_round()
-        return max(0, math.floor(left + _ROUNDING) - self._reserve)
+        """Rounds that the rest of it pays for, less the reserve; 0 when it is used up, at least 1 before the first."""
+        left = math.floor((1.0 - self.fraction) / self.per_round() + _ROUNDING)
+        least = 0 if self._spent.rounds else 1
+        return max(least, left - self._reserve)
 
     def add(self, results: Sequence[Result]) -> None:
         """Takes in arms that may have been trained at the same time."""

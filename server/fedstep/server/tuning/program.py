@@ -184,21 +184,25 @@ class ProgramTuner(Tuner):
     def _begin(self) -> None:
         if self._running is None:
             self._running = self.program()
-            self._batch = next(self._running)
+            self._go_on(None)
             self._advance()
 
     def _advance(self) -> None:
         """Sends the program what its arms gave, for as long as all of it is there."""
-        assert self._running is not None
         while self._batch and all(arm.number in self._journal for arm in self._batch):
             results = [_from_json(arm, self._journal[arm.number]) for arm in self._batch]
             self.spent = sum((result.cost for result in results), self.spent)
-            try:
-                self._batch = self._running.send(results)
-            except StopIteration as end:
-                self._batch = []
-                if end.value is not None:
-                    self._delivered = end.value
+            self._go_on(results)
+
+    def _go_on(self, results: list[Result] | None) -> None:
+        """Runs the program to its next step, or to its end, which may come before its first arm."""
+        assert self._running is not None
+        try:
+            self._batch = next(self._running) if results is None else self._running.send(results)
+        except StopIteration as end:
+            self._batch = []
+            if end.value is not None:
+                self._delivered = end.value
 
     def _gathered(self, observation: Observation) -> Result:
         """The arm's result with this round; a round that was observed before changes nothing."""

@@ -26,7 +26,7 @@ def rounds_in_all(spec: StudySpec) -> int:
 
 
 def rounds_left(spec: StudySpec, spent: Cost) -> int:
-    """Rounds that the budget still pays for; may be 0.
+    """Rounds that the budget still pays for; may be 0, and is at least 1 before the first.
 
     Args:
         spec: The study.
@@ -34,7 +34,8 @@ def rounds_left(spec: StudySpec, spent: Cost) -> int:
     """
     clients = clients_asked(spec, {}) or (math.ceil(spent.client_rounds / spent.rounds) if spent.rounds else 0)
     limits = _limits(spec, spent, clients)
-    return max(0, min(limits, default=spec.budget.rounds_of_trials - spent.rounds))
+    least = 0 if spent.rounds else 1
+    return max(least, min(limits, default=spec.budget.rounds_of_trials - spent.rounds))
 
 
 def _limits(spec: StudySpec, spent: Cost, clients: int) -> list[int]:

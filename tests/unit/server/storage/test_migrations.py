@@ -1,6 +1,7 @@
 """Migrations: what they make is what the code says, and a newer schema is left alone."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import URL, create_engine, inspect
 
+from contract.store_kit import a_round, spec
 from fedstep.common.errors import StorageError
+from fedstep.server.storage.base import Change, Spent
 from fedstep.server.storage.schema import FORMAT, PREFIX, VERSION_TABLE, Base
 from fedstep.server.storage.sql_store import open_store
 
@@ -52,6 +55,24 @@ def test_a_database_is_marked_as_ours(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "f.db")
     assert connection.execute("SELECT value FROM fedstep_meta WHERE key = 'format'").fetchone() == (FORMAT,)
     connection.close()
+
+
+def test_what_older_studies_have_spent_is_told_by_their_rounds(tmp_path: Path) -> None:
+    path = tmp_path / "f.db"
+    store = open_store(f"sqlite:///{path}")
+    for name in ("s", "t", "u"):
+        store.create_study(spec(name))
+    for number in range(2):
+        store.commit("s", Change(round=a_round(round=number, payload_bytes=5)))
+    store.commit("t", Change(round=a_round(payload_bytes=7)))
+    store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for column in ("rounds_spent", "client_rounds_spent", "bytes_spent"):
+            connection.execute(f"ALTER TABLE fedstep_studies DROP COLUMN {column}")
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0002'")
+    store = open_store(f"sqlite:///{path}")
+    assert [store.study(name).spent for name in ("s", "t", "u")] == [Spent(2, 6, 10), Spent(1, 3, 7), Spent()]
+    store.close()
 
 
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -129,6 +129,20 @@ def test_notes_are_told_once_and_not_again_after_a_restart() -> None:
     assert again.notes() == []
 
 
+class Idle(ProgramTuner):
+    """Has nothing to train."""
+
+    def program(self) -> Program:
+        return None
+        yield
+
+
+def test_a_program_may_end_before_its_first_arm() -> None:
+    tuner = Idle(SPEC)
+    assert tuner.propose(context(0)) == []
+    assert tuner.delivers() is None
+
+
 def test_observing_a_round_twice_counts_once() -> None:
     tuner = Doubling()
     tuner.propose(context(0))
