@@ -37,16 +37,17 @@ def folder(tmp_path: Path) -> Path:
 
 def call(folder: Path, arguments: str) -> Result:
     words = ["study.toml", "--task", str(TASK), "--clients", "6", "--jobs", "1", "--out", "out"]
-    study = [str(folder / word) if word in ("study.toml", "out") else word for word in words]
-    result = CliRunner().invoke(compare, [*study, *shlex.split(arguments)])
+    words += shlex.split(arguments)
+    study = [str(folder / word) if word in ("study.toml", "out", "other") else word for word in words]
+    result = CliRunner().invoke(compare, study)
     if isinstance(result.exception, FedstepError | KeyboardInterrupt):
         raise result.exception
     assert result.exit_code == 0, result.output
     return result
 
 
-def outcomes(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
+def outcomes(folder: Path, out: str = "out") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / out / "results.jsonl").read_text().splitlines()]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -159,6 +160,15 @@ def test_a_task_without_a_held_out_set_cannot_be_compared_on(folder: Path) -> No
     own.write_text(TASK.read_text().replace("return _drawn(200, 9999)", "return None"))
     with pytest.raises(InvalidInputError, match="no held-out set"):
         call(folder, f"--tuners random --budget 2 --task {own}")
+
+
+def test_what_is_shown_is_of_the_held_out_set_also_where_studies_do_not_measure_on_it(folder: Path) -> None:
+    call(folder, "--tuners random --seeds 1 --budget 2")
+    (folder / "study.toml").write_text(STUDY + "held_out = false\n")
+    call(folder, "--tuners random --seeds 1 --budget 2 --out other")
+    (measured,), (other,) = outcomes(folder), outcomes(folder, "other")
+    assert other["metrics"] == measured["metrics"]
+    assert "train_loss" not in other["metrics"]
 
 
 def test_a_tuner_whose_trials_all_diverge_delivers_the_initial_model(folder: Path) -> None:
