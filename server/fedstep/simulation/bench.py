@@ -16,6 +16,7 @@ from fedstep.common.tasks import load_task
 from fedstep.common.tensors import Manifest, narrow, unpack
 from fedstep.server.coordination.run import initial_run, resolve
 from fedstep.server.storage.base import StudyState, TrialRecord, TrialState
+from fedstep.server.tuning.ranking import is_untrained
 from fedstep.simulation.legs import average_of, schedule_of
 from fedstep.simulation.outcome import Key, Outcome, Point
 from fedstep.simulation.population import Population
@@ -178,7 +179,8 @@ def _delivered(simulated: Simulated) -> TrialRecord | None:
         InternalError: It was the study that failed.
     """
     record, best = simulated.record, simulated.best
-    came_to_nothing = best is None and all(trial.state is TrialState.FAILED for trial in simulated.trials)
+    trained = [trial for trial in simulated.trials if not (trial.details.get("discard") or is_untrained(trial))]
+    came_to_nothing = best is None and all(trial.state is TrialState.FAILED for trial in trained)
     if record.state is StudyState.COMPLETED or (record.state is StudyState.FAILED and came_to_nothing):
         return best
     raise InternalError(

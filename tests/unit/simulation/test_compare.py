@@ -182,6 +182,16 @@ def test_a_tuner_whose_trials_all_diverge_delivers_the_initial_model(folder: Pat
     assert "no trial came to a value" in outcome["note"]
 
 
+def test_a_stepwise_study_whose_legs_all_fail_delivers_the_initial_model(folder: Path) -> None:
+    (folder / "study.toml").write_text(STUDY.replace("low = 1e-2, high = 2.0", "low = 1e6, high = 1e8"))
+    call(folder, "--tuners stepwise,fixed --seeds 1 --budget 30")
+    stepwise, fixed = outcomes(folder)
+    assert stepwise["key"]["tuner"] == "stepwise"
+    assert stepwise["value"] == stepwise["curve"][0]["value"] == fixed["curve"][0]["value"]
+    assert stepwise["schedule"] == []
+    assert "no trial came to a value" in stepwise["note"]
+
+
 def test_a_study_that_cannot_be_carried_out_is_no_result(folder: Path) -> None:
     (folder / "study.toml").write_text(STUDY.replace("[round]", "[round]\nmin_clients = 9"))
     with pytest.raises(InternalError, match="interrupted before its end"):
