@@ -13,9 +13,10 @@ from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tasks import load_task
-from fedstep.common.tensors import Manifest, unpack
+from fedstep.common.tensors import Manifest, narrow, unpack
 from fedstep.server.coordination.run import initial_run, resolve
 from fedstep.server.storage.base import StudyState, TrialRecord, TrialState
+from fedstep.server.tuning.ranking import is_untrained
 from fedstep.simulation.legs import average_of, schedule_of
 from fedstep.simulation.outcome import Key, Outcome, Point
 from fedstep.simulation.population import Population
@@ -121,7 +122,7 @@ class Bench:
         )
         trials = {trial.number: trial for trial in simulated.trials}
         best = _delivered(simulated)
-        metrics = start if best is None else simulated.metrics
+        metrics = start if best is None else self._held_out_metrics(job.spec, simulated, best)
         value = metrics[job.spec.objective.metric]
         return Outcome(
             key=job.key,
@@ -147,6 +148,14 @@ class Bench:
         metrics, _ = evaluate(self._task, model, self._held_out, torch.device("cpu"))
         return metrics
 
+    def _held_out_metrics(self, spec: StudySpec, simulated: Simulated, best: TrialRecord) -> dict[str, float]:
+        """The delivered model's: the study's own, or measured here where the study has none but its clients'."""
+        if simulated.record.result is not None and simulated.record.result.held_out:
+            return simulated.metrics
+        if simulated.weights is None or simulated.manifest is None:
+            raise InternalError(f"The study {spec.name} delivers trial {best.number} without its model.")
+        return self.measure(spec, best.hyperparameters, narrow(simulated.weights, simulated.manifest))
+
     def _start(self, spec: StudySpec) -> dict[str, float]:
         """The initial model's metrics."""
         run = initial_run(spec, self._task, 0, resolve(spec, self._task, {}))
@@ -170,7 +179,8 @@ def _delivered(simulated: Simulated) -> TrialRecord | None:
         InternalError: It was the study that failed.
     """
     record, best = simulated.record, simulated.best
-    came_to_nothing = best is None and all(trial.state is TrialState.FAILED for trial in simulated.trials)
+    trained = [trial for trial in simulated.trials if not (trial.details.get("discard") or is_untrained(trial))]
+    came_to_nothing = best is None and all(trial.state is TrialState.FAILED for trial in trained)
     if record.state is StudyState.COMPLETED or (record.state is StudyState.FAILED and came_to_nothing):
         return best
     raise InternalError(

@@ -37,16 +37,17 @@ def folder(tmp_path: Path) -> Path:
 
 def call(folder: Path, arguments: str) -> Result:
     words = ["study.toml", "--task", str(TASK), "--clients", "6", "--jobs", "1", "--out", "out"]
-    study = [str(folder / word) if word in ("study.toml", "out") else word for word in words]
-    result = CliRunner().invoke(compare, [*study, *shlex.split(arguments)])
+    words += shlex.split(arguments)
+    study = [str(folder / word) if word in ("study.toml", "out", "other") else word for word in words]
+    result = CliRunner().invoke(compare, study)
     if isinstance(result.exception, FedstepError | KeyboardInterrupt):
         raise result.exception
     assert result.exit_code == 0, result.output
     return result
 
 
-def outcomes(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
+def outcomes(folder: Path, out: str = "out") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / out / "results.jsonl").read_text().splitlines()]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -161,6 +162,15 @@ def test_a_task_without_a_held_out_set_cannot_be_compared_on(folder: Path) -> No
         call(folder, f"--tuners random --budget 2 --task {own}")
 
 
+def test_what_is_shown_is_of_the_held_out_set_also_where_studies_do_not_measure_on_it(folder: Path) -> None:
+    call(folder, "--tuners random --seeds 1 --budget 2")
+    (folder / "study.toml").write_text(STUDY + "held_out = false\n")
+    call(folder, "--tuners random --seeds 1 --budget 2 --out other")
+    (measured,), (other,) = outcomes(folder), outcomes(folder, "other")
+    assert other["metrics"] == measured["metrics"]
+    assert "train_loss" not in other["metrics"]
+
+
 def test_a_tuner_whose_trials_all_diverge_delivers_the_initial_model(folder: Path) -> None:
     own = folder / "own_task.py"
     diverging = "    def loss(self, model, batch):\n        return super().loss(model, batch) * float('nan')\n\n"
@@ -170,6 +180,16 @@ def test_a_tuner_whose_trials_all_diverge_delivers_the_initial_model(folder: Pat
     assert outcome["value"] == outcome["curve"][0]["value"]
     assert outcome["schedule"] == []
     assert "no trial came to a value" in outcome["note"]
+
+
+def test_a_stepwise_study_whose_legs_all_fail_delivers_the_initial_model(folder: Path) -> None:
+    (folder / "study.toml").write_text(STUDY.replace("low = 1e-2, high = 2.0", "low = 1e6, high = 1e8"))
+    call(folder, "--tuners stepwise,fixed --seeds 1 --budget 30")
+    stepwise, fixed = outcomes(folder)
+    assert stepwise["key"]["tuner"] == "stepwise"
+    assert stepwise["value"] == stepwise["curve"][0]["value"] == fixed["curve"][0]["value"]
+    assert stepwise["schedule"] == []
+    assert "no trial came to a value" in stepwise["note"]
 
 
 def test_a_study_that_cannot_be_carried_out_is_no_result(folder: Path) -> None:

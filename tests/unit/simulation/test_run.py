@@ -53,6 +53,17 @@ def test_the_final_models_weights_give_its_held_out_metrics() -> None:
     assert held_out_metrics(population, {}, found.weights.view(torch.uint8), found.manifest) == found.metrics
 
 
+def test_an_averaged_model_is_delivered_under_its_own_names() -> None:
+    """With fedavg the average beside its parent has the same bytes."""
+    found = simulated(study(seed=2, tuner={"name": "fixed", "average": 0.6}, aggregator={"name": "fedavg"}))
+    assert found.best is not None
+    assert found.best.details["of_average"]
+    assert found.manifest is not None
+    assert [tensor.name for tensor in found.manifest.tensors] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert found.record.result is not None
+    assert found.record.result.held_out
+
+
 @pytest.mark.parametrize("vectorised", [True, False])
 def test_the_same_seeds_give_the_same_study(vectorised: bool) -> None:
     first, second = (simulated(study(), vectorised=vectorised) for _ in range(2))

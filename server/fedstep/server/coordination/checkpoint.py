@@ -1,35 +1,67 @@
-"""A run in the model folder: its model, and beside it the server optimizer's moments and the average, by content."""
+"""A run in the model folder: its model, and beside it the server optimizer's moments and the average, by content.
+
+Two files of the same content are one file. What is beside a model may be the model's own numbers (an average after the
+first round, or of a run whose averaged model is delivered), so it holds its tensors' names as well.
+"""
+
+import json
+from dataclasses import dataclass
+
+import torch
 
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
-from fedstep.common.tensors import as_bytes, sha256, unpack, widen
-from fedstep.server.aggregation.base import OptimizerState
-from fedstep.server.coordination.run import Run, norm_of, pack_state, resolve, state_manifest
+from fedstep.common.tensors import Manifest, as_bytes, pack, sha256, unpack, widen
+from fedstep.server.coordination.run import Run, norm_of, resolve
 from fedstep.server.storage.base import TrialRecord
 from fedstep.server.storage.blobs import BlobStore
 
 _AVERAGE = "fedstep.average"
 """The averaged model's name among the moments, in the file beside a model."""
 
-
-def beside_digest(run: Run) -> bytes:
-    """The digest of what a run needs besides its model; b"" when that is nothing."""
-    beside = _beside(run)
-    return sha256(pack_state(beside)) if beside else b""
+_NAMES = "fedstep.names"
+"""The names of all others in that file, as JSON: what has other names is another file."""
 
 
-def save(run: Run, beside_sha256: bytes, blobs: BlobStore) -> None:
+@dataclass(frozen=True)
+class Beside:
+    """What a run needs besides its model.
+
+    Attributes:
+        manifest: Its layout; without tensors when a run needs nothing.
+        payload: uint8 [payload_bytes].
+        sha256: The payload's digest; b"" when a run needs nothing.
+    """
+
+    manifest: Manifest
+    payload: torch.Tensor
+    sha256: bytes
+
+
+def beside_of(run: Run) -> Beside:
+    """What a run needs besides its model."""
+    state = dict(sorted(run.optimizer_state.items()))
+    if run.average is not None:
+        state[_AVERAGE] = run.average
+    if state:
+        names = json.dumps([*state]).encode()
+        state[_NAMES] = torch.frombuffer(bytearray(names), dtype=torch.uint8)
+    manifest = Manifest.of(state)
+    payload = pack(state, manifest)
+    return Beside(manifest, payload, sha256(payload) if state else b"")
+
+
+def save(run: Run, beside: Beside, blobs: BlobStore) -> None:
     """Writes what is not there yet; blocks until it is on the disk.
 
     Args:
         run: The run.
-        beside_sha256: What `beside_digest` gave.
+        beside: What `beside_of` gave.
         blobs: The model folder.
     """
     blobs.put(as_bytes(run.payload()), run.model_sha256, run.manifest)
-    if beside_sha256:
-        beside = _beside(run)
-        blobs.put(as_bytes(pack_state(beside)), beside_sha256, state_manifest(beside))
+    if beside.sha256:
+        blobs.put(as_bytes(beside.payload), beside.sha256, beside.manifest)
 
 
 def load(spec: StudySpec, task: Task, trial: TrialRecord, blobs: BlobStore) -> Run:
@@ -52,11 +84,7 @@ def load(spec: StudySpec, task: Task, trial: TrialRecord, blobs: BlobStore) -> R
         weights=weights,
         model_sha256=trial.model_sha256,
         norm=norm_of(weights),
-        optimizer_state={name: moment for name, moment in beside.items() if name != _AVERAGE},
+        optimizer_state={name: moment for name, moment in beside.items() if name not in (_AVERAGE, _NAMES)},
         rounds=trial.rounds_behind,
         average=beside.get(_AVERAGE),
     )
-
-
-def _beside(run: Run) -> OptimizerState:
-    return run.optimizer_state if run.average is None else {**run.optimizer_state, _AVERAGE: run.average}

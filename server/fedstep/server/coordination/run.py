@@ -139,16 +139,6 @@ def default_manifest(task: Task) -> Manifest:
         return Manifest.of(task.build_model(full_hyperparameters(task, {})).state_dict())
 
 
-def pack_state(state: OptimizerState) -> torch.Tensor:
-    """A server optimizer's moments as one payload: uint8 [bytes], moments in the order of their names."""
-    return torch.cat([state[name].reshape(-1) for name in sorted(state)]).view(torch.uint8)
-
-
-def state_manifest(state: OptimizerState) -> Manifest:
-    """The layout of `pack_state`'s payload."""
-    return Manifest.of({name: state[name] for name in sorted(state)})
-
-
 def seed_of(*parts: object) -> int:
     """A seed in [0, 2⁶³) drawn from what it is for."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()

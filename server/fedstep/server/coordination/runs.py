@@ -54,9 +54,9 @@ class Runs:
 
     async def save(self, run: Run) -> bytes:
         """Writes a run to the model folder; answers with the digest of what is beside its model."""
-        beside_sha256 = await self._parts.executors.compute.run(checkpoint.beside_digest, run)
-        await self._parts.executors.files.run(checkpoint.save, run, beside_sha256, self._parts.blobs)
-        return beside_sha256
+        beside = await self._parts.executors.compute.run(checkpoint.beside_of, run)
+        await self._parts.executors.files.run(checkpoint.save, run, beside, self._parts.blobs)
+        return beside.sha256
 
     def went_on(self, before: Run, after: Run) -> None:
         """A round is committed: clients need the model before it no more."""
@@ -78,7 +78,7 @@ class Runs:
     async def _open_with(self, make: Callable[[], Run]) -> Run:
         def put() -> Run:
             run = make()
-            if not self._parts.shelf.share(run.model_sha256):
+            if not self._parts.shelf.share(run.model_sha256, run.manifest):
                 self._parts.shelf.put(cut(run.payload()), run.manifest, run.model_sha256)
             return run
 

@@ -7,6 +7,7 @@ import torch
 from fedstep.common import wire
 from fedstep.common.errors import NotFoundError
 from fedstep.common.tensors import Manifest, as_bytes, checksum
+from fedstep.server.storage.blobs import check_layout
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,28 @@ class Shelf:
         self._users: dict[bytes, int] = {}
 
     def put(self, cut: Cut, manifest: Manifest, sha256: bytes) -> None:
-        """Adds a model, or one more user of it."""
-        if sha256 not in self._models:
+        """Adds a model, or one more user of it.
+
+        Raises:
+            UnavailableError: A model of the same bytes and another layout is there.
+        """
+        there = self._models.get(sha256)
+        if there is not None:
+            check_layout(sha256, there.manifest, manifest)
+        else:
             self._models[sha256] = ShelvedModel(manifest, sha256, cut.checksum, cut.frames)
         self._users[sha256] = self._users.get(sha256, 0) + 1
 
-    def share(self, sha256: bytes) -> bool:
-        """Adds a user of a model that is there; answers whether it is."""
-        if sha256 not in self._models:
+    def share(self, sha256: bytes, manifest: Manifest) -> bool:
+        """Adds a user of a model that is there; answers whether it is.
+
+        Raises:
+            UnavailableError: A model of the same bytes and another layout is there.
+        """
+        there = self._models.get(sha256)
+        if there is None:
             return False
+        check_layout(sha256, there.manifest, manifest)
         self._users[sha256] += 1
         return True
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from google.protobuf import json_format
 
-from fedstep.common.errors import DataLossError, InvalidInputError, NotFoundError, StorageError
+from fedstep.common.errors import DataLossError, InvalidInputError, NotFoundError, StorageError, UnavailableError
 from fedstep.common.tensors import Manifest, as_bytes, unpack
 from fedstep.common.tensors import sha256 as digest_of
 from fedstep.v1 import tensors_pb2
@@ -112,6 +112,8 @@ class BlobStore:
 
         Raises:
             InvalidInputError: The manifest is of a payload of another length.
+            UnavailableError: The payload is there with another manifest.
+            DataLossError: The manifest there cannot be read.
         """
         size = memoryview(data).nbytes
         if manifest is not None and manifest.payload_bytes != size:
@@ -123,7 +125,9 @@ class BlobStore:
                 self._recent[sha256] = self._puts
                 self._there.add(sha256)
                 there = path.exists() and path.stat().st_size == size
-            if manifest is not None and not path.with_suffix(_MANIFEST).exists():
+            if manifest is not None and there and path.with_suffix(_MANIFEST).exists():
+                check_layout(sha256, self.manifest(sha256), manifest)
+            elif manifest is not None:
                 # Before the payload: a payload that was given a manifest is never there without it.
                 _write(path.with_suffix(_MANIFEST), json_format.MessageToJson(manifest.to_proto()).encode())
             if not there:
@@ -273,6 +277,19 @@ class BlobStore:
                 f"{path} cannot be read or written ({error.strerror or error}): "
                 "check its rights and the room on its disk, or give another folder."
             ) from error
+
+
+def check_layout(sha256: bytes, there: Manifest, given: Manifest) -> None:
+    """Models are named by their bytes alone: of two with the same bytes and different layouts only one may be there.
+
+    Raises:
+        UnavailableError: The layout given is not the one that is there.
+    """
+    if difference := there.difference(given):
+        raise UnavailableError(
+            f"Two models have the same bytes ({sha256.hex()[:16]}) and different layouts ({difference}), as when all "
+            "their weights are 0: let the task draw its initial weights, or run one study after the other."
+        )
 
 
 def _digest_in(path: Path) -> bytes | None:

@@ -9,7 +9,7 @@ import torch
 
 from fedstep.common.errors import InvalidInputError, NotFoundError
 from fedstep.common.tensors import Manifest
-from fedstep.server.storage.blobs import BlobStore
+from fedstep.server.storage.blobs import BlobStore, check_layout
 
 T = TypeVar("T")
 
@@ -48,17 +48,18 @@ class MemoryBlobs(BlobStore):
 
         Raises:
             InvalidInputError: The manifest is of a payload of another length.
+            UnavailableError: The payload is there with another manifest.
         """
         size = memoryview(data).nbytes
         if manifest is not None and manifest.payload_bytes != size:
             raise InvalidInputError(f"A payload of {size} bytes with a manifest of {manifest.payload_bytes}.")
+        if manifest is not None:
+            check_layout(sha256, self._manifests.setdefault(sha256, manifest), manifest)
         if self._holding:
             self._during_holds.add(sha256)
         if sha256 not in self._payloads:
             copy = bytearray(data)
             self._payloads[sha256] = torch.frombuffer(copy, dtype=torch.uint8) if size else torch.empty(0).byte()
-        if manifest is not None:
-            self._manifests[sha256] = manifest
         return self.path(sha256)
 
     def get(self, sha256: bytes) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The incumbent, and what the step-wise tuner's phases have in common."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class Phases:
         scales: Of the study.
         meter: The budget.
         substudies: Optuna's view of it all.
+        last_points: Of every arm that ended, what its model was trained with last.
     """
 
     tuner: ProgramTuner
@@ -56,17 +57,23 @@ class Phases:
     scales: Scales
     meter: Meter
     substudies: SubStudies
+    last_points: dict[int, Hyperparameters] = field(default_factory=dict)
 
     def train(self, *arms: Arm) -> Part[list[Result]]:
         """Has arms trained, if possible at the same time, and counts what they cost."""
         results = yield list(arms)
         self.meter.add(results)
+        self.last_points.update({result.arm.number: result.arm.hyperparameters for result in results})
         return results
+
+    def last_point(self, line: Line) -> Hyperparameters:
+        """What the line's model was trained with last: its point, but for a learning rate that fell on the way."""
+        return line.point if line.arm is None else self.last_points[line.arm]
 
     def averaged(self, line: Line, cohort: int) -> Arm:
         """The average of the line's model, measured on a cohort."""
         settings: dict[str, Any] = {"phase": "average", "cohort": cohort, "of_average": True}
-        return self.tuner.arm(line.point, parents=line.parents, rounds=0, **settings)
+        return self.tuner.arm(self.last_point(line), parents=line.parents, rounds=0, **settings)
 
 
 def sobol_points(space: Space, count: int, seed: Sequence[int]) -> list[dict[str, Value]]:

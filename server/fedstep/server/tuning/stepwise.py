@@ -93,7 +93,7 @@ class StepwiseTuner(ProgramTuner):
             f"Arm {chosen} is delivered after {line.rounds} rounds of its own.",
             arms=[chosen],
             rounds=line.rounds,
-            hyperparameters=dict(line.point),
+            hyperparameters=dict(phases.last_point(line)),
         )
         return chosen
 

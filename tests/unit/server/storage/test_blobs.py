@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from fedstep.common.errors import DataLossError, InvalidInputError, NotFoundError, StorageError
+from fedstep.common.errors import DataLossError, InvalidInputError, NotFoundError, StorageError, UnavailableError
 from fedstep.common.tensors import Manifest, as_bytes, pack, sha256
 from fedstep.server.storage.blobs import BlobStore
 
@@ -99,6 +99,19 @@ def test_a_manifest_is_kept_beside_its_payload(blobs: BlobStore) -> None:
 def test_a_manifest_of_another_payload_is_refused(blobs: BlobStore) -> None:
     with pytest.raises(InvalidInputError, match="3 bytes with a manifest of"):
         blobs.put(b"abc", sha256(b"abc"), Manifest.of(STATE))
+
+
+def test_payloads_of_the_same_bytes_never_share_a_manifest(blobs: BlobStore) -> None:
+    ours, theirs = ({name: torch.zeros(6)} for name in ("fc", "head"))
+    payload = pack(ours, Manifest.of(ours))
+    digest = sha256(payload)
+    blobs.put(as_bytes(payload), digest, Manifest.of(ours))
+    with pytest.raises(UnavailableError, match=r"different layouts \(fc is missing\)"):
+        blobs.put(as_bytes(payload), digest, Manifest.of(theirs))
+    assert blobs.manifest(digest) == Manifest.of(ours)
+    blobs.remove({digest})
+    blobs.put(as_bytes(payload), digest, Manifest.of(theirs))
+    assert blobs.manifest(digest) == Manifest.of(theirs)
 
 
 def test_a_model_is_exported_as_safetensors(blobs: BlobStore, tmp_path: Path) -> None:

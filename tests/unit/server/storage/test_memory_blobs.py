@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedstep.common.errors import InvalidInputError, NotFoundError
+from fedstep.common.errors import InvalidInputError, NotFoundError, UnavailableError
 from fedstep.common.tensors import Manifest, as_bytes, pack, sha256
 from fedstep.server.storage.memory_blobs import MemoryBlobs
 
@@ -63,3 +63,13 @@ def test_what_is_put_under_a_hold_stays_until_the_last_overlapping_one_ends() ->
     for digest in (before, during):
         with pytest.raises(NotFoundError):
             blobs.get(digest)
+
+
+def test_payloads_of_the_same_bytes_never_share_a_manifest() -> None:
+    ours, theirs = ({name: torch.zeros(6)} for name in ("fc", "head"))
+    blobs, payload = MemoryBlobs(), pack(ours, Manifest.of(ours))
+    digest = sha256(payload)
+    blobs.put(as_bytes(payload), digest, Manifest.of(ours))
+    with pytest.raises(UnavailableError, match=r"different layouts \(fc is missing\)"):
+        blobs.put(as_bytes(payload), digest, Manifest.of(theirs))
+    assert blobs.manifest(digest) == Manifest.of(ours)

@@ -51,7 +51,13 @@ def test_final_rounds_do_not_count_and_all_rounds_of_an_arm_do() -> None:
 
 
 def test_an_arm_that_was_only_measured_has_the_value_it_was_measured_at() -> None:
-    assert best(trial(0, 0.5, rounds=1), trial(1, rounds=0, value=0.4)) == 1
+    assert best(trial(0, 0.5, rounds=1), trial(1, rounds=0, value=0.4, parents=[0])) == 1
+
+
+def test_a_measurement_of_the_initial_model_is_no_trial_to_end_with() -> None:
+    measured = trial(0, rounds=0, value=0.1)
+    assert best(measured) is None
+    assert best(measured, trial(1, 0.5, rounds=1)) == 1
 
 
 def test_without_a_finite_value_there_is_no_best() -> None:

@@ -432,6 +432,20 @@ def test_the_better_of_the_last_and_the_averaged_model_is_delivered(better: bool
     assert script.kinds()[-2:] == ["averaging", "delivery"]
 
 
+@pytest.mark.parametrize("better", [True, False])
+def test_a_delivered_model_has_the_hyper_parameters_of_its_last_rounds_averaged_or_not(better: bool) -> None:
+    def loss(arm: Arm, before: float) -> float:
+        return before * (0.9 if better else 1.1) if arm.of_average else falling(arm, before)
+
+    script = Script(study(bare()), loss)
+    delivered, last = script.delivered[-1], script.arms("settle")[-1]
+    assert delivered is not None
+    assert script.results[delivered].arm.of_average == better
+    assert script.results[delivered].arm.hyperparameters == last.hyperparameters
+    assert script.notes[-1].details["hyperparameters"] == last.hyperparameters
+    assert last.hyperparameters["lr"] < START["lr"] / 2
+
+
 def test_at_all_times_the_model_to_end_with_is_the_last_good_one() -> None:
     script = Script(study(rounds=300), falling)
     for batch, delivered in zip(script.batches, script.delivered, strict=False):
