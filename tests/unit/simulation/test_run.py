@@ -103,6 +103,26 @@ def test_clients_too_slow_for_the_deadline_are_late() -> None:
     assert found.weights is None
 
 
+@pytest.mark.parametrize("budget", [{"rounds": 4}, {"client_rounds": 12}])
+def test_what_costs_no_rounds_is_measured_when_the_rounds_are_used_up(budget: dict[str, int]) -> None:
+    """The last round uses up the budget, and the average is measured after it."""
+    found = simulated(study(tuner={"name": "fixed", "average": 0.6}, budget=budget))
+    assert found.record.state is StudyState.COMPLETED
+    assert len(found.rounds) == 4
+    assert [(trial.state, trial.details.get("rounds")) for trial in found.trials] == [
+        (TrialState.COMPLETED, 4),
+        (TrialState.COMPLETED, 0),
+    ]
+    assert any(event.kind == "averaging" for event in found.events)
+
+
+def test_a_budget_of_time_ends_measurements_too() -> None:
+    budget = {"time": "10s", "trials": 1, "rounds_per_trial": 100}
+    found = simulated(study(tuner={"name": "fixed", "average": 0.6}, budget=budget), speed=SLOW)
+    assert len(found.trials) == 1
+    assert len(found.rounds) < 100
+
+
 def test_enough_updates_end_a_round_and_the_others_are_called_off() -> None:
     round_policy = {"cohort_size": 2, "over_selection": 2.0, "deadline": "60s"}
     found = simulated(study(round=round_policy), speed=SpeedModel(spread=1.0))
