@@ -367,6 +367,22 @@ def test_under_seconds_a_challenger_that_is_better_but_slow_is_rejected() -> Non
     assert Script(study(bare()), loss, seconds).notes[0].kind == "adoption"
 
 
+@pytest.mark.parametrize("lag", [-0.5, 0.5])
+def test_under_seconds_how_far_averages_lag_behind_decides_nothing(lag: float) -> None:
+    """A challenger that learns as much in half the time is adopted, whatever the averages are away from the models."""
+
+    def loss(arm: Arm, before: float) -> float:
+        return before + lag if arm.of_average else falling(arm, before)
+
+    def seconds(arm: Arm) -> float:
+        rounds = float(arm.rounds or 0)
+        return rounds if arm.hyperparameters == START else rounds / 2
+
+    script = Script(study(bare(), budget={"time": "400s"}), loss, seconds)
+    assert script.notes[0].kind == "adoption"
+    assert script.notes[0].details["mean_difference"] < 0
+
+
 def test_the_clients_steps_choose_the_direction_of_a_challenger() -> None:
     for steps, sign in [((1.0, 1.5, 2.0, 2.5), -1), ((2.0, 1.0, 0.3, 0.1), 1)]:
         for _, stays, moves in Script(study(bare()), falling, steps=steps).forks():
