@@ -7,6 +7,7 @@ import click
 from fedstep.common.options import PairType, task_options
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.show import json_option
+from fedstep.simulation.cli_types import spread_option
 
 
 class _Numbers(click.ParamType[tuple[int, ...]]):
@@ -35,7 +36,7 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 @click.option("--task", "task", default="", metavar="FILE|MODULE", help="A task of your own that the study names.")
 @click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
 @click.option("--option", "options", type=PairType(), multiple=True, help="For the task's data. Repeatable.")
-@click.option("--speed-spread", default=0.5, show_default=True, help="Of the clients' speeds; 0: equal.")
+@spread_option
 @click.option("--sequential", is_flag=True, help="Clients train one after the other, as on a network bit for bit.")
 @click.option("--jobs", type=click.IntRange(1, 256), help="Processes, one study each.  [default: one a core]")
 @click.option(
