@@ -1,21 +1,31 @@
 """What the simulation's commands read from a command line."""
 
 import math
-from typing import Any
 
 import click
 
 
-class Finite(click.FloatRange):
-    """A number within bounds, if there are any; nan and infinity are none."""
+class Finite(click.ParamType[float]):
+    """A number that is neither nan nor infinite.
+
+    Args:
+        least: The smallest one.
+        most: The greatest.
+    """
 
     name = "number"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def __init__(self, least: float = -math.inf, most: float = math.inf) -> None:
+        self.least = least
+        self.most = most
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number of a text."""
-        number = float(super().convert(value, param, ctx))
+        number = click.FLOAT(str(value), param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number: give one such as 0.5.", param, ctx)
+        if not self.least <= number <= self.most:
+            self.fail(f"{value} is out of range: give a number from {self.least:g} to {self.most:g}.", param, ctx)
         return number
 
 
@@ -24,6 +34,6 @@ spread_option = click.option(
     default=0.5,
     show_default=True,
     type=Finite(0, 5),
-    help="How much clients differ in speed: the standard deviation of its logarithm.",
+    help="How much clients differ in speed: the standard deviation of its logarithm, 0 to 5.",
 )
 """As `SpeedModel` allows, which is not imported for it: `fedstep --help` needs no NumPy."""

@@ -7,7 +7,7 @@ import click
 from fedstep.common.options import PairType, task_options
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.show import json_option
-from fedstep.simulation.cli_types import spread_option
+from fedstep.simulation.cli_types import Finite, spread_option
 
 
 class _Numbers(click.ParamType[tuple[int, ...]]):
@@ -30,7 +30,7 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 @click.option("--budget", "--budgets", "budgets", required=True, type=_Numbers(), help="Rounds, all tuning included.")
 @click.option("--trial-rounds", default=60, show_default=True, type=click.IntRange(1), help="Rounds of a full trial.")
 @click.option("--at", type=_Numbers(), help="Read the curves after so many rounds, too.")
-@click.option("--target", type=float, help="What counts as reached.  [default: 95 % of the best anyone reaches]")
+@click.option("--target", type=Finite(), help="What counts as reached.  [default: 95 % of the best anyone reaches]")
 @click.option("--retrain", is_flag=True, help="Train what was found again from scratch, with another seed.")
 @click.option("--clients", default=100, show_default=True, type=click.IntRange(1), help="Of the federation.")
 @click.option("--task", "task", default="", metavar="FILE|MODULE", help="A task of your own that the study names.")

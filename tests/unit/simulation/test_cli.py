@@ -59,7 +59,10 @@ def test_what_cannot_be_simulated_is_said_in_one_sentence(study_file: Path, argu
 
 
 @pytest.mark.parametrize("command", [simulate, compare])
-@pytest.mark.parametrize(("spread", "said"), [("5.1", "0<=x<=5"), ("1e9", "0<=x<=5"), ("nan", "no finite number")])
+@pytest.mark.parametrize(
+    ("spread", "said"),
+    [("5.1", "5.1 is out of range"), ("-1", "from 0 to 5"), ("nan", "no finite number"), ("a", "not a valid float")],
+)
 def test_a_spread_of_speeds_that_no_federation_has_is_refused(
     study_file: Path, command: click.Command, spread: str, said: str
 ) -> None:

@@ -154,6 +154,13 @@ def test_a_list_of_budgets_holds_whole_numbers() -> None:
     assert "60,180,600" in result.output
 
 
+@pytest.mark.parametrize("target", ["nan", "inf"])
+def test_a_target_is_a_number_that_can_be_reached(target: str) -> None:
+    result = CliRunner().invoke(compare, ["study.toml", "--tuners", "random", "--budget", "2", "--target", target])
+    assert result.exit_code == 2
+    assert f"{target} is no finite number" in result.output
+
+
 def test_a_task_without_a_held_out_set_cannot_be_compared_on(folder: Path) -> None:
     own = folder / "own_task.py"
     own.write_text(TASK.read_text().replace("return _drawn(200, 9999)", "return None"))

@@ -36,8 +36,7 @@ def test_an_impossible_model_is_refused_by_name(wrong: dict[str, float]) -> None
 def test_the_widest_spread_that_a_command_takes_is_a_legal_model() -> None:
     (option,) = [option for option in simulate.params if option.name == "speed_spread"]
     assert isinstance(option.type, Finite)
-    most = option.type.max
-    assert most is not None
+    most = option.type.most
     assert all(math.isfinite(pace.bytes_per_s) for pace in SpeedModel(spread=most).draw(1000, 0))
     with pytest.raises(InvalidInputError, match="from 0 to 5"):
         SpeedModel(spread=most + 0.1).draw(2, 0)
