@@ -137,6 +137,7 @@ def test_all_that_it_writes_is_there(folder: Path) -> None:
     ("arguments", "said"),
     [
         ("--tuners randm --budget 2", "did you mean `random`?"),
+        ("--tuners fixed:hyperparameters={lrr=1.0} --budget 2", "did you mean `lr`"),
         ("--tuners random --budget 2 --clients 2", "--clients 2 is fewer than the 3 that a round"),
         ("--tuners random --budget 2 --task digits", "is for the task points, but --task digits is digits"),
     ],

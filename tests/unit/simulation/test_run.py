@@ -81,6 +81,21 @@ def test_a_loaded_population_serves_any_number_of_studies() -> None:
     assert decided(first) == decided(simulated(study()))
 
 
+@pytest.mark.parametrize(
+    ("tuner", "said"),
+    [
+        ({"name": "fixed", "hyperparameters": {"widht": 3}}, "tuner.hyperparameters.widht: .* did you mean `width`"),
+        (
+            {"name": "schedule", "stages": [{"rounds": 1, "hyperparameters": {"lrr": 0.1}}]},
+            "tuner.stages.0.hyperparameters.lrr: .* did you mean `lr`",
+        ),
+    ],
+)
+def test_a_tuner_that_names_no_hyperparameter_is_refused_before_it_runs(tuner: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        simulated(study(tuner=tuner))
+
+
 def test_another_federations_population_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="8 clients"):
         simulate(study(), Clouds(), Federation(9), population=Population(Clouds(), 8))
