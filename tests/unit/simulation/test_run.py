@@ -96,6 +96,14 @@ def test_a_tuner_that_names_no_hyperparameter_is_refused_before_it_runs(tuner: d
         simulated(study(tuner=tuner))
 
 
+def test_fedex_is_told_the_sizes_of_the_sets_that_losses_were_measured_on() -> None:
+    found = simulated(study(tuner={"name": "fedex", "wrapper": "random", "arms": 1}, budget={"rounds": 2}))
+    results = (found.record.tuner_state or {})["results"]
+    told = [client for result in results.values() for client in result["clients"]]
+    assert len(told) == 6
+    assert all(3 <= client["validation_samples"] <= 6 for client in told)
+
+
 def test_another_federations_population_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="8 clients"):
         simulate(study(), Clouds(), Federation(9), population=Population(Clouds(), 8))
