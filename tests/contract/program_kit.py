@@ -7,6 +7,7 @@ passes:
         tuner = {"name": "mine"}
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -48,12 +49,12 @@ class Driver:
         self.spent = Cost()
         self.state: dict[str, Any] = {}
 
-    def over(self) -> bool:
-        """Whether the budget is used up."""
+    def over(self, rounds: int | None = None) -> bool:
+        """Whether the budget is used up for an arm of so many rounds; one of none is measured only."""
         budget, spent = self.spec.budget, self.spent
+        trained = 0 < budget.rounds <= spent.rounds or 0 < budget.client_rounds <= spent.client_rounds
         return (
-            0 < budget.rounds <= spent.rounds
-            or 0 < budget.client_rounds <= spent.client_rounds
+            (trained and rounds != 0)
             or 0 < budget.payload_bytes <= spent.payload_bytes
             or (budget.time is not None and spent.seconds >= budget.time.total_seconds())
         )
@@ -71,10 +72,11 @@ class Driver:
     def fill(self) -> list[Arm]:
         """Proposes while there are slots."""
         slots = self.spec.parallel_trials - len(self.open)
-        if slots < 1 or self.over():
+        if slots < 1 or self.over(0):
             return []
-        arms = self.tuner.propose(ProposeContext(slots, len(self.arms), tuple(self.open)))
-        assert len(arms) <= slots
+        proposed = self.tuner.propose(ProposeContext(slots, len(self.arms), tuple(self.open)))
+        assert len(proposed) <= slots
+        arms = list(itertools.takewhile(lambda arm: not self.over(arm.rounds), proposed))
         for arm in arms:
             assert arm.number == len(self.arms)
             self.arms[arm.number] = arm
@@ -87,7 +89,7 @@ class Driver:
     def train(self, number: int, times: int = 1, committed: bool = True) -> None:
         """Trains an arm's next round, or fails it, and observes it as often as said."""
         arm, round = self.arms[number], self.open[number]
-        if self.over() and arm.rounds != 0:
+        if self.over(arm.rounds):
             model, seen = self.running[number], Observation(number, round, None, failed="the budget is used up")
         elif number in self.fails:
             model, seen = self.running[number], Observation(number, round, None, failed="it shall fail")

@@ -10,6 +10,7 @@ import click
 from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.common.options import PairType, task_options
 from fedstep.server.cli.show import json_option
+from fedstep.simulation.cli_types import spread_option
 
 if TYPE_CHECKING:
     from fedstep.simulation.crew import Crew
@@ -24,13 +25,7 @@ if TYPE_CHECKING:
 @click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
 @click.option("--seed", type=click.IntRange(0), help="Instead of the study's own.")
 @click.option("--sequential", is_flag=True, help="Train clients one by one, bit for bit as on a network.")
-@click.option(
-    "--speed-spread",
-    default=0.5,
-    show_default=True,
-    type=click.FloatRange(0),
-    help="How much clients differ in speed: the standard deviation of its logarithm.",
-)
+@spread_option
 @click.option(
     "--engine",
     default="local",

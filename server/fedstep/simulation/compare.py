@@ -69,7 +69,7 @@ class Comparison:
         validate_aggregator(self.study.aggregator)
         for contender in self.contenders:
             spec = study_of(self.study, contender, self.seeds[0], self.budgets[0], self.trial_rounds)
-            check_contender(contender, spec)
+            check_contender(contender, spec, task.defaults)
 
     def keys(self, budget: int, protocol: Protocol) -> list[Key]:
         """The studies of one budget: seed by seed, so that what is done first can be compared."""

@@ -7,6 +7,7 @@ import click
 from fedstep.common.options import PairType, task_options
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.show import json_option
+from fedstep.simulation.cli_types import Finite, spread_option
 
 
 class _Numbers(click.ParamType[tuple[int, ...]]):
@@ -29,13 +30,13 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 @click.option("--budget", "--budgets", "budgets", required=True, type=_Numbers(), help="Rounds, all tuning included.")
 @click.option("--trial-rounds", default=60, show_default=True, type=click.IntRange(1), help="Rounds of a full trial.")
 @click.option("--at", type=_Numbers(), help="Read the curves after so many rounds, too.")
-@click.option("--target", type=float, help="What counts as reached.  [default: 95 % of the best anyone reaches]")
+@click.option("--target", type=Finite(), help="What counts as reached.  [default: 95 % of the best anyone reaches]")
 @click.option("--retrain", is_flag=True, help="Train what was found again from scratch, with another seed.")
 @click.option("--clients", default=100, show_default=True, type=click.IntRange(1), help="Of the federation.")
 @click.option("--task", "task", default="", metavar="FILE|MODULE", help="A task of your own that the study names.")
 @click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
 @click.option("--option", "options", type=PairType(), multiple=True, help="For the task's data. Repeatable.")
-@click.option("--speed-spread", default=0.5, show_default=True, help="Of the clients' speeds; 0: equal.")
+@spread_option
 @click.option("--sequential", is_flag=True, help="Clients train one after the other, as on a network bit for bit.")
 @click.option("--jobs", type=click.IntRange(1, 256), help="Processes, one study each.  [default: one a core]")
 @click.option(

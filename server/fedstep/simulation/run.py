@@ -194,7 +194,7 @@ def check_study(spec: StudySpec, task: Task) -> None:
         text = f"is {spec.task!r}, and the simulation was given the task {task.name!r}: name the same one."
         raise InvalidInputError(f"task {text}", [FieldViolation("task", text)])
     check_names(spec, task.defaults, spec.task)
-    validate_tuner(spec)
+    validate_tuner(spec, task.defaults)
     validate_selector(spec.selector)
     validate_aggregator(spec.aggregator)
 

@@ -7,6 +7,9 @@ import numpy as np
 
 from fedstep.common.errors import InvalidInputError
 
+_MOST_SPREAD = 5.0
+"""The slowest of a hundred clients then takes 100,000 times as long as the median: nobody waits for it."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -44,7 +47,7 @@ class SpeedModel:
         sample_ms: Of the median client.
         bytes_per_s: Of the median client.
         spread: Standard deviation of the logarithm, of a client's computing and of its connection, drawn apart; 0
-            makes all the same. At 0.5 the slowest of a hundred takes three times as long as the median.
+            makes all the same, 5 is the most. At 0.5 the slowest of a hundred takes three times as long as the median.
     """
 
     step_ms: float = 5.0
@@ -56,12 +59,15 @@ class SpeedModel:
         """The clients' speeds, the same for the same seed.
 
         Raises:
-            InvalidInputError: A number is negative or not finite, or nothing at all moves.
+            InvalidInputError: A number is negative or not finite, the spread is over 5, or nothing at all moves.
         """
         for name in ("step_ms", "sample_ms", "bytes_per_s", "spread"):
             value: float = getattr(self, name)
             if not (math.isfinite(value) and value >= 0) or (name == "bytes_per_s" and not value):
                 raise InvalidInputError(f"The speed model's {name} is {value}: give a finite number greater than 0.")
+        if self.spread > _MOST_SPREAD:
+            most = f"{_MOST_SPREAD:g}"
+            raise InvalidInputError(f"The speed model's spread is {self.spread}: give a number from 0 to {most}.")
         factors = np.exp(self.spread * np.random.default_rng([seed, clients]).standard_normal((clients, 2)))
         return [
             Pace(self.step_ms * float(work), self.sample_ms * float(work), self.bytes_per_s / float(way))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from fedstep.common.errors import InvalidInputError
+from fedstep.common.hyperparameters import Value
 from fedstep.common.spec import Budget, Plugin, StudySpec
 from fedstep.common.validation import show, violations_of
 from fedstep.server.tuning.registry import validate_tuner
@@ -54,18 +55,19 @@ def read_contenders(text: str) -> list[Contender]:
     return list(found.values())
 
 
-def check_contender(contender: Contender, study: StudySpec) -> None:
+def check_contender(contender: Contender, study: StudySpec, defaults: Mapping[str, Value] | None = None) -> None:
     """Checks that the study could be tuned so.
 
     Args:
         contender: The tuner.
         study: As `study_of` makes it.
+        defaults: The task's, by name, where it is known.
 
     Raises:
         InvalidInputError: There is no such tuner or part of it, with the nearest right name, or an option is wrong.
     """
     try:
-        validate_tuner(study)
+        validate_tuner(study, defaults)
     except InvalidInputError as error:
         name = contender.plugin.name
         faults = error.violations

@@ -20,6 +20,7 @@ from fedstep.common.errors import InvalidInputError
 from fedstep.common.spec import Plugin, StudySpec
 from fedstep.common.standard import STANDARD
 from fedstep.common.study_file import read_study
+from fedstep.common.validation import show
 from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.ledger import Status
 from fedstep.server.selection.registry import validate_selector
@@ -31,7 +32,7 @@ from fedstep.server.tuning.optuna_study import OptunaOptions
 from fedstep.server.tuning.population import PopulationOptions
 from fedstep.server.tuning.registry import validate_tuner
 from fedstep.server.tuning.stepwise_options import StepwiseOptions
-from fedstep.server.tuning.stepwise_settings import StepwiseSettings
+from fedstep.server.tuning.stepwise_settings import BOUNDS, StepwiseSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted(
@@ -276,6 +277,8 @@ def test_the_step_wise_constants_in_the_guide_are_the_codes() -> None:
     settings = vars(StepwiseSettings())
     rows = {row[0].strip("`"): value_of(row[1]) for row in table("constants")}
     assert rows == {name: settings.get(name) for name in rows}
+    ranges = {row[0].strip("`"): row[2] for row in table("constants")}
+    assert ranges == {name: f"{show(BOUNDS[name].least)} to {show(BOUNDS[name].most)}" for name in rows}
     assert not rows.keys() & StepwiseOptions.model_fields.keys(), "an option of its own is no constant"
 
 

@@ -1,12 +1,14 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from unit.simulation import kit
 
 from fedstep.common.errors import InvalidInputError
 from fedstep.simulation.cli import simulate
+from fedstep.simulation.compare_cli import compare
 
 
 def test_it_shows_every_round_and_the_result(study_file: Path) -> None:
@@ -54,6 +56,20 @@ def test_what_cannot_be_simulated_is_said_in_one_sentence(study_file: Path, argu
     result = CliRunner().invoke(simulate, [str(study_file), *arguments])
     assert isinstance(result.exception, InvalidInputError)
     assert said in result.exception.message
+
+
+@pytest.mark.parametrize("command", [simulate, compare])
+@pytest.mark.parametrize(
+    ("spread", "said"),
+    [("5.1", "5.1 is out of range"), ("-1", "from 0 to 5"), ("nan", "no finite number"), ("a", "not a valid float")],
+)
+def test_a_spread_of_speeds_that_no_federation_has_is_refused(
+    study_file: Path, command: click.Command, spread: str, said: str
+) -> None:
+    result = CliRunner().invoke(command, [str(study_file), "--speed-spread", spread])
+    assert result.exit_code == 2
+    assert "--speed-spread" in result.output
+    assert said in result.output
 
 
 def test_a_mistake_in_the_study_is_told_with_its_line(study_file: Path) -> None:

@@ -138,6 +138,7 @@ def test_all_that_it_writes_is_there(folder: Path) -> None:
     ("arguments", "said"),
     [
         ("--tuners randm --budget 2", "did you mean `random`?"),
+        ("--tuners fixed:hyperparameters={lrr=1.0} --budget 2", "did you mean `lr`"),
         ("--tuners random --budget 2 --clients 2", "--clients 2 is fewer than the 3 that a round"),
         ("--tuners random --budget 2 --task digits", "is for the task points, but --task digits is digits"),
     ],
@@ -153,6 +154,13 @@ def test_a_list_of_budgets_holds_whole_numbers() -> None:
     result = CliRunner().invoke(compare, ["study.toml", "--tuners", "random", "--budget", "60,0"])
     assert result.exit_code == 2
     assert "60,180,600" in result.output
+
+
+@pytest.mark.parametrize("target", ["nan", "inf"])
+def test_a_target_is_a_number_that_can_be_reached(target: str) -> None:
+    result = CliRunner().invoke(compare, ["study.toml", "--tuners", "random", "--budget", "2", "--target", target])
+    assert result.exit_code == 2
+    assert f"{target} is no finite number" in result.output
 
 
 def test_a_task_without_a_held_out_set_cannot_be_compared_on(folder: Path) -> None:

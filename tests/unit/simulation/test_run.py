@@ -92,6 +92,29 @@ def test_a_loaded_population_serves_any_number_of_studies() -> None:
     assert decided(first) == decided(simulated(study()))
 
 
+@pytest.mark.parametrize(
+    ("tuner", "said"),
+    [
+        ({"name": "fixed", "hyperparameters": {"widht": 3}}, "tuner.hyperparameters.widht: .* did you mean `width`"),
+        (
+            {"name": "schedule", "stages": [{"rounds": 1, "hyperparameters": {"lrr": 0.1}}]},
+            "tuner.stages.0.hyperparameters.lrr: .* did you mean `lr`",
+        ),
+    ],
+)
+def test_a_tuner_that_names_no_hyperparameter_is_refused_before_it_runs(tuner: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        simulated(study(tuner=tuner))
+
+
+def test_fedex_is_told_the_sizes_of_the_sets_that_losses_were_measured_on() -> None:
+    found = simulated(study(tuner={"name": "fedex", "wrapper": "random", "arms": 1}, budget={"rounds": 2}))
+    results = (found.record.tuner_state or {})["results"]
+    told = [client for result in results.values() for client in result["clients"]]
+    assert len(told) == 6
+    assert all(3 <= client["validation_samples"] <= 6 for client in told)
+
+
 def test_another_federations_population_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="8 clients"):
         simulate(study(), Clouds(), Federation(9), population=Population(Clouds(), 8))
@@ -112,6 +135,26 @@ def test_clients_too_slow_for_the_deadline_are_late() -> None:
     assert "the deadline of 2.5 s has passed" in found.record.message
     assert found.virtual_s == pytest.approx(7.5)
     assert found.weights is None
+
+
+@pytest.mark.parametrize("budget", [{"rounds": 4}, {"client_rounds": 12}])
+def test_what_costs_no_rounds_is_measured_when_the_rounds_are_used_up(budget: dict[str, int]) -> None:
+    """The last round uses up the budget, and the average is measured after it."""
+    found = simulated(study(tuner={"name": "fixed", "average": 0.6}, budget=budget))
+    assert found.record.state is StudyState.COMPLETED
+    assert len(found.rounds) == 4
+    assert [(trial.state, trial.details.get("rounds")) for trial in found.trials] == [
+        (TrialState.COMPLETED, 4),
+        (TrialState.COMPLETED, 0),
+    ]
+    assert any(event.kind == "averaging" for event in found.events)
+
+
+def test_a_budget_of_time_ends_measurements_too() -> None:
+    budget = {"time": "10s", "trials": 1, "rounds_per_trial": 100}
+    found = simulated(study(tuner={"name": "fixed", "average": 0.6}, budget=budget), speed=SLOW)
+    assert len(found.trials) == 1
+    assert len(found.rounds) < 100
 
 
 def test_enough_updates_end_a_round_and_the_others_are_called_off() -> None:

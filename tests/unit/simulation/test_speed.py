@@ -1,7 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 
 from fedstep.common.errors import InvalidInputError
+from fedstep.simulation.cli import simulate
+from fedstep.simulation.cli_types import Finite
 from fedstep.simulation.speed import Pace, SpeedModel
 
 
@@ -23,10 +27,19 @@ def test_without_a_spread_all_are_the_median_client() -> None:
     assert set(SpeedModel(spread=0).draw(3, 1)) == {Pace(5.0, 0.5, 2e6)}
 
 
-@pytest.mark.parametrize("wrong", [{"spread": -1.0}, {"bytes_per_s": 0.0}, {"step_ms": float("nan")}])
+@pytest.mark.parametrize("wrong", [{"spread": -1.0}, {"spread": 1e9}, {"bytes_per_s": 0.0}, {"step_ms": float("nan")}])
 def test_an_impossible_model_is_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(wrong))):
         SpeedModel(**wrong).draw(2, 0)
+
+
+def test_the_widest_spread_that_a_command_takes_is_a_legal_model() -> None:
+    (option,) = [option for option in simulate.params if option.name == "speed_spread"]
+    assert isinstance(option.type, Finite)
+    most = option.type.most
+    assert all(math.isfinite(pace.bytes_per_s) for pace in SpeedModel(spread=most).draw(1000, 0))
+    with pytest.raises(InvalidInputError, match="from 0 to 5"):
+        SpeedModel(spread=most + 0.1).draw(2, 0)
 
 
 def test_a_pace_prices_work() -> None:

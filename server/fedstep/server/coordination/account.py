@@ -27,13 +27,20 @@ class Account:
     def used_up(self) -> bool:
         """Whether no round may begin any more."""
         budget, spent = self._budget, self.spent
-        seconds = self._seconds + self._clock.monotonic() - self._counted_at
         return (
-            (budget.time is not None and seconds >= budget.time.total_seconds())
+            self.used_up_for_measuring
             or 0 < budget.rounds <= spent.rounds
             or 0 < budget.client_rounds <= spent.client_rounds
-            or 0 < budget.payload_bytes <= spent.payload_bytes
         )
+
+    @property
+    def used_up_for_measuring(self) -> bool:
+        """Whether not even a measurement may begin, which costs time and bytes, but no rounds."""
+        budget, spent = self._budget, self.spent
+        seconds = self._seconds + self._clock.monotonic() - self._counted_at
+        return (
+            budget.time is not None and seconds >= budget.time.total_seconds()
+        ) or 0 < budget.payload_bytes <= spent.payload_bytes
 
     def spend(self, cost: Cost) -> None:
         """Adds what was spent; whatever it was spent on is committed with it, see `counted`."""

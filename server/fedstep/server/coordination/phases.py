@@ -291,6 +291,7 @@ def _report(assignment: OpenAssignment, point: int) -> ClientReport:
         step_ms=tuple(assignment.log.step_ms),
         loss_before=assignment.metrics.get("validation_loss_before"),
         loss_after=assignment.metrics.get("validation_loss_after"),
+        validation_samples=assignment.member.validation_samples,
     )
 
 

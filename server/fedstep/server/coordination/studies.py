@@ -117,7 +117,7 @@ class Studies:
             )
             raise InvalidInputError(f"task: {text}", [FieldViolation("task", text)])
         check_names(spec, task.defaults, spec.task)
-        validate_tuner(spec)
+        validate_tuner(spec, task.defaults)
         validate_selector(spec.selector)
         validate_aggregator(spec.aggregator)
 

@@ -200,10 +200,13 @@ class StudyRunner:
         async with self._tuning:
             while True:
                 number = len(self.trials)
-                if self._over() or (self._the_tuner().per_trial and number >= self.spec.budget.trials):
+                per_trial = self._the_tuner().per_trial
+                if self._over(None if per_trial else 0) or (per_trial and number >= self.spec.budget.trials):
                     return None
                 context = ProposeContext(slots=1, next_number=number, open_arms=self._runs.open)
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
+                if arms and self._over(arms[0].rounds):
+                    return None
                 if arms and self._runs.has_ended(arms[0].parents):
                     return await to_its_end(self._start(arms[0]))
                 if not arms and not self._runs.open:
@@ -233,7 +236,7 @@ class StudyRunner:
         committing: asyncio.Task[None] | None = None
         arm = arm_of(self.trials[run.trial])
         try:
-            while state is TrialState.RUNNING and not self._over():
+            while state is TrialState.RUNNING and not self._over(arm.rounds):
                 outcome = await self._step(run, arm)
                 if committing is not None:
                     await committing
@@ -324,8 +327,10 @@ class StudyRunner:
             await self._commit_round(run, StepOutcome(run, None, failed=reason), TrialState.FAILED, notes)
             self._tuning.notify_all()
 
-    def _over(self) -> bool:
-        return self.state is StudyState.STOPPING or self._account.used_up
+    def _over(self, rounds: int | None = None) -> bool:
+        """Whether an arm of so many rounds may not begin, or go on; one of none is measured only."""
+        used_up = self._account.used_up_for_measuring if rounds == 0 else self._account.used_up
+        return self.state is StudyState.STOPPING or used_up
 
     # conclude -------------------------------------------------------------------------------------------------------
 

@@ -80,6 +80,7 @@ class ClientReport:
         step_ms: Milliseconds each of them took.
         loss_before: Of the model it received, on its validation set; None unless asked for.
         loss_after: Of the model it trained.
+        validation_samples: Size of that set.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ClientReport:
     step_ms: tuple[float, ...] = ()
     loss_before: float | None = None
     loss_after: float | None = None
+    validation_samples: int = 0
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class ExponentiatedGradient:
         Args:
             drawn: The configuration of each client.
             losses: Of each client on its validation set after training; finite.
-            weights: Of each client, not negative; usually its samples. A round whose weights are all 0 is ignored.
+            weights: Of each client, not negative: the size of that set. A round whose weights are all 0 is ignored.
         """
         total = float(sum(weights))
         if total <= 0:

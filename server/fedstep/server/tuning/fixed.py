@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from fedstep.common.errors import FieldViolation, InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters, Value
@@ -88,6 +88,13 @@ class Stage(BaseModel):
     rounds: int = Field(strict=True, ge=1)
 
 
+def _some(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Asked once the stages are legal: pydantic's own length counts only those, and complains twice."""
+    if not stages:
+        raise ValueError("add a stage, such as { rounds = 20 }")
+    return stages
+
+
 class ScheduleOptions(BaseModel):
     """What a study file may say of the tuner `schedule`.
 
@@ -98,7 +105,7 @@ class ScheduleOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: Annotated[tuple[Stage, ...], AfterValidator(_some)]
     average: float = Field(default=0.0, ge=0.0, lt=1.0)
 
 

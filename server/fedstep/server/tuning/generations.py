@@ -110,8 +110,8 @@ class Generations:
         incumbent = self._trained(line, line.point, rounds, pace, "fork")
         challenger = self._trained(line, proposal.point, rounds, pace, "fork")
         start, stays, moves = yield from self._phases.train(before, incumbent, challenger)
-        means, judged = yield from self._means(line, [stays, moves], pace)
-        evidence = self._evidence(start, *judged)
+        means, judged = yield from self._means(line, [start, stays, moves], pace)
+        evidence = self._evidence(*judged)
         adopted = self._adopts(line.point, proposal.point, stays, moves, evidence)
         pace = self._learnt(question, proposal, evidence, moves, adopted, pace)
         point = proposal.point if adopted else line.point
@@ -149,20 +149,30 @@ class Generations:
         wanted = line.averaged and self._settings.use_average
         return [self._phases.averaged(line, pace.generation)] if wanted else []
 
-    def _means(self, line: Line, children: Sequence[Result], pace: Pace) -> Part[tuple[list[Result], list[Result]]]:
+    def _means(self, line: Line, found: Sequence[Result], pace: Pace) -> Part[tuple[list[Result], list[Result]]]:
         """The mean of a fork's two children, and what they are judged by: their averages over the leg's rounds.
 
-        Where a child failed there is no mean, and the children are judged as they are.
+        Where improvement is priced, its start is the average as well, or a quick child would be credited with how far
+        averages lag behind. Where a child failed there is no mean, and all are judged as they are.
+
+        Args:
+            line: Before the fork.
+            found: What it started from, and its two children.
+            pace: Of the generation.
         """
+        _, *children = found
         if any(child.failed for child in children):
-            return [], list(children)
+            return [], list(found)
         parents = tuple(child.arm.number for child in children)
         asked = [self._tuner.arm(line.point, parents=parents, rounds=0, **self._shared(pace, "mean"))]
         if self._settings.use_averaged_evidence:
-            asked += [self._phases.averaged(replace(line, arm=number), pace.generation) for number in parents]
+            lines = [line] if self._priced and line.averaged else []
+            lines += [replace(line, arm=number) for number in parents]
+            asked += [self._phases.averaged(each, pace.generation) for each in lines]
         mean, *averages = yield from self._phases.train(*asked)
-        losses = [average.losses for average in averages] or [child.losses for child in children]
-        return [mean], [replace(child, losses=its) for child, its in zip(children, losses, strict=True)]
+        losses = [average.losses for average in averages]
+        as_they_are = [result.losses for result in found[: len(found) - len(losses)]]
+        return [mean], [replace(each, losses=its) for each, its in zip(found, [*as_they_are, *losses], strict=True)]
 
     def _trained(self, line: Line, point: Hyperparameters, rounds: int, pace: Pace, phase: str) -> Arm:
         return self._tuner.arm(point, parents=line.parents, rounds=rounds, **self._shared(pace, phase))
@@ -234,9 +244,14 @@ class Generations:
         memory = self._settings.gain_memory
         return new if gain is None else memory * gain + (1 - memory) * new
 
+    @property
+    def _priced(self) -> bool:
+        """Whether seconds are what is spent."""
+        return self._tuner.spec.budget.time is not None
+
     def _evidence(self, start: Result, stays: Result, moves: Result) -> Evidence:
         """The challenger against the incumbent; where seconds are spent, by improvement per second."""
-        if self._tuner.spec.budget.time is None:
+        if not self._priced:
             return self._compared(moves, stays)
         challenger, incumbent = (moves.losses, moves.cost.seconds), (stays.losses, stays.cost.seconds)
         return compare_priced(challenger, incumbent, start.losses, self._settings.loss_clip)

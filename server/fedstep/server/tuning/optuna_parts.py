@@ -5,6 +5,7 @@ Everything public of Optuna can be named; what wraps another takes a table: `bas
 
 import inspect
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import ExperimentalWarning
 
 from fedstep.common.errors import FieldViolation
 from fedstep.common.validation import MistakesError, join, one_of, show
@@ -120,7 +122,10 @@ class PartFactory:
         if "seed" in accepted:
             arguments["seed"] = self._seed(name, options)
         try:
-            return found(**arguments)
+            with warnings.catch_warnings():
+                # Whoever names a part in a study file has chosen it; Optuna's interface to it is ours to follow.
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return found(**arguments)
         except (ValueError, TypeError, ImportError) as error:
             said = str(error).split("\n")[0].rstrip(".")
             raise MistakesError([FieldViolation(options_field, f"`{name}` refuses them: {said}.")]) from None

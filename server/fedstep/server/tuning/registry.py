@@ -31,19 +31,29 @@ class _Entry:
     Attributes:
         check: Raises InvalidInputError when its options or the space do not suit it; touches no database.
         create: Makes it, after `check`, from the study, the database's URL and every hyper-parameter's default.
+        names: Raises InvalidInputError when its options name what is no hyper-parameter, given every one's default;
+            None where they name none.
     """
 
     check: Callable[[StudySpec], None]
     create: Callable[[StudySpec, str, Mapping[str, Value]], Tuner]
+    names: Callable[[StudySpec, Mapping[str, Value]], object] | None = None
 
 
-def validate_tuner(spec: StudySpec) -> None:
+def validate_tuner(spec: StudySpec, defaults: Mapping[str, Value] | None = None) -> None:
     """Checks the study's tuner and its options, without touching the database.
+
+    Args:
+        spec: The study.
+        defaults: The task's defaults by name; None where the task is not known, nor which names are hyper-parameters.
 
     Raises:
         InvalidInputError: There is no such tuner, or its options are wrong; violations name `tuner.…` or `space.…`.
     """
-    _entry(spec).check(spec)
+    entry = _entry(spec)
+    entry.check(spec)
+    if defaults is not None and entry.names is not None:
+        entry.names(spec, {**DEFAULTS, **defaults})
 
 
 def create_tuner(spec: StudySpec, storage_url: str, defaults: Mapping[str, Value] | None = None) -> Tuner:
@@ -92,10 +102,12 @@ def _tuners() -> dict[str, _Entry]:
         "fixed": _Entry(
             check=lambda spec: _check_options(spec, FixedOptions),
             create=lambda spec, url, defaults: FixedTuner(spec, _options(spec, FixedOptions), defaults),
+            names=lambda spec, defaults: FixedTuner(spec, _options(spec, FixedOptions), defaults),
         ),
         "schedule": _Entry(
             check=lambda spec: _check_options(spec, ScheduleOptions),
             create=lambda spec, url, defaults: ScheduleTuner(spec, _options(spec, ScheduleOptions), defaults),
+            names=lambda spec, defaults: ScheduleTuner(spec, _options(spec, ScheduleOptions), defaults),
         ),
     }
 

@@ -1,9 +1,10 @@
 """What a study file may say of the step-wise tuner."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fedstep.common.errors import FieldViolation
 from fedstep.common.hyperparameters import Value
@@ -11,9 +12,20 @@ from fedstep.common.space import Space
 from fedstep.common.spec import StudySpec
 from fedstep.common.validation import MistakesError, join, one_of, show
 from fedstep.server.tuning.proposers import RANDOM, check_sampler
-from fedstep.server.tuning.stepwise_settings import StepwiseSettings
+from fedstep.server.tuning.stepwise_settings import StepwiseSettings, constant_faults
 
 _EARLIEST_SCREEN = 30  # algorithm.md, screen: a smaller budget goes straight to the generations
+
+
+def _checked(raw: object) -> object:
+    faults = list(constant_faults(raw)) if isinstance(raw, Mapping) else []
+    if faults:
+        raise MistakesError(faults)
+    return raw
+
+
+Constants = Annotated[dict[str, int | float], BeforeValidator(_checked)]
+"""Numbers of the method by name, each within its bounds."""
 
 
 class StepwiseOptions(BaseModel):
@@ -53,7 +65,7 @@ class StepwiseOptions(BaseModel):
     use_averaged_evidence: bool = Field(default=True, strict=True)
     screen_members: int = Field(default=8, strict=True, ge=0, le=100)
     screen_default: bool = Field(default=True, strict=True)
-    constants: dict[str, float] = Field(default_factory=dict)
+    constants: Constants = Field(default_factory=dict)
 
     def settings(self) -> StepwiseSettings:
         """The constants with what the study file says; what only a screen can choose has one as soon as it can be."""
@@ -61,7 +73,8 @@ class StepwiseOptions(BaseModel):
         own = {name: getattr(self, name) for name in names if name in type(self).model_fields}
         if self.screen_only:
             own["screen_from_rounds"] = _EARLIEST_SCREEN
-        return replace(StepwiseSettings(**own), **_typed(self.constants))
+        numbers: dict[str, Any] = dict(self.constants)
+        return replace(StepwiseSettings(**own), **numbers)
 
     def check(self, spec: StudySpec) -> None:
         """Checks what needs the study.
@@ -70,8 +83,7 @@ class StepwiseOptions(BaseModel):
             MistakesError: The sampler cannot be made, or a name or a value is wrong; the fields are relative to
                 `tuner`.
         """
-        faults = _constant_faults(self.constants, set(type(self).model_fields))
-        faults += _start_faults(self.start, spec.space)
+        faults = _start_faults(self.start, spec.space)
         for name in self.screen_only:
             if name not in spec.space:
                 said = f"there is no parameter {show(name)}: {one_of(name, spec.space.parameters)}"
@@ -82,27 +94,6 @@ class StepwiseOptions(BaseModel):
             faults += error.violations
         if faults:
             raise MistakesError(faults)
-
-
-def _constants() -> dict[str, type]:
-    return {field.name: type(field.default) for field in fields(StepwiseSettings)}
-
-
-def _typed(constants: dict[str, float]) -> dict[str, Any]:
-    kinds = _constants()
-    return {name: kinds[name](value) for name, value in constants.items()}
-
-
-def _constant_faults(constants: dict[str, float], elsewhere: set[str]) -> list[FieldViolation]:
-    kinds = {name: kind for name, kind in _constants().items() if name not in elsewhere}
-    faults = []
-    for name, value in constants.items():
-        where = join("tuner.constants", name)
-        if name not in kinds:
-            faults.append(FieldViolation(where, f"there is no such constant: {one_of(name, kinds)}"))
-        elif kinds[name] is int and (value != int(value) or value < 0):
-            faults.append(FieldViolation(where, f"is {show(value)}: it must be a whole number from 0."))
-    return faults
 
 
 def _start_faults(start: dict[str, Value], space: Space) -> list[FieldViolation]:

@@ -1,6 +1,49 @@
-"""Every constant of the step-wise tuner, and where it comes from."""
+"""Every constant of the step-wise tuner, where it comes from, and what it may be."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
+
+from fedstep.common.errors import FieldViolation
+from fedstep.common.validation import one_of, show
+
+_NEVER = 1_000_000
+"""More rounds, or generations, than any study has."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a constant may be.
+
+    Attributes:
+        least: The smallest legal value.
+        most: The greatest.
+        whole: Whether it counts something.
+    """
+
+    least: float
+    most: float
+    whole: bool
+
+    def allow(self, value: object) -> bool:
+        """Whether the value is legal: true and false are no numbers, and 3.0 counts nothing."""
+        kind = int if self.whole else int | float
+        return isinstance(value, kind) and not isinstance(value, bool) and self.least <= value <= self.most
+
+    def describe(self) -> str:
+        """In words: `a number from 0 to 1`."""
+        return f"a {'whole ' if self.whole else ''}number from {show(self.least)} to {show(self.most)}"
+
+
+def _whole(default: int, least: int, most: int) -> Any:
+    """A count between two bounds."""
+    return field(default=default, metadata={"bounds": Bounds(least, most, whole=True)})
+
+
+def _real(default: float, least: float, most: float) -> Any:
+    """A real number between two bounds."""
+    return field(default=default, metadata={"bounds": Bounds(least, most, whole=False)})
 
 
 @dataclass(frozen=True)
@@ -94,63 +137,98 @@ class StepwiseSettings:
     use_settle: bool = True
     use_average: bool = True
     use_averaged_evidence: bool = True
-    probe_clients: int = 30
-    probe_steps: int = 20
-    probe_least: int = 8
-    probe_share: float = 0.02
-    probe_from_rounds: int = 30
-    diverged_ratio: float = 1.5
-    gain_share: float = 0.25
-    upper_margin: float = 0.3
-    lower_margin: float = 0.5
-    least_window: float = 1.0
-    least_server_lr: float = 0.2
-    most_server_lr: float = 10.0
+    probe_clients: int = _whole(30, 1, 10_000)
+    probe_steps: int = _whole(20, 1, 10_000)
+    probe_least: int = _whole(8, 1, 10_000)
+    probe_share: float = _real(0.02, 0.0, 0.1)
+    probe_from_rounds: int = _whole(30, 3, _NEVER)
+    diverged_ratio: float = _real(1.5, 1.0, 1000.0)
+    gain_share: float = _real(0.25, 0.0, 1.0)
+    upper_margin: float = _real(0.3, 0.0, 10.0)
+    lower_margin: float = _real(0.5, 0.0, 10.0)
+    least_window: float = _real(1.0, 0.0, 10.0)
+    least_server_lr: float = _real(0.2, 0.0, 1e6)
+    most_server_lr: float = _real(10.0, 1e-6, 1e6)
     screen_members: int = 8
     screen_default: bool = True
-    screen_least: int = 3
-    screen_rounds: int = 5
-    screen_least_rounds: int = 2
-    screen_share: float = 0.3
-    screen_from_rounds: int = 500
-    keep_share: float = 1 / 3
-    keep_least: int = 2
-    rung_growth: float = 1.5
-    leg_share: float = 0.2
-    leg_least: int = 4
-    leg_most: int = 12
-    fork_every: int = 2
-    slow_gain: float = 0.02
-    gain_memory: float = 0.5
-    forks_until: float = 0.6
-    move_chance: float = 0.35
-    rho: float = 0.2
-    rho_least: float = 0.05
-    rho_most: float = 0.35
-    rho_up: float = 1.3
-    rho_down: float = 0.9
-    adopt_z: float = -0.7
-    guard_z: float = -2.0
-    guard_until: float = 0.6
-    guard_fall: float = 0.3
-    loss_clip: float = 5.0
-    rewind_rise: float = 0.3
-    rewind_factor: float = 0.6
-    most_rewinds: int = 2
-    most_failures: int = 5
-    settle_from: float = 0.6
-    settle_to: float = 0.1
-    settle_hurt_z: float = 1.3
-    settle_hurt_rise: float = 0.02
-    average: float = 0.8
-    hint_steep: float = 0.5
-    hint_flat: float = 0.05
-    hint_oscillation: float = 0.8
-    startup_trials: int = 3
-    most_priors: int = 30
-    reserve_rounds: int = 1
+    screen_least: int = _whole(3, 2, 100)
+    screen_rounds: int = _whole(5, 1, 200)
+    screen_least_rounds: int = _whole(2, 1, 200)
+    screen_share: float = _real(0.3, 0.0, 0.8)
+    screen_from_rounds: int = _whole(500, 0, _NEVER)
+    keep_share: float = _real(1 / 3, 0.0, 0.9)
+    keep_least: int = _whole(2, 1, 100)
+    rung_growth: float = _real(1.5, 1.0, 10.0)
+    leg_share: float = _real(0.2, 0.0, 1.0)
+    leg_least: int = _whole(4, 1, 1_000)
+    leg_most: int = _whole(12, 1, 1_000)
+    fork_every: int = _whole(2, 1, _NEVER)
+    slow_gain: float = _real(0.02, 0.0, 1.0)
+    gain_memory: float = _real(0.5, 0.0, 0.99)
+    forks_until: float = _real(0.6, 0.0, 1.0)
+    move_chance: float = _real(0.35, 0.0, 1.0)
+    rho: float = _real(0.2, 0.001, 1.0)
+    rho_least: float = _real(0.05, 0.001, 1.0)
+    rho_most: float = _real(0.35, 0.001, 1.0)
+    rho_up: float = _real(1.3, 1.0, 10.0)
+    rho_down: float = _real(0.9, 0.1, 1.0)
+    adopt_z: float = _real(-0.7, -99.0, 99.0)
+    guard_z: float = _real(-2.0, -99.0, 99.0)
+    guard_until: float = _real(0.6, 0.0, 1.0)
+    guard_fall: float = _real(0.3, 0.0, 1.0)
+    loss_clip: float = _real(5.0, 0.01, 1e9)
+    rewind_rise: float = _real(0.3, 0.0, 1000.0)
+    rewind_factor: float = _real(0.6, 0.01, 0.99)
+    most_rewinds: int = _whole(2, 0, 1_000)
+    most_failures: int = _whole(5, 1, 100)
+    settle_from: float = _real(0.6, 0.0, 1.0)
+    settle_to: float = _real(0.1, 0.0, 1.0)
+    settle_hurt_z: float = _real(1.3, -99.0, 99.0)
+    settle_hurt_rise: float = _real(0.02, 0.0, 1000.0)
+    average: float = _real(0.8, 0.0, 0.999)
+    hint_steep: float = _real(0.5, 0.0, 1.0)
+    hint_flat: float = _real(0.05, 0.0, 1.0)
+    hint_oscillation: float = _real(0.8, 0.0, 1.0)
+    startup_trials: int = _whole(3, 0, 1_000)
+    most_priors: int = _whole(30, 1, 1_000)
+    reserve_rounds: int = _whole(1, 0, 10)
 
     @property
     def decay(self) -> float:
         """Of the average of the model that is kept; 0 where nothing reads one."""
         return self.average if self.use_average or self.use_averaged_evidence else 0.0
+
+
+BOUNDS: Mapping[str, Bounds] = MappingProxyType(
+    {field.name: field.metadata["bounds"] for field in fields(StepwiseSettings) if "bounds" in field.metadata}
+)
+"""The numbers that a study file may set in `constants`, by name."""
+
+_ORDERED = (
+    ("probe_least", "probe_clients"),
+    ("least_server_lr", "most_server_lr"),
+    ("screen_least_rounds", "screen_rounds"),
+    ("leg_least", "leg_most"),
+    ("rho_least", "rho_most"),
+)
+"""Pairs of which the first may not be above the second."""
+
+
+def constant_faults(constants: Mapping[str, object]) -> Iterator[FieldViolation]:
+    """What is wrong with constants by name, each fault with the value and what is legal."""
+    wrong = set()
+    for name, value in constants.items():
+        if name not in BOUNDS:
+            yield FieldViolation(name, f"there is no such constant: {one_of(name, BOUNDS)}")
+        elif not BOUNDS[name].allow(value):
+            wrong.add(name)
+            said = repr(value) if isinstance(value, float) else show(value)  # 6.0 is not 6
+            yield FieldViolation(name, f"is {said}: it must be {BOUNDS[name].describe()}.")
+    values = {**vars(StepwiseSettings()), **constants}
+    for least, most in _ORDERED:
+        if not wrong & {least, most} and values[least] > values[most]:
+            given, other = (least, most) if least in constants else (most, least)
+            side = "above" if given == least else "below"
+            yield FieldViolation(
+                given, f"is {show(values[given])}, {side} {other} = {show(values[other])}: change one of them."
+            )

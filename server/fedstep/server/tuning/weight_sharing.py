@@ -81,7 +81,7 @@ class ClientLoss:
     Attributes:
         point: The configuration's position in `Arm.points`.
         loss: After training; at most 5, which is also the loss of a training that diverged.
-        weight: The client's samples.
+        weight: The size of that set, as in Khodak et al. 2021, algorithm 2.
     """
 
     point: int
@@ -92,13 +92,10 @@ class ClientLoss:
 def client_losses(clients: Iterable[ClientReport]) -> list[ClientLoss]:
     """The losses of a round's clients; those that told none and did not diverge are left out.
 
-    An update that diverged is not taken, so its client has no weight in the model. Here it is evidence, and weighs as
-    much as the others do on average.
+    An update that diverged is not taken, so its client has no weight in the model. Here it is evidence.
     """
     told = [client for client in clients if client.diverged or client.loss_after is not None]
-    taken = [client.samples for client in told if client.samples]
-    usual = sum(taken) / len(taken) if taken else 1.0
-    return [ClientLoss(client.point, _bounded(client), client.samples or usual) for client in told]
+    return [ClientLoss(client.point, _bounded(client), client.validation_samples) for client in told]
 
 
 def mean_loss(losses: Sequence[ClientLoss]) -> float:
@@ -116,4 +113,6 @@ def _bounded(client: ClientReport) -> float:
 def _compact(client: ClientReport) -> ClientReport:
     """Without its name and its steps, and with no more digits than evidence has: the journal has a row a round."""
     after = None if client.loss_after is None else float(f"{client.loss_after:.6g}")
-    return ClientReport("", client.point, client.diverged, client.samples, loss_after=after)
+    return ClientReport(
+        "", client.point, client.diverged, loss_after=after, validation_samples=client.validation_samples
+    )

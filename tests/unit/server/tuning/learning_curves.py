@@ -169,11 +169,14 @@ class Federation:
     ) -> ClientReport:
         shift = self.noise * float(rng.normal())
         samples = int(rng.integers(20, 60))
+        held_back = samples // 4
         if gain(values) < 0:
-            return ClientReport(name, point, diverged=True, losses=(1.0, 9.0), step_ms=(1.0, 1.0))
+            return ClientReport(
+                name, point, diverged=True, losses=(1.0, 9.0), step_ms=(1.0, 1.0), validation_samples=held_back
+            )
         after = model.loss * (1 - gain(values))
         before = model.loss + shift
-        return ClientReport(name, point, False, samples, (1.0,) * 20, (1.0,) * 20, before, after + shift)
+        return ClientReport(name, point, False, samples, (1.0,) * 20, (1.0,) * 20, before, after + shift, held_back)
 
 
 def _after(client: ClientReport, model: Model) -> float:

@@ -95,11 +95,11 @@ def test_the_update_is_algorithm_2s() -> None:
     results = tuner.state()["results"]
     for number in range(12):
         drawn = [configurations.index(point) for point in run.arms[number].points]
-        clients = [client for client in results[str(number)]["clients"] if client["samples"]]
+        clients = results[str(number)]["clients"]
         theta.update(
             [drawn[client.get("point", 0)] for client in clients],
             [client["loss_after"] for client in clients],
-            [client["samples"] for client in clients],
+            [client["validation_samples"] for client in clients],
         )
         if number < 11:
             assert run.arms[number + 1].hyperparameters == configurations[theta.likeliest]

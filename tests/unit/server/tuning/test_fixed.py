@@ -150,6 +150,20 @@ def test_wrong_values_are_refused(given: dict[str, Any], message: str) -> None:
     assert re.match(message, sentences(violations_of(raised.value, FixedOptions)))
 
 
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([{"rounds": 3, "hyperparameters": {"lr": "a"}}], 'stages.0.hyperparameters.lr: is "a": it must be a number.'),
+        ([{"rounds": 0}], "stages.0.rounds: is 0: it must be at least 1."),
+        ([], "stages: is []: add a stage, such as { rounds = 20 }."),
+    ],
+)
+def test_a_wrong_schedule_is_refused_in_one_sentence(stages: list[Any], message: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        ScheduleOptions.model_validate({"stages": stages})
+    assert sentences(violations_of(raised.value, ScheduleOptions)) == message
+
+
 def test_an_unknown_name_is_refused_once_the_task_is_known() -> None:
     with pytest.raises(InvalidInputError, match=r"tuner\.hyperparameters\.drop: is no .* did you mean `dropout`"):
         fixed(study(), {"dropout": 0.5}, hyperparameters={"drop": 0.1})

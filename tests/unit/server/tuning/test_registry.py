@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ def test_the_examples_tuners_are_valid(name: str) -> None:
 )
 def test_what_is_right_is_taken(tuner: dict[str, Any]) -> None:
     validate_tuner(study(**tuner))
+
+
+@pytest.mark.parametrize("tuner", ["optuna", "stepwise"])
+@pytest.mark.parametrize("sampler", ["NSGAIIISampler", "QMCSampler"])
+def test_what_optuna_calls_experimental_is_taken_without_a_warning(tuner: str, sampler: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        validate_tuner(study(name=tuner, sampler=sampler))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from fedstep.server.tuning.program import Result
 from fedstep.server.tuning.registry import create_tuner, validate_tuner
 from fedstep.server.tuning.scales import Scales
 from fedstep.server.tuning.stepwise import StepwiseTuner
+from fedstep.server.tuning.stepwise_options import StepwiseOptions
+from fedstep.server.tuning.stepwise_settings import BOUNDS, StepwiseSettings, constant_faults
 
 SPACE: dict[str, Any] = {
     "lr": {"low": 1e-4, "high": 1.0, "log": True},
@@ -365,6 +367,22 @@ def test_under_seconds_a_challenger_that_is_better_but_slow_is_rejected() -> Non
     assert Script(study(bare()), loss, seconds).notes[0].kind == "adoption"
 
 
+@pytest.mark.parametrize("lag", [-0.5, 0.5])
+def test_under_seconds_how_far_averages_lag_behind_decides_nothing(lag: float) -> None:
+    """A challenger that learns as much in half the time is adopted, whatever the averages are away from the models."""
+
+    def loss(arm: Arm, before: float) -> float:
+        return before + lag if arm.of_average else falling(arm, before)
+
+    def seconds(arm: Arm) -> float:
+        rounds = float(arm.rounds or 0)
+        return rounds if arm.hyperparameters == START else rounds / 2
+
+    script = Script(study(bare(), budget={"time": "400s"}), loss, seconds)
+    assert script.notes[0].kind == "adoption"
+    assert script.notes[0].details["mean_difference"] < 0
+
+
 def test_the_clients_steps_choose_the_direction_of_a_challenger() -> None:
     for steps, sign in [((1.0, 1.5, 2.0, 2.5), -1), ((2.0, 1.0, 0.3, 0.1), 1)]:
         for _, stays, moves in Script(study(bare()), falling, steps=steps).forks():
@@ -572,6 +590,24 @@ def test_there_is_a_sub_study_a_generation_with_the_earlier_ones_as_priors(tmp_p
         ({"screen_only": ["width"]}, "tuner.screen_only", "no parameter"),
         ({"constants": {"rhoo": 1}}, "tuner.constants.rhoo", "did you mean `rho`?"),
         ({"constants": {"leg_least": 1.5}}, "tuner.constants.leg_least", "whole number"),
+        (
+            {"constants": {"leg_least": 0}},
+            "tuner.constants.leg_least",
+            "is 0: it must be a whole number from 1 to 1000.",
+        ),
+        ({"constants": {"leg_most": 6.0}}, "tuner.constants.leg_most", "is 6.0: it must be a whole number"),
+        ({"constants": {"leg_least": True}}, "tuner.constants.leg_least", "is true: it must be a whole number"),
+        ({"constants": {"leg_least": "4"}}, "tuner.constants.leg_least", "whole number"),
+        ({"constants": {"screen_rounds": 1e300}}, "tuner.constants.screen_rounds", "is 1e+300"),
+        (
+            {"constants": {"screen_share": 1.5}},
+            "tuner.constants.screen_share",
+            "is 1.5: it must be a number from 0 to 0.8.",
+        ),
+        ({"constants": {"average": 1.5}}, "tuner.constants.average", "from 0 to 0.999"),
+        ({"constants": {"rho": -0.1}}, "tuner.constants.rho", "from 0.001 to 1"),
+        ({"constants": {"leg_least": 20}}, "tuner.constants.leg_least", "is 20, above leg_most = 12"),
+        ({"constants": {"leg_most": 2}}, "tuner.constants.leg_most", "is 2, below leg_least = 4"),
         ({"use_fork": True}, "tuner.use_fork", "did you mean `use_forks`?"),
     ],
 )
@@ -583,5 +619,23 @@ def test_wrong_options_are_refused_with_the_fix(tuner: dict[str, Any], field: st
 
 
 def test_constants_can_be_set() -> None:
-    script = Script(study(bare(constants={"leg_least": 6, "leg_most": 6.0})), falling)
+    script = Script(study(bare(constants={"leg_least": 6, "leg_most": 6})), falling)
     assert {arm.rounds for arm in script.arms("advance")} == {6}
+
+
+def test_every_number_has_bounds_and_a_default_within_them() -> None:
+    own = StepwiseOptions.model_fields
+    numbers = {name: value for name, value in vars(StepwiseSettings()).items() if name not in own}
+    assert numbers.keys() == BOUNDS.keys()
+    assert [name for name, value in numbers.items() if not BOUNDS[name].allow(value)] == []
+
+
+@pytest.mark.parametrize("end", ["least", "most"])
+def test_a_study_ends_with_a_model_wherever_a_constant_is_within_its_bounds(end: str) -> None:
+    for name, bounds in BOUNDS.items():
+        constants = {**EARLY_SCREEN["constants"], name: getattr(bounds, end)}
+        for fault in constant_faults(constants):  # what stands in order goes with it
+            other = fault.description.split(f"{'above' if end == 'most' else 'below'} ")[1].split(" =")[0]
+            constants[other] = getattr(bounds, end)
+        script = Script(study({"constants": constants}, rounds=80), falling)
+        assert script.delivered[-1] is not None, constants

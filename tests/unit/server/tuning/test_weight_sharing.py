@@ -49,14 +49,14 @@ def test_a_round_of_everybody_costs_what_rounds_have_cost() -> None:
     assert rounds_left(spec, Cost(rounds=2, client_rounds=100)) == 4
 
 
-def test_a_diverged_client_weighs_as_the_others_do() -> None:
+def test_a_loss_weighs_by_the_validation_set_that_it_was_measured_on() -> None:
     losses = client_losses(
         [
-            ClientReport("a", 0, samples=30, loss_after=1.0),
-            ClientReport("b", 1, diverged=True),
-            ClientReport("c", 2, samples=10, loss_after=9.0),
-            ClientReport("d", 3),  # too late: it told nothing
-            ClientReport("e", 4, samples=20, loss_after=math.nan),
+            ClientReport("a", 0, samples=300, loss_after=1.0, validation_samples=30),
+            ClientReport("b", 1, diverged=True, validation_samples=20),
+            ClientReport("c", 2, samples=500, loss_after=9.0, validation_samples=10),
+            ClientReport("d", 3, validation_samples=7),  # too late: it told nothing
+            ClientReport("e", 4, samples=20, loss_after=math.nan, validation_samples=20),
         ]
     )
     assert [(loss.point, loss.loss, loss.weight) for loss in losses] == [
