@@ -50,7 +50,7 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> None:
         return Walk(spec)
 
     monkeypatch.setattr(study, "create_tuner", create)
-    monkeypatch.setattr(studies, "validate_tuner", lambda spec: None)
+    monkeypatch.setattr(studies, "validate_tuner", lambda spec, defaults: None)
 
 
 async def finished(host: Inside) -> torch.Tensor:

@@ -131,6 +131,26 @@ async def test_a_model_is_measured_again_where_all_who_measured_it_were_lost(hos
     assert (round_.cohort, round_.evaluators, round_.metrics["accuracy"]) == (("ann",), ("ben",), 0.5)
 
 
+async def test_a_study_that_goes_on_waits_a_little_for_those_it_had(tmp_path: Path) -> None:
+    held = TinyWork()
+    async with AsyncExitStack() as clients:
+        async with inside(tmp_path / "data") as host:
+            port = host.coordinator.port
+            await clients.enter_async_context(tiny_agent(host.address, "ann"))
+            async with tiny_agent(host.address, "ben", held):
+                await until(lambda: len(host.coordinator.parts.fleet.members()) == 2, "both are there")
+                await host.create(spec(budget={"trials": 1, "rounds_per_trial": 4}))
+                await host.until_event("s", "round_committed")
+                held.gate.clear()
+        async with inside(tmp_path / "data", port=port) as host:
+            await until(host.coordinator.parts.fleet.members, "the first is back")
+            await clients.enter_async_context(tiny_agent(host.address, "ben"))
+            assert (await host.until_over("s")).state is StudyState.COMPLETED
+            rounds = await host.rounds("s")
+    assert {record.cohort for record in rounds} <= {("ann", "ben"), ("ben", "ann")}
+    assert len(rounds) == 4
+
+
 async def test_a_study_waits_its_turn_where_another_keeps_the_clients_busy(host: Inside) -> None:
     policy = {"min_clients": 1, "wait_for_clients": "0s"}
     work = TinyWork()

@@ -1,7 +1,7 @@
 """Who can train, who is asked, and who evaluates."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 
 from fedstep.common.clock import Clock
@@ -16,6 +16,9 @@ from fedstep.server.storage.base import NewEvent
 
 BUSY_WAIT_S = 5.0
 """How often it is looked again who is there, while clients are busy."""
+
+RETURN_WAIT_S = 5.0
+"""Clients that lost their coordinator try again at least so often."""
 
 Announce = Callable[[NewEvent], Awaitable[None]]
 """Tells a study's watchers something that cannot wait for a round's commit."""
@@ -138,6 +141,14 @@ class Cohorts:
             await self._fleet.wait_until(can_go_on, BUSY_WAIT_S)
             await self.wait_for(least)
         return not self._stopping
+
+    async def wait_for_return(self, names: Collection[str]) -> None:
+        """Waits a little for clients that were there before the coordinator was started again."""
+
+        def back() -> bool:
+            return self._stopping or {member.name for member in self._matching()}.issuperset(names)
+
+        await self._fleet.wait_until(back, RETURN_WAIT_S)
 
     async def wait_for(self, least: int) -> bool:
         """Waits until so many clients are there, busy ones included.

@@ -4,9 +4,8 @@ import asyncio
 import math
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from enum import StrEnum
 
 from fedstep.common import hyperparameters as hp
 from fedstep.common.clock import Clock
@@ -22,12 +21,13 @@ from fedstep.server.coordination.executors import Executors
 from fedstep.server.coordination.fleet import Fleet
 from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.outcome import StepOutcome, StoppedError, Work, cost_of
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
 from fedstep.server.coordination.run import Run, default_manifest, resolve, seed_of
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.selection.base import Selector
-from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
-from fedstep.server.tuning.base import Arm, ClientReport, Cost
+from fedstep.server.storage.base import NewEvent, RoundRecord
+from fedstep.server.tuning.base import Arm, Cost
 from fedstep.v1 import fleet_pb2
 from fedstep.v1.hyperparameters_pb2 import HyperparameterValue
 
@@ -35,45 +35,7 @@ ATTEMPTS = 3
 """Tries of one round before the fleet is taken to be unable to run it."""
 
 
-class Work(StrEnum):
-    """What a phase of a round asks of its clients."""
-
-    TRAIN = "train"
-    EVALUATE = "evaluate"
-
-
 _WORK = {Work.TRAIN: fleet_pb2.WORK_TRAIN, Work.EVALUATE: fleet_pb2.WORK_EVALUATE}
-
-
-@dataclass(frozen=True)
-class StepOutcome:
-    """What a step of a run gave.
-
-    Attributes:
-        run: The run after it; the run before it when the training failed, or was thrown away.
-        record: The round; None when the training failed, or nothing was trained.
-        assignments: Everybody's part in it, all attempts.
-        events: What watchers should know.
-        failed: Why the run cannot go on with its hyper-parameters; "" when it can.
-        value: The objective; None when the run was not measured or nobody could.
-        metrics: Of the evaluation.
-        losses: The loss by client of the evaluation.
-        clients: What the training cohort told.
-        cost: What it cost, all attempts.
-        missed: The part of it for attempts that missed their quorum, which is charged already.
-    """
-
-    run: Run
-    record: RoundRecord | None = None
-    assignments: list[AssignmentRecord] = field(default_factory=list)
-    events: list[NewEvent] = field(default_factory=list)
-    failed: str = ""
-    value: float | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    losses: Mapping[str, float] = field(default_factory=dict)
-    clients: Sequence[ClientReport] = ()
-    cost: Cost = field(default_factory=Cost)
-    missed: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -83,7 +45,6 @@ class _Measured:
     value: float | None
     metrics: dict[str, float]
     losses: Mapping[str, float]
-    asked: int
     evaluators: tuple[str, ...]
 
 
@@ -96,10 +57,6 @@ class _Trained:
     aggregator: Aggregator
     attempt: int
     quorum: int
-
-
-class StoppedError(Exception):
-    """There is no next round: the study was stopped while it waited for clients."""
 
 
 class _FailedError(Exception):
@@ -185,8 +142,7 @@ class RunEngine:
                     self._shelf.drop(stepped.model_sha256)
                 raise
         except _FailedError as failure:
-            outcome = self._priced(run, outcome, started)
-            return replace(outcome, failed=str(failure))
+            return replace(self._priced(run, outcome, started), failed=str(failure))
         outcome = self._priced(run, outcome, started)
         record = self._record(run, stepped, trained, measured, outcome.cost)
         return replace(
@@ -198,14 +154,6 @@ class RunEngine:
             losses=measured.losses,
             clients=trained.phase.reports(len(arm.points)),
         )
-
-    def _priced(self, run: Run, outcome: StepOutcome, started: float) -> StepOutcome:
-        """The outcome of a round, well or not, with what it cost."""
-        everything = outcome.assignments
-        last = max(assignment.attempt for assignment in everything if assignment.work == Work.TRAIN)
-        missed = [a for a in everything if a.work == Work.TRAIN and a.attempt < last]
-        cost = replace(_cost(run, everything), rounds=1, seconds=self._clock.monotonic() - started)
-        return replace(outcome, cost=cost, missed=_cost(run, missed))
 
     async def measure(self, run: Run, arm: Arm) -> StepOutcome:
         """Measures a run on its arm's evaluation cohort, and trains nothing.
@@ -219,9 +167,18 @@ class RunEngine:
         try:
             measured = await self._evaluate(run, arm, True, math.nan, outcome)
         except _FailedError as failure:
-            return replace(outcome, failed=str(failure))
-        cost = Cost(0, 0, measured.asked * run.manifest.payload_bytes, self._clock.monotonic() - started)
-        return replace(outcome, value=measured.value, metrics=measured.metrics, losses=measured.losses, cost=cost)
+            return replace(self._priced(run, outcome, started), failed=str(failure))
+        outcome = self._priced(run, outcome, started)
+        return replace(outcome, value=measured.value, metrics=measured.metrics, losses=measured.losses)
+
+    def _priced(self, run: Run, outcome: StepOutcome, started: float) -> StepOutcome:
+        """What was done, well or not, with what it cost."""
+        training = [assignment for assignment in outcome.assignments if assignment.work == Work.TRAIN]
+        last = max((assignment.attempt for assignment in training), default=0)
+        missed = [assignment for assignment in training if assignment.attempt < last]
+        seconds = self._clock.monotonic() - started
+        cost = replace(cost_of(run, outcome.assignments), rounds=int(bool(training)), seconds=seconds)
+        return replace(outcome, cost=cost, missed=cost_of(run, missed))
 
     async def _train(self, run: Run, arm: Arm, outcome: StepOutcome) -> "_Trained":
         """Trains cohorts until one meets the quorum."""
@@ -238,7 +195,7 @@ class RunEngine:
             missed = narrate.round_missed(
                 run.trial, run.rounds, attempt, len(phase.accepted), trained.quorum, phase.faults
             )
-            await self._charge(_cost(run, records), missed)
+            await self._charge(cost_of(run, records), missed)
         raise UnavailableError(
             f"Round {run.rounds} of trial {run.trial} missed its quorum {ATTEMPTS} times: "
             f"{narrate.reasons(phase.faults)}."
@@ -310,7 +267,7 @@ class RunEngine:
         metrics = {**phase.metrics(), "train_loss": train_loss}
         value = self._value(metrics, bool(phase.accepted))
         evaluators = tuple(assignment.member.name for assignment in phase.accepted)
-        return _Measured(value, metrics, phase.losses("loss"), len(cohort), evaluators)
+        return _Measured(value, metrics, phase.losses("loss"), evaluators)
 
     def _record(self, run: Run, stepped: Run, trained: _Trained, measured: _Measured, cost: Cost) -> RoundRecord:
         return RoundRecord(
@@ -400,10 +357,3 @@ class RunEngine:
             hyperparameters=values,
             seed=seed_of(self._spec.seed, number, client),
         )
-
-
-def _cost(run: Run, assignments: Sequence[AssignmentRecord]) -> Cost:
-    """What these cost beside rounds and time: each was sent the model, and some sent an update."""
-    asked = sum(assignment.work == Work.TRAIN for assignment in assignments)
-    updates = sum(assignment.payload_bytes for assignment in assignments)
-    return Cost(0, asked, len(assignments) * run.manifest.payload_bytes + updates)

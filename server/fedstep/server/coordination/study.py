@@ -13,10 +13,11 @@ from fedstep.server.aggregation.registry import create_aggregator, create_server
 from fedstep.server.coordination import conclusion, narrate
 from fedstep.server.coordination.account import Account, counted
 from fedstep.server.coordination.arms import arm_of, details_of
-from fedstep.server.coordination.engine import RunEngine, StepOutcome, StoppedError
+from fedstep.server.coordination.engine import RunEngine
 from fedstep.server.coordination.executors import to_its_end
 from fedstep.server.coordination.mismatches import Mismatches
 from fedstep.server.coordination.needed import needed_models
+from fedstep.server.coordination.outcome import StepOutcome, StoppedError
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
@@ -177,6 +178,9 @@ class StudyRunner:
         self.state = resumed
         for member in self._parts.fleet.members():
             self._mismatches.tell(member)
+        if trials:
+            last = await storage.run(self._parts.store.rounds, self.spec.name, trials[-1].number)
+            await self.engine.cohorts.wait_for_return(last[-1].cohort if last else ())
 
     async def _search(self) -> None:
         waiting = [trial for trial in self.trials.values() if trial.state is TrialState.RUNNING]

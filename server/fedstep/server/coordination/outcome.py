@@ -1,0 +1,58 @@
+"""What a step of a run gives, and what it costs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fedstep.server.coordination.run import Run
+from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
+from fedstep.server.tuning.base import ClientReport, Cost
+
+
+class Work(StrEnum):
+    """What a phase of a round asks of its clients."""
+
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What a step of a run gave.
+
+    Attributes:
+        run: The run after it; the run before it when the training failed, or was thrown away.
+        record: The round; None when the training failed, or nothing was trained.
+        assignments: Everybody's part in it, all attempts.
+        events: What watchers should know.
+        failed: Why the run cannot go on with its hyper-parameters; "" when it can.
+        value: The objective; None when the run was not measured or nobody could.
+        metrics: Of the evaluation.
+        losses: The loss by client of the evaluation.
+        clients: What the training cohort told.
+        cost: What it cost, all attempts.
+        missed: The part of it for attempts that missed their quorum, which is charged already.
+    """
+
+    run: Run
+    record: RoundRecord | None = None
+    assignments: list[AssignmentRecord] = field(default_factory=list)
+    events: list[NewEvent] = field(default_factory=list)
+    failed: str = ""
+    value: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    losses: Mapping[str, float] = field(default_factory=dict)
+    clients: Sequence[ClientReport] = ()
+    cost: Cost = field(default_factory=Cost)
+    missed: Cost = field(default_factory=Cost)
+
+
+class StoppedError(Exception):
+    """There is no next round: the study was stopped while it waited for clients."""
+
+
+def cost_of(run: Run, assignments: Sequence[AssignmentRecord]) -> Cost:
+    """What these cost beside rounds and time: each was sent the model, and some sent an update."""
+    asked = sum(assignment.work == Work.TRAIN for assignment in assignments)
+    updates = sum(assignment.payload_bytes for assignment in assignments)
+    return Cost(0, asked, len(assignments) * run.manifest.payload_bytes + updates)
