@@ -52,7 +52,7 @@ class Cifar4k(Task):
     def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
         """Three convolutions and a dense layer: 31,082 parameters, no batch norm.
 
-        Channels last: a CPU trains it in two thirds of the time, and measures in two fifths.
+        Channels last, which is the faster layout on a CPU as well.
         """
         model = nn.Sequential(
             nn.Conv2d(3, 16, 3, padding=1),

@@ -44,7 +44,7 @@ class MnistWriters(Task):
     def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
         """Two convolutions and two dense layers: 56,714 parameters, no batch norm.
 
-        Channels last: a CPU trains it in two thirds of the time, and measures in two fifths.
+        Channels last, which is the faster layout on a CPU as well.
         """
         model = nn.Sequential(
             nn.Conv2d(1, 16, 3),
