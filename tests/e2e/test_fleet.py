@@ -15,6 +15,7 @@ from e2e.tiny import TinyWork, tiny_agent
 from e2e.waiting import until
 
 from fedstep.client.work import Control, Evaluated, Job
+from fedstep.server.coordination import cohorts
 from fedstep.server.storage.base import StudyState
 
 
@@ -131,6 +132,24 @@ async def test_a_model_is_measured_again_where_all_who_measured_it_were_lost(hos
     assert (round_.cohort, round_.evaluators, round_.metrics["accuracy"]) == (("ann",), ("ben",), 0.5)
 
 
+async def test_a_round_that_nobody_could_measure_is_paid_for_and_trained_again(host: Inside) -> None:
+    leaver = Leaver()
+    file = spec(round={"wait_for_clients": "1s"}, budget={"trials": 1, "rounds_per_trial": 1})
+    async with AsyncExitStack() as later:
+        async with tiny_agent(host.address, "ann", leaver):
+            await host.create(file)
+            await until(leaver.asked.is_set, "the only client is asked to measure")
+            later.callback(leaver.left.set)
+        assert (await host.until_over("s")).state is StudyState.INTERRUPTED
+        await later.enter_async_context(tiny_agent(host.address, "ben"))
+        await host.create(file)
+        record = await host.until_over("s")
+        (told,) = await host.events("s", "round_unmeasured")
+    assert record.state is StudyState.COMPLETED
+    assert "trained again" in told.text
+    assert (record.spent.rounds, len(await host.rounds("s"))) == (2, 1)
+
+
 async def test_a_study_that_goes_on_waits_a_little_for_those_it_had(tmp_path: Path) -> None:
     held = TinyWork()
     async with AsyncExitStack() as clients:
@@ -149,6 +168,25 @@ async def test_a_study_that_goes_on_waits_a_little_for_those_it_had(tmp_path: Pa
             rounds = await host.rounds("s")
     assert {record.cohort for record in rounds} <= {("ann", "ben"), ("ben", "ann")}
     assert len(rounds) == 4
+
+
+async def test_a_study_that_goes_on_says_who_has_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohorts, "RETURN_WAIT_S", 0.3)
+    held = TinyWork()
+    async with AsyncExitStack() as clients:
+        async with inside(tmp_path / "data") as host:
+            port = host.coordinator.port
+            await clients.enter_async_context(tiny_agent(host.address, "ann"))
+            async with tiny_agent(host.address, "ben", held):
+                await until(lambda: len(host.coordinator.parts.fleet.members()) == 2, "both are there")
+                await host.create(spec(budget={"trials": 1, "rounds_per_trial": 4}))
+                await host.until_event("s", "round_committed")
+                held.gate.clear()
+        async with inside(tmp_path / "data", port=port) as host:
+            assert (await host.until_over("s")).state is StudyState.COMPLETED
+            (told,) = await host.events("s", "clients_missing")
+    assert "ben" in told.details["missing"]
+    assert "ben" in told.text
 
 
 async def test_a_study_waits_its_turn_where_another_keeps_the_clients_busy(host: Inside) -> None:

@@ -17,8 +17,8 @@ from fedstep.server.storage.base import NewEvent
 BUSY_WAIT_S = 5.0
 """How often it is looked again who is there, while clients are busy."""
 
-RETURN_WAIT_S = 5.0
-"""Clients that lost their coordinator try again at least so often."""
+RETURN_WAIT_S = 8.0
+"""Clients that lost their coordinator try again every five seconds or sooner."""
 
 Announce = Callable[[NewEvent], Awaitable[None]]
 """Tells a study's watchers something that cannot wait for a round's commit."""
@@ -79,7 +79,8 @@ class Cohorts:
         rng = rng_of(self._spec.seed, "select", run.rounds, attempt)
         free = self._free()
         if cohort:
-            free = self._apart(free, self._wanted(run, clients), cohort)
+            apart = self._apart(self._wanted(run, clients), cohort)
+            free = [member for member in free if member.name in apart]
         share = self._share()
         if self._spec.parallel_trials > 1 and len(free) > share:
             free = [free[i] for i in sorted(rng.choice(len(free), share, replace=False))]
@@ -93,12 +94,17 @@ class Cohorts:
         candidates = [Candidate(m.name, m.train_samples, m.updates_accepted) for m in free]
         return self._selector.select(candidates, self._wanted(run, clients), context)
 
-    def _apart(self, free: list[Member], wanted: int, cohort: int) -> list[Member]:
-        """Those that do not evaluate; all where too few would be left."""
-        evaluators = set(self.evaluators(cohort))
-        others = [member for member in free if member.name not in evaluators]
-        enough = bool(wanted) and len(others) >= math.ceil(wanted * self._spec.round.over_selection)
-        return others if enough else free
+    def _apart(self, wanted: int, cohort: int) -> set[str]:
+        """Who trains for a generation: those who do not measure it, and of these the last ones where others are few.
+
+        It is the same for all of its arms, whoever is busy.
+        """
+        evaluators = self.evaluators(cohort)
+        names = {member.name for member in self._matching()}
+        others = names.difference(evaluators)
+        cohorts = math.ceil(wanted * self._spec.round.over_selection) * self._spec.parallel_trials
+        missing = (cohorts or len(names)) - len(others)
+        return others.union(evaluators[-missing:]) if missing > 0 else others
 
     def evaluators(self, cohort: int = 0) -> tuple[str, ...]:
         """A cohort that evaluates, the same for all that are compared.
@@ -145,10 +151,16 @@ class Cohorts:
     async def wait_for_return(self, names: Collection[str]) -> None:
         """Waits a little for clients that were there before the coordinator was started again."""
 
-        def back() -> bool:
-            return self._stopping or {member.name for member in self._matching()}.issuperset(names)
+        def missing() -> set[str]:
+            return set(names).difference(member.name for member in self._matching())
 
-        await self._fleet.wait_until(back, RETURN_WAIT_S)
+        if missing():
+            text = (
+                f"Waiting {RETURN_WAIT_S:g} s for clients that trained before and are not back yet: "
+                f"{', '.join(sorted(missing())[:8])}{' and others' * (len(missing()) > 8)}."
+            )
+            await self._announce(NewEvent("clients_missing", text, {"missing": sorted(missing())}))
+            await self._fleet.wait_until(lambda: self._stopping or not missing(), RETURN_WAIT_S)
 
     async def wait_for(self, least: int) -> bool:
         """Waits until so many clients are there, busy ones included.

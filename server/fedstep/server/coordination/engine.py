@@ -137,9 +137,12 @@ class RunEngine:
                 train_loss = trained.phase.train_loss()
                 evaluating = arm.measured and not arm.discard and (last or arm.every_round)
                 measured = await self._evaluate(stepped, arm, evaluating, train_loss, outcome)
-            except BaseException:
+            except BaseException as error:
                 if stepped is not run:
                     self._shelf.drop(stepped.model_sha256)
+                if isinstance(error, UnavailableError | StoppedError):
+                    done = self._priced(run, outcome, started)
+                    await self._charge(done.cost - done.missed, narrate.round_unmeasured(run.trial, run.rounds))
                 raise
         except _FailedError as failure:
             return replace(self._priced(run, outcome, started), failed=str(failure))

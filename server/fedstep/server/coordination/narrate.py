@@ -98,6 +98,12 @@ def round_missed(
     )
 
 
+def round_unmeasured(trial: int, number: int) -> NewEvent:
+    """A round was trained, and then nobody was there to measure it."""
+    text = f"Round {number} of trial {trial} was trained and could not be measured: it is trained again."
+    return NewEvent("round_unmeasured", text, {"trial": trial, "round": number})
+
+
 def client_faults(trial: int, number: int, faults: Sequence[OpenAssignment]) -> list[NewEvent]:
     """One event for every client whose work came to nothing, and why."""
     return [

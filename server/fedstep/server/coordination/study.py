@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 END_RETRIES_S = (0.5, 2.0, 5.0, 10.0)
 """Waits between tries to commit how a study ended, when the database has gone away."""
 
+_RECENT_ROUNDS = 20
+"""Whoever took part in one of so many is expected back when the coordinator was started again."""
+
 _ENDS = {Decision.FINISH: TrialState.COMPLETED, Decision.PRUNE: TrialState.PRUNED, Decision.FAIL: TrialState.FAILED}
 
 
@@ -179,8 +182,9 @@ class StudyRunner:
         for member in self._parts.fleet.members():
             self._mismatches.tell(member)
         if trials:
-            last = await storage.run(self._parts.store.rounds, self.spec.name, trials[-1].number)
-            await self.engine.cohorts.wait_for_return(last[-1].cohort if last else ())
+            latest = (await storage.run(self._parts.store.rounds, self.spec.name))[-_RECENT_ROUNDS:]
+            recent = {name for record in latest for name in (*record.cohort, *record.evaluators)}
+            await self.engine.cohorts.wait_for_return(recent)
 
     async def _search(self) -> None:
         waiting = [trial for trial in self.trials.values() if trial.state is TrialState.RUNNING]
