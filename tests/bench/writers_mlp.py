@@ -21,8 +21,8 @@ _MEAN, _DEVIATION = 0.1307, 0.3081
 class WritersMlp(MnistWriters):
     """Which digit is it? On images [samples, 196] float32 in [0, 1], each pixel the mean of 2 × 2.
 
-    A client trains on all its digits and measures on all of them: whoever measures a model did not train it in that
-    round, so nothing has to be kept back. (The built-in task keeps 15 %: with seventeen digits a client, evidence is
+    A client trains on all its digits and measures on all of them: with step-wise tuning whoever measures a generation
+    did not train in it, so nothing has to be kept back. (The built-in task keeps 15 %: with seventeen digits a client, evidence is
     several times noisier.)
     """
 

@@ -109,7 +109,7 @@ class StepwiseSettings:
         guard_fall: How much less lr_eff · epochs / batch it takes for that. Pilot.
         loss_clip: Losses are clipped here before they are compared. Pilot.
         rewind_rise: Relative rise of the validation loss that is gone back on. Pilot: 0.1; with 0.3 less is lost to
-            chance rises (0.9496 beside 0.9473 on sixteen seeds of real writers).
+            chance rises (docs/benchmarks.md).
         rewind_factor: Of the learning rate then. Pilot.
         most_rewinds: After so many in a row the model goes on, whatever its loss: a momentum of the server that
             overshoots does so again from the same model. Ours.
