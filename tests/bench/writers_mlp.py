@@ -22,8 +22,8 @@ class WritersMlp(MnistWriters):
     """Which digit is it? On images [samples, 196] float32 in [0, 1], each pixel the mean of 2 × 2.
 
     A client trains on all its digits and measures on all of them: with step-wise tuning whoever measures a generation
-    did not train in it, so nothing has to be kept back. (The built-in task keeps 15 %: with seventeen digits a client, evidence is
-    several times noisier.)
+    did not train in it, so nothing has to be kept back. (The built-in task keeps 15 %: with seventeen digits a client,
+    evidence is several times noisier.)
     """
 
     name = "writers-mlp"
