@@ -150,17 +150,22 @@ async def test_a_round_that_nobody_could_measure_is_paid_for_and_trained_again(h
     assert (record.spent.rounds, len(await host.rounds("s"))) == (2, 1)
 
 
-async def test_a_study_that_goes_on_waits_a_little_for_those_it_had(tmp_path: Path) -> None:
+async def cut_off(folder: Path, clients: AsyncExitStack) -> int:
+    """A study of ann and ben whose coordinator has gone, and ben with it; answers with the coordinator's port."""
     held = TinyWork()
+    async with inside(folder) as host:
+        await clients.enter_async_context(tiny_agent(host.address, "ann"))
+        async with tiny_agent(host.address, "ben", held):
+            await until(lambda: len(host.coordinator.parts.fleet.members()) == 2, "both are there")
+            await host.create(spec(budget={"trials": 1, "rounds_per_trial": 4}))
+            await host.until_event("s", "round_committed")
+            held.gate.clear()
+        return host.coordinator.port
+
+
+async def test_a_study_that_goes_on_waits_a_little_for_those_it_had(tmp_path: Path) -> None:
     async with AsyncExitStack() as clients:
-        async with inside(tmp_path / "data") as host:
-            port = host.coordinator.port
-            await clients.enter_async_context(tiny_agent(host.address, "ann"))
-            async with tiny_agent(host.address, "ben", held):
-                await until(lambda: len(host.coordinator.parts.fleet.members()) == 2, "both are there")
-                await host.create(spec(budget={"trials": 1, "rounds_per_trial": 4}))
-                await host.until_event("s", "round_committed")
-                held.gate.clear()
+        port = await cut_off(tmp_path / "data", clients)
         async with inside(tmp_path / "data", port=port) as host:
             await until(host.coordinator.parts.fleet.members, "the first is back")
             await clients.enter_async_context(tiny_agent(host.address, "ben"))
@@ -172,16 +177,8 @@ async def test_a_study_that_goes_on_waits_a_little_for_those_it_had(tmp_path: Pa
 
 async def test_a_study_that_goes_on_says_who_has_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cohorts, "RETURN_WAIT_S", 0.3)
-    held = TinyWork()
     async with AsyncExitStack() as clients:
-        async with inside(tmp_path / "data") as host:
-            port = host.coordinator.port
-            await clients.enter_async_context(tiny_agent(host.address, "ann"))
-            async with tiny_agent(host.address, "ben", held):
-                await until(lambda: len(host.coordinator.parts.fleet.members()) == 2, "both are there")
-                await host.create(spec(budget={"trials": 1, "rounds_per_trial": 4}))
-                await host.until_event("s", "round_committed")
-                held.gate.clear()
+        port = await cut_off(tmp_path / "data", clients)
         async with inside(tmp_path / "data", port=port) as host:
             assert (await host.until_over("s")).state is StudyState.COMPLETED
             (told,) = await host.events("s", "clients_missing")

@@ -154,12 +154,12 @@ class Cohorts:
         def missing() -> set[str]:
             return set(names).difference(member.name for member in self._matching())
 
-        if missing():
+        if absent := sorted(missing()):
             text = (
                 f"Waiting {RETURN_WAIT_S:g} s for clients that trained before and are not back yet: "
-                f"{', '.join(sorted(missing())[:8])}{' and others' * (len(missing()) > 8)}."
+                f"{', '.join(absent[:8])}{' and others' * (len(absent) > 8)}."
             )
-            await self._announce(NewEvent("clients_missing", text, {"missing": sorted(missing())}))
+            await self._announce(NewEvent("clients_missing", text, {"missing": absent}))
             await self._fleet.wait_until(lambda: self._stopping or not missing(), RETURN_WAIT_S)
 
     async def wait_for(self, least: int) -> bool:

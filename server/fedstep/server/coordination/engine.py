@@ -34,7 +34,6 @@ from fedstep.v1.hyperparameters_pb2 import HyperparameterValue
 ATTEMPTS = 3
 """Tries of one round before the fleet is taken to be unable to run it."""
 
-
 _WORK = {Work.TRAIN: fleet_pb2.WORK_TRAIN, Work.EVALUATE: fleet_pb2.WORK_EVALUATE}
 
 
@@ -78,7 +77,7 @@ class RunEngine:
         make_aggregator: Makes the aggregator of a round, for so many elements.
         server_optimizer: Makes the next model.
         announce: For what cannot wait.
-        charge: Commits what an attempt cost that missed its quorum, and the event that tells of it.
+        charge: Commits what came to nothing and has its cost, a missed quorum or a round unmeasured, with its event.
     """
 
     def __init__(
@@ -141,8 +140,8 @@ class RunEngine:
                 if stepped is not run:
                     self._shelf.drop(stepped.model_sha256)
                 if isinstance(error, UnavailableError | StoppedError):
-                    done = self._priced(run, outcome, started)
-                    await self._charge(done.cost - done.missed, narrate.round_unmeasured(run.trial, run.rounds))
+                    due = self._priced(run, outcome, started).due
+                    await self._charge(due, narrate.round_unmeasured(run.trial, run.rounds))
                 raise
         except _FailedError as failure:
             return replace(self._priced(run, outcome, started), failed=str(failure))

@@ -46,6 +46,11 @@ class StepOutcome:
     cost: Cost = field(default_factory=Cost)
     missed: Cost = field(default_factory=Cost)
 
+    @property
+    def due(self) -> Cost:
+        """What of the cost is still to be charged."""
+        return self.cost - self.missed
+
 
 class StoppedError(Exception):
     """There is no next round: the study was stopped while it waited for clients."""

@@ -287,7 +287,7 @@ class StudyRunner:
             clients=outcome.clients,
             cost=outcome.cost,
         )
-        self._account.spend(outcome.cost - outcome.missed)
+        self._account.spend(outcome.due)
         async with self._tuning:
             decision = await self._parts.executors.storage.run(self._the_tuner().observe, observation)
             notes = self._the_tuner().notes()
@@ -319,8 +319,8 @@ class StudyRunner:
             if state is not before.state:
                 events.append(narrate.trial_ended(self.spec, trial))
             events += [narrate.decision(note) for note in notes]
-            spent = counted(outcome.cost - outcome.missed)
-            await self._commit(Change([trial], outcome.record, outcome.assignments, events, spent=spent))
+            change = Change([trial], outcome.record, outcome.assignments, events, spent=counted(outcome.due))
+            await self._commit(change)
             self.trials[run.trial] = trial
         await self._tidy({before.model_sha256, before.optimizer_sha256} - {b""})
         self._runs.went_on(run, outcome.run)
@@ -372,7 +372,7 @@ class StudyRunner:
                 outcome = StepOutcome(run) if self._over() else await self.engine.step(run, arm, last=True)
                 if outcome.record is None:
                     break
-                self._account.spend(outcome.cost - outcome.missed)
+                self._account.spend(outcome.due)
                 await to_its_end(self._commit_round(run, outcome, self.trials[run.trial].state))
                 run = outcome.run
         return run

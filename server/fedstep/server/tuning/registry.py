@@ -31,13 +31,13 @@ class _Entry:
     Attributes:
         check: Raises InvalidInputError when its options or the space do not suit it; touches no database.
         create: Makes it, after `check`, from the study, the database's URL and every hyper-parameter's default.
-        names: Raises InvalidInputError when its options name what is no hyper-parameter, given every one's default;
-            None where they name none.
+        names_hyperparameters: Whether its options do, so that making it, which touches no database then, says whether
+            there are such.
     """
 
     check: Callable[[StudySpec], None]
     create: Callable[[StudySpec, str, Mapping[str, Value]], Tuner]
-    names: Callable[[StudySpec, Mapping[str, Value]], object] | None = None
+    names_hyperparameters: bool = False
 
 
 def validate_tuner(spec: StudySpec, defaults: Mapping[str, Value] | None = None) -> None:
@@ -52,8 +52,8 @@ def validate_tuner(spec: StudySpec, defaults: Mapping[str, Value] | None = None)
     """
     entry = _entry(spec)
     entry.check(spec)
-    if defaults is not None and entry.names is not None:
-        entry.names(spec, {**DEFAULTS, **defaults})
+    if defaults is not None and entry.names_hyperparameters:
+        entry.create(spec, "", {**DEFAULTS, **defaults})
 
 
 def create_tuner(spec: StudySpec, storage_url: str, defaults: Mapping[str, Value] | None = None) -> Tuner:
@@ -102,12 +102,12 @@ def _tuners() -> dict[str, _Entry]:
         "fixed": _Entry(
             check=lambda spec: _check_options(spec, FixedOptions),
             create=lambda spec, url, defaults: FixedTuner(spec, _options(spec, FixedOptions), defaults),
-            names=lambda spec, defaults: FixedTuner(spec, _options(spec, FixedOptions), defaults),
+            names_hyperparameters=True,
         ),
         "schedule": _Entry(
             check=lambda spec: _check_options(spec, ScheduleOptions),
             create=lambda spec, url, defaults: ScheduleTuner(spec, _options(spec, ScheduleOptions), defaults),
-            names=lambda spec, defaults: ScheduleTuner(spec, _options(spec, ScheduleOptions), defaults),
+            names_hyperparameters=True,
         ),
     }
 
