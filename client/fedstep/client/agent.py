@@ -1,10 +1,12 @@
 """The agent: keeps a client in touch with its coordinator, for ever."""
 
 import asyncio
+import math
 import random
 import uuid
 from dataclasses import dataclass, field
 
+from fedstep.client.bucket import Bucket
 from fedstep.client.events import ClientEvent, Listener
 from fedstep.client.fetch import ModelCache, ModelFetcher
 from fedstep.client.link import Link
@@ -12,10 +14,12 @@ from fedstep.client.outbox import Outbox
 from fedstep.client.push import UpdatePusher
 from fedstep.client.retry import Backoff
 from fedstep.client.session import Session, SessionEnd
+from fedstep.client.slow_work import SlowWork
 from fedstep.client.work import Work
 from fedstep.client.workload import Workload
 from fedstep.common.clock import Clock, SystemClock
-from fedstep.common.errors import AlreadyExistsError, FedstepError, InvalidInputError
+from fedstep.common.errors import AlreadyExistsError, FedstepError, InvalidInputError, UnavailableError
+from fedstep.common.handicap import UNHINDERED, Handicap
 from fedstep.common.tensors import Manifest
 from fedstep.common.version import VERSION
 from fedstep.v1 import fleet_pb2 as pb
@@ -54,6 +58,7 @@ class AgentSettings:
         stall_s: A transfer that has not moved for this long is tried again.
         max_model_bytes: The largest model that is taken.
         stop_s: On stopping, how long a local step under way is waited for.
+        handicap: How much poorer a machine it acts as; its clock begins at 0 with the agent.
     """
 
     backoff: Backoff = field(default_factory=Backoff)
@@ -61,6 +66,7 @@ class AgentSettings:
     stall_s: float = 20.0
     max_model_bytes: int = 8 << 30
     stop_s: float = 1.5
+    handicap: Handicap = UNHINDERED
 
 
 class Agent:
@@ -98,10 +104,14 @@ class Agent:
         self._rng = rng
         self._instance_id = uuid.uuid4().hex
         self._stopping = asyncio.Event()
+        self._began_s = self._clock()
         self._link = Link()
         self._outbox = Outbox(self._clock)
-        fetcher = ModelFetcher(self._link, rng, settings.max_model_bytes, settings.stall_s, settings.backoff)
-        pusher = UpdatePusher(self._link, rng, settings.stall_s, settings.backoff)
+        down, up = (Bucket(settings.handicap.bytes_per_s, self._clock) for _ in range(2))
+        fetcher = ModelFetcher(self._link, rng, settings.max_model_bytes, settings.stall_s, settings.backoff, down)
+        pusher = UpdatePusher(self._link, rng, settings.stall_s, settings.backoff, up)
+        if settings.handicap.slows_work:
+            work = SlowWork(work, settings.handicap, self._clock)
         self._workload = Workload(work, ModelCache(fetcher), pusher, self._outbox, listener, self._clock)
         self._lost_at_s: float | None = None
         self._welcomed_before = False
@@ -139,8 +149,7 @@ class Agent:
     async def _stay_connected(self) -> None:
         attempt = 0
         while True:
-            session = Session(self._address, self._hello, self, self._outbox, self._link, self._clock)
-            end = await session.run()
+            end = await self._one_session()
             if isinstance(end.error, _TERMINAL) and not end.welcomed:
                 raise end.error
             now = self._clock()
@@ -149,6 +158,23 @@ class Agent:
             self._say_lost(end, now)
             await asyncio.sleep(self._settings.backoff.delay_s(attempt, self._rng))
             attempt += 1
+
+    async def _one_session(self) -> SessionEnd:
+        """A session, which an absence of the handicap's puts off or cuts."""
+        absences = self._settings.handicap.absences
+        now_s = self._clock() - self._began_s
+        leaves_s, back_s = absences.at(now_s)
+        if leaves_s <= now_s:
+            await asyncio.sleep(back_s - now_s)
+            now_s = back_s
+            leaves_s, back_s = absences.at(now_s)
+        session = Session(self._address, self._hello, self, self._outbox, self._link, self._clock)
+        try:
+            async with asyncio.timeout(None if math.isinf(leaves_s) else leaves_s - now_s):
+                return await session.run()
+        except TimeoutError:
+            away = f"This machine acts as one that is away for {back_s - leaves_s:g} s."
+            return SessionEnd(session.welcomed, UnavailableError(away))
 
     def _hello(self) -> pb.Hello:
         profile = self._profile

@@ -73,8 +73,7 @@ class Active:
 
     def abandon(self, reason: str) -> None:
         """Stops it before its next step; nothing is sent."""
-        self.control.reason = reason
-        self.control.instruction = Instruction.ABANDON
+        self.control.tell(Instruction.ABANDON, reason)
         if self._phase is not None and not self._phase.expired():
             self._phase.reschedule(0.0)
 
@@ -83,8 +82,7 @@ class Active:
         if not self.begun:
             self.abandon(reason)
         elif self.control.instruction is Instruction.GO_ON:
-            self.control.reason = reason
-            self.control.instruction = Instruction.STOP_AND_SEND
+            self.control.tell(Instruction.STOP_AND_SEND, reason)
 
     def extend(self, time_left_s: float) -> None:
         """Gives it that much time from now on."""

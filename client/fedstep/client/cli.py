@@ -2,22 +2,26 @@
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from fedstep.common import loop
 from fedstep.common.errors import InvalidInputError
+from fedstep.common.handicap_options import BandwidthType, SlowdownType, StallsType
 from fedstep.common.options import PairType, task_options
 
 if TYPE_CHECKING:
     from fedstep.client.agent import Profile
     from fedstep.client.events import Printer
     from fedstep.client.trainer import Trainer
+    from fedstep.common.handicap import Handicap
     from fedstep.common.task import ClientInfo
 
 
@@ -52,6 +56,32 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
 @click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps. By default the best there is.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU cores to use; 1 where many clients share a machine.")
+@click.option(
+    "--slowdown",
+    default=1.0,
+    type=SlowdownType(),
+    envvar="FEDSTEP_SLOWDOWN",
+    help="Act as a slower machine: a local step and a measurement take so many times as long.",
+)
+@click.option(
+    "--stall-every",
+    "stalls",
+    type=StallsType(),
+    envvar="FEDSTEP_STALL_EVERY",
+    help="Stand still at the end of every such time, for so long: 30s:10s works for 20 s of each 30.",
+)
+@click.option(
+    "--bandwidth",
+    default=math.inf,
+    type=BandwidthType(),
+    envvar="FEDSTEP_BANDWIDTH",
+    help="Move models and updates no faster, each way, such as 2MiB/s.",
+)
+@click.option(
+    "--trace",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Be away when this CSV says so of this client's name: client,away_from_s,away_until_s.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Write events as JSON, one a line.")
 @click.option("-v", "--verbose", is_flag=True, help="Write what goes on inside, to stderr.")
 def client(
@@ -63,6 +93,10 @@ def client(
     options: tuple[tuple[str, str], ...],
     device: str | None,
     threads: int | None,
+    slowdown: float,
+    stalls: tuple[float, float] | None,
+    bandwidth: float,
+    trace: Path | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -80,15 +114,20 @@ def client(
         raise InvalidInputError('A client needs PyTorch: install it with `pip install "fedstep[client]"`.') from error
     from fedstep.client.events import Printer
     from fedstep.client.naming import default_name
+    from fedstep.common.handicap import Handicap
+    from fedstep.common.pauses import NEVER, Pauses
     from fedstep.common.task import ClientInfo
+    from fedstep.common.trace import read_trace
 
     with ExitStack() as held:
         known = task_options(options, data)
         info = ClientInfo(name or default_name(partition, held), partition, known)
+        absences = read_trace(trace).get(info.name, NEVER) if trace else NEVER
+        handicap = Handicap(slowdown, Pauses.every(*stalls) if stalls else NEVER, bandwidth, absences)
         profile, trainer = _prepare(reference, info, device, threads)
         printer = Printer(sys.stdout, as_json)
         try:
-            code, ended = loop.run(_serve(coordinator, profile, trainer, printer))
+            code, ended = loop.run(_serve(coordinator, profile, trainer, handicap, printer))
         finally:
             printer.close()
     if not ended:
@@ -126,12 +165,14 @@ def _prepare(
     return profile, trainer
 
 
-async def _serve(coordinator: str, profile: "Profile", trainer: "Trainer", printer: "Printer") -> tuple[int, bool]:
+async def _serve(
+    coordinator: str, profile: "Profile", trainer: "Trainer", handicap: "Handicap", printer: "Printer"
+) -> tuple[int, bool]:
     """Serves until a signal; the exit code, and whether all work has ended."""
-    from fedstep.client.agent import Agent
+    from fedstep.client.agent import Agent, AgentSettings
     from fedstep.client.events import ClientEvent
 
-    agent = Agent(coordinator, profile, trainer, printer)
+    agent = Agent(coordinator, profile, trainer, printer, AgentSettings(handicap=handicap))
     code = 0
 
     def on_signal(number: int) -> None:

@@ -9,6 +9,7 @@ import grpc.aio
 import torch
 from google.protobuf.message import Message
 
+from fedstep.client.bucket import Bucket
 from fedstep.client.link import Link, OpenLink
 from fedstep.client.retry import Backoff, CutError, Persistence, cuts
 from fedstep.client.work import Model
@@ -49,6 +50,7 @@ class ModelFetcher:
         max_bytes: int = 8 << 30,
         stall_s: float = 20.0,
         backoff: Backoff = Backoff(),  # noqa: B008  # frozen
+        bucket: Bucket | None = None,
     ) -> None:
         """Nothing is fetched yet.
 
@@ -58,8 +60,10 @@ class ModelFetcher:
             max_bytes: The largest model that is taken.
             stall_s: An attempt ends when nothing has come for this long.
             backoff: The waits between attempts.
+            bucket: What paces the chunks that come, if anything does.
         """
         self._link = link
+        self._bucket = bucket
         self._rng = rng
         self._max_bytes = max_bytes
         self._stall_s = stall_s
@@ -117,6 +121,8 @@ class ModelFetcher:
                     raise DataLossError(f"{way.peer} sent more bytes of a model than its manifest announces.")
                 buffer[part.held : end] = chunk
                 part.held = end
+                if self._bucket is not None:
+                    await self._bucket.pass_through(len(chunk))
         finally:
             call.cancel()
 

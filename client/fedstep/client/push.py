@@ -11,6 +11,7 @@ from enum import Enum
 import grpc.aio
 import torch
 
+from fedstep.client.bucket import Bucket
 from fedstep.client.link import Link, OpenLink
 from fedstep.client.retry import Backoff, CutError, Persistence, cuts
 from fedstep.common import wire
@@ -56,6 +57,7 @@ class UpdatePusher:
         rng: random.Random,
         stall_s: float = 20.0,
         backoff: Backoff = Backoff(),  # noqa: B008  # frozen
+        bucket: Bucket | None = None,
     ) -> None:
         """Nothing is pushed yet.
 
@@ -64,8 +66,10 @@ class UpdatePusher:
             rng: For the waits between attempts.
             stall_s: An attempt ends when nothing has been taken for this long.
             backoff: The waits between attempts.
+            bucket: What paces the chunks that go, if anything does.
         """
         self._link = link
+        self._bucket = bucket
         self._rng = rng
         self._stall_s = stall_s
         self._backoff = backoff
@@ -135,6 +139,8 @@ class UpdatePusher:
             with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
                 await self._write(call.write(pb.PushUpdateRequest(header=header)))
                 for frame in _frames(payload, start, way.max_chunk_bytes):
+                    if self._bucket is not None:
+                        await self._bucket.pass_through(len(frame))
                     await self._write(call.write(frame))
                 await call.done_writing()
             async with asyncio.timeout(self._stall_s):

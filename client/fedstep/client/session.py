@@ -90,6 +90,11 @@ class Session:
         self._clock = clock
         self._welcomed = False
 
+    @property
+    def welcomed(self) -> bool:
+        """Whether the coordinator has taken this client."""
+        return self._welcomed
+
     async def run(self) -> SessionEnd:
         """The whole session. Connections are new each time: an old one waits longer and longer before it tries again.
 

@@ -4,6 +4,7 @@ The agent knows nothing of torch models, the work nothing of gRPC. `Trainer` is 
 brings its own.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -122,6 +123,13 @@ class Control:
     instruction: Instruction = Instruction.GO_ON
     reason: str = ""
     clock: Monotonic = field(default=time.monotonic, repr=False)
+    _told: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
+
+    def tell(self, instruction: Instruction, reason: str) -> None:
+        """Changes the plan, and wakes work that rests."""
+        self.reason = reason
+        self.instruction = instruction
+        self._told.set()
 
     def go_on(self) -> bool:
         """Whether to take another local step; False to stop and send what there is.
@@ -134,6 +142,15 @@ class Control:
         if self.clock() >= self.deadline_s:
             raise AbandonedError("ran out of time")
         return self.instruction is Instruction.GO_ON
+
+    def rest(self, seconds: float) -> None:
+        """Waits in the working thread: so long, or until the plan changes or the deadline passes."""
+        until_s = self.clock() + seconds
+        while self.instruction is Instruction.GO_ON:
+            left_s = min(until_s, self.deadline_s) - self.clock()
+            if left_s <= 0:
+                return
+            self._told.wait(left_s)
 
     def time_left_s(self) -> float:
         """Seconds until the deadline, at least 0."""
