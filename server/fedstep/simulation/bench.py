@@ -17,6 +17,7 @@ from fedstep.common.tensors import Manifest, narrow, unpack
 from fedstep.server.coordination.run import initial_run, resolve
 from fedstep.server.storage.base import StudyState, TrialRecord, TrialState
 from fedstep.server.tuning.ranking import is_untrained
+from fedstep.simulation.hardship import EASE, Hardship
 from fedstep.simulation.legs import average_of, schedule_of
 from fedstep.simulation.outcome import Key, Outcome, Point
 from fedstep.simulation.population import Population
@@ -37,6 +38,7 @@ class Setting:
         options: The task's.
         speed_spread: Of the clients' speeds, see `SpeedModel`.
         vectorised: Whether clients train together where they can.
+        hardship: What else holds clients up.
     """
 
     task: str
@@ -44,6 +46,7 @@ class Setting:
     options: Mapping[str, str] = field(default_factory=dict)
     speed_spread: float = SpeedModel.spread
     vectorised: bool = True
+    hardship: Hardship = EASE
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,8 @@ class Bench:
 
     def _federation(self, seed: int) -> Federation:
         speed = SpeedModel(spread=self._setting.speed_spread)
-        return Federation(self._setting.clients, self._setting.options, speed, self._setting.vectorised, seed)
+        setting = self._setting
+        return Federation(setting.clients, setting.options, speed, setting.vectorised, seed, setting.hardship)
 
 
 def _delivered(simulated: Simulated) -> TrialRecord | None:

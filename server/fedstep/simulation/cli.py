@@ -10,10 +10,11 @@ import click
 from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.common.options import PairType, task_options
 from fedstep.server.cli.show import json_option
-from fedstep.simulation.cli_types import spread_option
+from fedstep.simulation.cli_types import hardship_options, spread_option
 
 if TYPE_CHECKING:
     from fedstep.simulation.crew import Crew
+    from fedstep.simulation.hardship import Hardship
     from fedstep.simulation.run import Federation
 
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0), help="Instead of the study's own.")
 @click.option("--sequential", is_flag=True, help="Train clients one by one, bit for bit as on a network.")
 @spread_option
+@hardship_options
 @click.option(
     "--engine",
     default="local",
@@ -46,6 +48,7 @@ def simulate(
     seed: int | None,
     sequential: bool,
     speed_spread: float,
+    hardship: "Hardship",
     engine: str,
     ray_address: str | None,
     ray_actors: int | None,
@@ -72,7 +75,7 @@ def simulate(
         spec = spec.model_copy(update={"seed": seed})
     task = load_task(reference or spec.task)
     known = task_options(options, data)
-    federation = Federation(clients, known, SpeedModel(spread=speed_spread), not sequential, spec.seed)
+    federation = Federation(clients, known, SpeedModel(spread=speed_spread), not sequential, spec.seed, hardship)
     torch.set_num_threads(1)
     try:
         check_study(spec, task)

@@ -1,8 +1,14 @@
 """What the simulation's commands read from a command line."""
 
+import functools
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import click
+
+from fedstep.common.handicap_options import BandwidthType, DurationType, SlowdownType, StallsType
 
 
 class Finite(click.ParamType[float]):
@@ -37,3 +43,49 @@ spread_option = click.option(
     help="How much clients differ in speed: the standard deviation of its logarithm, 0 to 5.",
 )
 """As `SpeedModel` allows, which is not imported for it: `fedstep --help` needs no NumPy."""
+
+_HARDSHIP = (
+    click.option("--slow-share", default=1.0, type=Finite(0, 1), help="The part of the clients that is made slow."),
+    click.option(
+        "--slowdown", default=1.0, type=SlowdownType(), help="A slow client's steps take so many times as long."
+    ),
+    click.option("--stall-every", "stalls", type=StallsType(), help="A slow client stands still, such as 30s:10s."),
+    click.option("--bandwidth", default=math.inf, type=BandwidthType(), help="A slow client's, each way, as 2MiB/s."),
+    click.option("--away", default=0.0, type=Finite(0, 0.99), help="The part of the clients away at any time, as 0.2."),
+    click.option("--away-for", default=600.0, type=DurationType(), help="Mean length of an absence.  [default: 10m]"),
+    click.option(
+        "--trace",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Absences from a CSV instead: client,away_from_s,away_until_s.",
+    ),
+)
+
+
+def hardship_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options for what holds clients up, handed to the command as one argument `hardship`."""
+
+    @functools.wraps(command)
+    def collected(
+        *arguments: Any,
+        slow_share: float,
+        slowdown: float,
+        stalls: tuple[float, float] | None,
+        bandwidth: float,
+        away: float,
+        away_for: float,
+        trace: Path | None,
+        **others: Any,
+    ) -> None:
+        # Late: NumPy.
+        from fedstep.common.handicap import Handicap
+        from fedstep.common.pauses import NEVER, Pauses
+        from fedstep.common.trace import read_trace
+        from fedstep.simulation.hardship import Hardship
+
+        slow = Handicap(slowdown, Pauses.every(*stalls) if stalls else NEVER, bandwidth)
+        hardship = Hardship(slow, slow_share, away, away_for, read_trace(trace) if trace else {})
+        command(*arguments, hardship=hardship, **others)
+
+    for option in reversed(_HARDSHIP):
+        collected = option(collected)
+    return collected

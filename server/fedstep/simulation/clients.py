@@ -1,16 +1,18 @@
 """Clients in the coordinator's own process: they do what their assignments say, and take their virtual time for it."""
 
 import asyncio
+import math
 from bisect import bisect_left
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from fedstep.client.answers import ended_by, measured, reported, summary_of
 from fedstep.client.work import AbandonedError, Job, Trained
 from fedstep.common.errors import FedstepError, InvalidInputError, PreconditionError
+from fedstep.common.handicap import UNHINDERED, Handicap
 from fedstep.common.version import VERSION
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.ledger import MAX_STEPS_A_REPORT, Ledger
@@ -55,6 +57,7 @@ class SimulatedClient:
         number: Its number in the roster.
         roster: All clients.
         pace: How fast it is.
+        handicap: What holds it up.
         workshop: What computes for it.
         post: Where its models come from.
         fleet: What it joins.
@@ -66,6 +69,7 @@ class SimulatedClient:
         number: int,
         roster: Roster,
         pace: Pace,
+        handicap: Handicap = UNHINDERED,
         *,
         workshop: Workshop,
         post: Post,
@@ -75,6 +79,7 @@ class SimulatedClient:
         self._number = number
         self._roster = roster
         self._pace = pace
+        self._handicap = handicap
         self._workshop = workshop
         self._post = post
         self._fleet = fleet
@@ -83,33 +88,73 @@ class SimulatedClient:
         self._active: dict[str, _Active] = {}
         self._free_at_s = {fleet_pb2.WORK_TRAIN: 0.0, fleet_pb2.WORK_EVALUATE: 0.0}
         self._held = b""  # the digest of its last model
+        self._in_touch = asyncio.Event()
+        self._hello = fleet_pb2.Hello()
 
     async def join(self, task: str) -> Member:
-        """Joins the fleet, under the name that the study calls its task by."""
-        return await self._fleet.join(
-            fleet_pb2.Hello(
-                client_name=self._roster.names[self._number],
-                instance_id=f"simulated-{self._number}",
-                version=VERSION,
-                task=task,
-                model=self._roster.manifest.to_proto(),
-                train_samples=self._roster.train_samples[self._number],
-                validation_samples=self._roster.validation_samples[self._number],
-                device="simulated",
-            )
+        """Joins the fleet, under the name that the study calls its task by. One that is away leaves it at once."""
+        self._hello = fleet_pb2.Hello(
+            client_name=self._roster.names[self._number],
+            instance_id=f"simulated-{self._number}",
+            version=VERSION,
+            task=task,
+            model=self._roster.manifest.to_proto(),
+            train_samples=self._roster.train_samples[self._number],
+            validation_samples=self._roster.validation_samples[self._number],
+            device="simulated",
         )
+        member = await self._fleet.join(self._hello)
+        if self._leaves_s() <= self._loop.time():
+            await self._fleet.left(member, member.stream)
+        else:
+            self._in_touch.set()
+        return member
 
     async def serve(self, member: Member) -> None:
-        """Does what it is told, until the stream ends."""
+        """Does what it is told, until the coordinator ends the stream. In between it is away, and comes back."""
         async with asyncio.TaskGroup() as group:
-            while (message := await member.outbox.get()) is not None:
-                match message.WhichOneof("message"):
-                    case "assignment":
-                        self._assign(group, member, message.assignment)
-                    case "directive":
-                        self._direct(group, member, message.directive)
+            while not await self._listen(group, member):
+                await self._be_away(member)
             for active in list(self._active.values()):
                 self._drop(active)
+
+    async def _listen(self, group: asyncio.TaskGroup, member: Member) -> bool:
+        """Whether the stream has ended; else it is time to leave."""
+        leaves_s = self._leaves_s()
+        try:
+            async with asyncio.timeout_at(None if math.isinf(leaves_s) else leaves_s):
+                while (message := await member.outbox.get()) is not None:
+                    match message.WhichOneof("message"):
+                        case "assignment":
+                            self._assign(group, member, message.assignment)
+                        case "directive":
+                            self._direct(group, member, message.directive)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _be_away(self, member: Member) -> None:
+        """Its network is gone: its work goes on, its lease runs out unless it is back before, and nobody hears of it.
+
+        A networked client is heard of until then, by its heartbeats; so nobody has to look for leases that run out.
+        """
+        self._in_touch.clear()
+        if member.streaming:
+            self._fleet.heard(member)
+            await self._fleet.left(member, member.stream)
+        _, back_s = self._handicap.absences.at(self._loop.time())
+        expires_s = member.heard_at + self._fleet.policy.lease.total_seconds()
+        if expires_s < back_s:
+            await self._sleep_until(expires_s)
+            self._fleet.expire(member)
+        await self._sleep_until(back_s)
+        await self._fleet.join(self._hello)
+        self._in_touch.set()
+        self._ledger.reconcile(member, [active.assignment.ref for active in self._active.values()])
+
+    def _leaves_s(self) -> float:
+        """When it will be away next; in the past when it is."""
+        return self._handicap.absences.at(self._loop.time())[0]
 
     # what it is told ----------------------------------------------------------------------------------------------
 
@@ -177,6 +222,7 @@ class SimulatedClient:
             found = await self._workshop.measure(order)
             took_s = [self._pace.evaluation_s(self._roster.validation_samples[self._number])]
             await self._sleep_until(self._in_turn(active, arrives_s, took_s))
+            await self._in_touch.wait()
             self._answer(member, assignment, ended_by(found) if isinstance(found, Exception) else measured(found))
         else:
             training = await self._workshop.train(order)
@@ -187,7 +233,7 @@ class SimulatedClient:
         """Puts the steps of some work after the model's arrival and after work of its kind; answers with its end."""
         kind = active.assignment.work
         active.begins_s = max(arrives_s, self._free_at_s[kind])
-        active.ends_s = [active.begins_s + spent for spent in accumulate(took_s)]
+        active.ends_s = [self._handicap.worked_s(active.begins_s, spent) for spent in accumulate(took_s)]
         self._free_at_s[kind] = active.ends_s[-1] if active.ends_s else active.begins_s
         return self._free_at_s[kind]
 
@@ -199,7 +245,11 @@ class SimulatedClient:
         job = Job(label, model, values, assignment.seed, assignment.max_steps, assignment.local_validation)
         size_bytes = 0 if assignment.model_sha256 == self._held else model.manifest.payload_bytes
         self._held = assignment.model_sha256
-        return Order(self._number, job), self._loop.time() + self._pace.transfer_s(size_bytes)
+        return Order(self._number, job), self._moved_s(size_bytes)
+
+    def _moved_s(self, size_bytes: int) -> float:
+        """When so many bytes have moved that begin to now."""
+        return self._handicap.moved_s(self._loop.time(), size_bytes, self._pace.transfer_s(size_bytes))
 
     async def _tell(self, member: Member, active: _Active, training: Training) -> None:
         """Reports the steps when they have been taken, and then what came of them."""
@@ -207,29 +257,34 @@ class SimulatedClient:
         if losses and not max(losses) <= max(_NOTABLE_RISE * losses[0], losses[0] + _NOTABLE_MARGIN):
             while active.told < len(losses):  # the coordinator may want to stop it
                 await self._sleep_until(active.ends_s[active.told])
+                await self._in_touch.wait()
                 self._report(member, active, training, 1)
         elif losses:
             await self._sleep_until(active.ends_s[len(losses) - 1])
+            await self._in_touch.wait()
             while active.told < len(losses):
                 self._report(member, active, training, MAX_STEPS_A_REPORT)
+        await self._in_touch.wait()
         if training.trained is None:
             error = training.error or AbandonedError("told to stop before the first local step")
             self._answer(member, active.assignment, ended_by(error))
         elif active.assignment.report_only:
             self._answer(member, active.assignment, reported(training.trained))
         else:
-            await asyncio.sleep(self._pace.transfer_s(4 * training.trained.update.numel()))
+            await self._sleep_until(self._moved_s(4 * training.trained.update.numel()))
+            await self._in_touch.wait()
             await self._push(member, active, training.trained)
 
     def _report(self, member: Member, active: _Active, training: Training, most: int) -> None:
         part = slice(active.told, active.told + most)
+        edges_s = (active.begins_s, *active.ends_s)[active.told : active.told + most + 1]
         samples = training.samples[part]
         report = fleet_pb2.StepReport(
             ref=active.assignment.ref,
             first_step=active.told,
             loss=training.losses[part],
             samples=samples,
-            step_ms=[1000 * self._pace.step_s(count) for count in samples],
+            step_ms=[1000 * (end - begin) for begin, end in pairwise(edges_s)],
         )
         active.told += len(samples)
         self._fleet.heard(member)

@@ -15,6 +15,7 @@ from fedstep.server.coordination.run import seed_of
 from fedstep.server.selection.registry import validate_selector
 from fedstep.simulation.bench import Bench, Job, Setting
 from fedstep.simulation.curves import Over, curves_of, draw_curves, write_curves
+from fedstep.simulation.hardship import EASE
 from fedstep.simulation.legs import stretched
 from fedstep.simulation.outcome import Journal, Key, Outcome, Protocol
 from fedstep.simulation.statistics import rows_of, target_of
@@ -125,7 +126,10 @@ class Comparison:
 def setting_of(comparison: Comparison) -> dict[str, object]:
     """What every outcome in a folder depends on, beside its key."""
     study = comparison.study.model_dump(mode="json", exclude={"tuner", "seed", "budget"})
-    return {"study": study, **asdict(comparison.setting)}
+    setting = asdict(comparison.setting)
+    if comparison.setting.hardship == EASE:
+        del setting["hardship"]  # a folder from before there was any goes on
+    return {"study": study, **setting}
 
 
 def run_comparison(comparison: Comparison, journal: Journal, processes: int, tell: Callable[[Outcome], None]) -> None:

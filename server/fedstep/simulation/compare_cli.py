@@ -1,13 +1,17 @@
 """`fedstep compare`: tuners side by side, on the same simulated federation, at the same price."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fedstep.common.options import PairType, task_options
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.show import json_option
-from fedstep.simulation.cli_types import Finite, spread_option
+from fedstep.simulation.cli_types import Finite, hardship_options, spread_option
+
+if TYPE_CHECKING:
+    from fedstep.simulation.hardship import Hardship
 
 
 class _Numbers(click.ParamType[tuple[int, ...]]):
@@ -37,6 +41,7 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 @click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
 @click.option("--option", "options", type=PairType(), multiple=True, help="For the task's data. Repeatable.")
 @spread_option
+@hardship_options
 @click.option("--sequential", is_flag=True, help="Clients train one after the other, as on a network bit for bit.")
 @click.option("--jobs", type=click.IntRange(1, 256), help="Processes, one study each.  [default: one a core]")
 @click.option(
@@ -61,6 +66,7 @@ def compare(
     data: str,
     options: tuple[tuple[str, str], ...],
     speed_spread: float,
+    hardship: "Hardship",
     sequential: bool,
     jobs: int | None,
     out: Path | None,
@@ -88,6 +94,7 @@ def compare(
         options=task_options(options, data),
         speed_spread=speed_spread,
         vectorised=not sequential,
+        hardship=hardship,
     )
     comparison = Comparison(
         study=study,

@@ -31,6 +31,7 @@ from fedstep.server.storage.memory_store import MemoryStore
 from fedstep.server.tuning.registry import validate_tuner
 from fedstep.simulation.clients import SimulatedClient
 from fedstep.simulation.crew import Crew, LocalCrew
+from fedstep.simulation.hardship import EASE, Hardship
 from fedstep.simulation.inline import InlineExecutors
 from fedstep.simulation.population import Population, Roster
 from fedstep.simulation.post import Post
@@ -55,8 +56,9 @@ class Federation:
         clients: How many; client i of n has the task's share (i, n).
         options: The task's, such as the path to its data.
         speed: How fast they are.
+        hardship: What else holds them up.
         vectorised: Whether clients train together where they can; else each as on a network, bit for bit.
-        seed: Draws the clients' speeds.
+        seed: Draws the clients' speeds, and who is held up when.
     """
 
     clients: int
@@ -64,6 +66,7 @@ class Federation:
     speed: SpeedModel = field(default_factory=SpeedModel)
     vectorised: bool = True
     seed: int = 0
+    hardship: Hardship = EASE
 
 
 @dataclass(frozen=True)
@@ -221,11 +224,12 @@ class _Simulation:
         parts.ledger.when_fault(runner.announce_later)
         try:
             async with asyncio.TaskGroup() as group:
-                await self._join(group, parts)
+                clients = await self._join(group, parts)
                 study = group.create_task(runner.run(), name=f"study {self._spec.name}")
                 watch.begin(runner, study)
                 await asyncio.wait({study})
-                parts.fleet.drain("the simulation is over")
+                for client in clients:
+                    client.cancel()
         except BaseExceptionGroup as failures:
             raise _first_of(failures) from None
         if watch.error is not None:
@@ -235,7 +239,7 @@ class _Simulation:
     def _parts(self, clock: Clock, watch: "_Watch") -> Parts:
         executors = InlineExecutors()
         store = MemoryStore(clock=clock)
-        fleet = Fleet(clock, LeasePolicy(), [])  # nobody expires its leases: nobody's connection is cut
+        fleet = Fleet(clock, LeasePolicy(), [])  # a client that is away says itself when its lease runs out
         return Parts(
             store=store,
             blobs=MemoryBlobs(),
@@ -251,23 +255,27 @@ class _Simulation:
             task_options=self._crew.roster.options,
         )
 
-    async def _join(self, group: asyncio.TaskGroup, parts: Parts) -> None:
+    async def _join(self, group: asyncio.TaskGroup, parts: Parts) -> list[asyncio.Task[None]]:
         """Every client joins, before the study begins."""
+        serving = []
         roster, workshop = self._crew.roster, Workshop(self._crew)
         post = Post(parts.shelf)
         paces = self._federation.speed.draw(len(roster), self._federation.seed)
-        for number, pace in enumerate(paces):
+        handicaps = self._federation.hardship.draw(roster.names, self._federation.seed)
+        for number, (pace, handicap) in enumerate(zip(paces, handicaps, strict=True)):
             client = SimulatedClient(
                 number,
                 roster,
                 pace,
+                handicap,
                 workshop=workshop,
                 post=post,
                 fleet=parts.fleet,
                 ledger=parts.ledger,
             )
             member = await client.join(self._spec.task)
-            group.create_task(client.serve(member), name=f"client {member.name}")
+            serving.append(group.create_task(client.serve(member), name=f"client {member.name}"))
+        return serving
 
     def _result(self, parts: Parts, runner: SimulatedRunner, wall_s: float) -> Simulated:
         store, name = parts.store, self._spec.name

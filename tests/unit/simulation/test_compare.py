@@ -104,6 +104,19 @@ def test_a_second_call_does_only_what_is_missing(folder: Path) -> None:
     assert call(folder, "--tuners random --seeds 1 --budget 2 --json").stdout.count('"event": "outcome"') == 0
 
 
+def test_a_folder_goes_on_with_the_same_hardship_only(folder: Path) -> None:
+    """One that was written before there was any knows none."""
+    budget = "--tuners fixed --seeds 1 --budget 2"
+    call(folder, budget)
+    assert "hardship" not in json.loads((folder / "out" / "comparison.json").read_text())
+    call(folder, f"{budget} --out other --away 0.2 --slowdown 2")
+    call(folder, f"{budget} --out other --away 0.2 --slowdown 2")
+    assert len(outcomes(folder, "other")) == 1
+    assert outcomes(folder, "other") != outcomes(folder)
+    with pytest.raises(InvalidInputError, match="another hardship"):
+        call(folder, f"{budget} --out other --away 0.3 --slowdown 2")
+
+
 def test_an_interrupted_one_says_how_to_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -246,10 +246,14 @@ class Fleet:
             now = self._clock.monotonic()
             for member in self.members():
                 if member.presence is not Presence.GONE and now - member.heard_at > lease_s:
-                    member.presence = Presence.GONE
-                    for call in self._on_gone:
-                        call(member)
-                    self.wake()
+                    self.expire(member)
+
+    def expire(self, member: Member) -> None:
+        """The client's lease has run out."""
+        member.presence = Presence.GONE
+        for call in self._on_gone:
+            call(member)
+        self.wake()
 
     def drain(self, reason: str) -> None:
         """Tells every client that the coordinator goes away, and ends its stream."""
