@@ -25,7 +25,7 @@ from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.selection.registry import validate_selector
-from fedstep.server.storage.base import Event, NewEvent, RoundRecord, Store, StudyRecord, TrialRecord
+from fedstep.server.storage.base import AssignmentRecord, Event, NewEvent, RoundRecord, Store, StudyRecord, TrialRecord
 from fedstep.server.storage.memory_blobs import MemoryBlobs
 from fedstep.server.storage.memory_store import MemoryStore
 from fedstep.server.tuning.registry import validate_tuner
@@ -78,6 +78,7 @@ class Simulated:
         best: The trial whose model it ended with; None when there is none.
         trials: All trials.
         rounds: All committed rounds.
+        assignments: Everything that clients were asked for in them.
         events: All events.
         virtual_s: Seconds it would have taken.
         wall_s: Seconds it took.
@@ -89,6 +90,7 @@ class Simulated:
     best: TrialRecord | None
     trials: list[TrialRecord]
     rounds: list[RoundRecord]
+    assignments: list[AssignmentRecord]
     events: list[Event]
     virtual_s: float
     wall_s: float
@@ -287,6 +289,7 @@ class _Simulation:
             best=runner.best(),
             trials=_paged(lambda after: store.trials(name, after), lambda trial: trial.number, -1),
             rounds=store.rounds(name),
+            assignments=list(store.assignments(name)),
             events=_paged(lambda after: store.events(name, after), lambda event: event.number, 0),
             virtual_s=parts.clock.monotonic(),
             wall_s=wall_s,

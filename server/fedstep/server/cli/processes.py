@@ -57,13 +57,18 @@ class Processes:
             raise UnavailableError(f"The coordinator did not start: {reason} ({self._logs / 'coordinator.log'})")
         return str(said["address"])
 
-    def start_client(self, name: str, arguments: Sequence[str]) -> None:
-        """Starts one client, at a lower priority than the coordinator: it may take its time, the loop may not."""
+    def start_client(self, name: str, arguments: Sequence[str]) -> int:
+        """Starts one client, at a lower priority than the coordinator: it may take its time, the loop may not.
+
+        Returns:
+            Its process id.
+        """
         with _uninterrupted():
             process = self._start(name, ["client", "--name", name, *arguments])
             self._clients.append(process)
         if hasattr(os, "setpriority"):
             os.setpriority(os.PRIO_PROCESS, process.pid, CLIENT_NICENESS)
+        return process.pid
 
     def _start(self, name: str, arguments: Sequence[str], piped: bool = False) -> subprocess.Popen[bytes]:
         log = self._files.enter_context((self._logs / f"{name}.log").open("ab"))

@@ -1,0 +1,123 @@
+"""How long until a model is good, where clients differ in speed, stall, and come and go: one selector beside another.
+
+python -m tests.bench deadlines [--part processes|simulated|both] [--policies A,B,…] [--out FOLDER]
+    [--seconds 90] [--rounds 400] [--target 0.85] [--task tests/bench/writers_mlp.py] [--data ...npz]
+    [--clients 16] [--slow 4] [--slowdown 8] [--pace 10] [--cohort 8] [--no-frozen]
+    [--crowd 1000] [--sigma 1] [--away 0.2] [--away-for 600] [--crowd-cohort 50] [--hours 4] [--crowd-rounds 200]
+
+A policy is written as SELECTOR[:KEY=VALUE…], where a key is one of the table [round] of a study file, or an option of
+the selector; `default` is what a study without a selector gets. A selector that this version lacks is passed over.
+The first policy is what the others are compared with.
+
+`processes`: a coordinator and clients as processes on loopback; the first ones are slow (`--slowdown`), the last is
+frozen by SIGSTOP for half of each round. `simulated`: many clients on a virtual clock. In both a study trains only: no
+tuner, nobody measures; each round's model is judged by this program, on data that nobody trains on.
+"""
+
+import argparse
+from pathlib import Path
+
+from tests.bench.fleet import ROOT
+from tests.bench.policies import chosen
+
+PROCESSES = (
+    "all:deadline=600",
+    "random:over_selection=1:deadline=1.5",
+    "random:over_selection=1.3:deadline=600",
+    "default",
+    "oort:over_selection=1.3",
+    "deadline:over_selection=1.3",
+)
+SIMULATED = (
+    "all:deadline=7200",
+    "random:over_selection=1.3:deadline=7200",
+    "random:over_selection=1:deadline=60",
+    "default",
+    "oort:over_selection=1.3",
+    "deadline:over_selection=1.3",
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the policies, prints tables, and writes CSV and pictures."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench deadlines")
+    parser.add_argument("--part", choices=("processes", "simulated", "both"), default="both")
+    parser.add_argument("--policies", type=lambda text: tuple(text.split(",")))
+    parser.add_argument("--out", type=Path, default=Path("fedstep-runs/deadlines"))
+    parser.add_argument("--target", type=float, default=0.85)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "mnist_by_writer.npz")
+    parser.add_argument("--seconds", type=float, default=90)
+    parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--task", default="tests/bench/writers_mlp.py")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--slow", type=int, default=4)
+    parser.add_argument("--slowdown", type=float, default=8)
+    parser.add_argument("--pace", type=float, default=10)
+    parser.add_argument("--cohort", type=int, default=8)
+    parser.add_argument("--no-frozen", dest="frozen", action="store_false")
+    parser.add_argument("--crowd", type=int, default=1000)
+    parser.add_argument("--sigma", type=float, default=1)
+    parser.add_argument("--away", type=float, default=0.2)
+    parser.add_argument("--away-for", type=float, default=600)
+    parser.add_argument("--step-ms", type=float, default=500)
+    parser.add_argument("--crowd-cohort", type=int, default=50)
+    parser.add_argument("--crowd-rounds", type=int, default=200)
+    parser.add_argument("--hours", type=float, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    needs_data = options.part != "processes" or options.task != "digits"
+    if needs_data and not options.data.exists():
+        print(f"passed over: {options.data} is not there; give the data with --data, or --part processes --task digits")
+        return
+    if options.part != "simulated":
+        _processes(options)
+    if options.part != "processes":
+        _simulated(options)
+
+
+def _processes(options: argparse.Namespace) -> None:
+    from tests.bench.deadlines_processes import Fleet, Judge, ran
+    from tests.bench.deadlines_report import draw_curves, draw_timeline, print_table, write_csv
+
+    of_the_task = {} if options.task == "digits" else {"data": str(options.data.resolve())}
+    fleet = Fleet(
+        *(options.task, of_the_task, options.clients, options.slow, options.slowdown, options.pace, options.frozen)
+    )
+    judge = Judge(fleet)
+    found = []
+    for policy in chosen(options.policies or PROCESSES):
+        found.append(ran(policy, fleet, judge, options.rounds, options.seconds, options.cohort))
+        print(
+            f"{policy.text}: {found[-1].rounds} rounds, accuracy {max(found[-1].accuracy, default=0):.3f}", flush=True
+        )
+    title = (
+        f"{fleet.clients} processes, {fleet.slow} of them {fleet.slowdown:g} times slower"
+        f"{', one frozen for half of each round' * fleet.frozen}"
+    )
+    print_table(title, found, options.target)
+    write_csv(options.out, "processes", found, options.target)
+    draw_curves(options.out / "processes-curves.png", title, found, options.target)
+    draw_timeline(options.out / "processes-timeline.png", "One round, from dispatch", found, fleet.names())
+
+
+def _simulated(options: argparse.Namespace) -> None:
+    from tests.bench.deadlines_report import draw_curves, print_table, write_csv
+    from tests.bench.deadlines_simulated import Crowd, Stage, ran
+
+    crowd = Crowd(
+        *(str(options.data.resolve()), options.crowd, options.sigma, options.away, options.away_for),
+        *(options.step_ms, options.seed),
+    )
+    stage = Stage(crowd)
+    found = []
+    for policy in chosen(options.policies or SIMULATED):
+        seconds, cohort = 3600 * options.hours, options.crowd_cohort
+        found.append(ran(policy, stage, options.crowd_rounds, seconds, cohort))
+        print(
+            f"{policy.text}: {found[-1].rounds} rounds, accuracy {max(found[-1].accuracy, default=0):.3f}", flush=True
+        )
+    title = f"{crowd.clients} simulated clients, speeds of sigma {crowd.sigma:g}, {crowd.away:.0%} away at any time"
+    print_table(title, found, options.target)
+    write_csv(options.out, "simulated", found, options.target)
+    draw_curves(options.out / "simulated-curves.png", title, found, options.target)

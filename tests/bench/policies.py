@@ -1,0 +1,145 @@
+"""What the benchmark `deadlines` compares: policies by the names of their selectors, and what came of each."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.spec import Plugin, RoundPolicy, StudySpec
+from fedstep.server.selection.registry import validate_selector
+from fedstep.server.storage.base import AssignmentRecord
+
+DEFAULT = "default"
+"""A policy of this name is what a study gets that names no selector."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A selector and the terms of a round.
+
+    Attributes:
+        text: As it was written: SELECTOR[:KEY=VALUE…]. A key is one of the table [round], or an option of the selector.
+    """
+
+    text: str
+
+    def tables(self) -> dict[str, Any]:
+        """What a study file would say of it."""
+        name, *pairs = self.text.split(":")
+        options = {key: _value(value) for key, _, value in (pair.partition("=") for pair in pairs)}
+        policy = {key: value for key, value in options.items() if key in RoundPolicy.model_fields}
+        rest = {key: value for key, value in options.items() if key not in policy}
+        return {"round": policy, **({} if name == DEFAULT else {"selector": {"name": name, **rest}})}
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a selector in this version."""
+        try:
+            validate_selector(Plugin.model_validate(self.tables().get("selector", {"name": "random"})))
+        except InvalidInputError:
+            return False
+        return True
+
+    def study(self, task: str, rounds: int, seconds: float, seed: int, cohort: int, clients: int) -> StudySpec:
+        """One training without tuning or measuring, so that nothing but the policy takes time.
+
+        Args:
+            task: Its name.
+            rounds: At most.
+            seconds: No round begins after.
+            seed: Of everything.
+            cohort: Updates that a round waits for, where the selector heeds it.
+            clients: How many must be there before it begins.
+        """
+        tables = self.tables()
+        return StudySpec.model_validate(
+            {
+                "name": "deadlines",
+                "task": task,
+                "seed": seed,
+                "space": {"lr": {"low": 0.001, "high": 1.0, "log": True}},
+                "tuner": {"name": "fixed"},
+                "aggregator": {"name": "fedavg"},
+                "evaluation": {"cohort_size": 0, "held_out": False},
+                "objective": {"metric": "train_loss", "direction": "minimize"},
+                "budget": {"trials": 1, "rounds_per_trial": rounds, "rounds": rounds, "time": f"{seconds:g}s"},
+                **tables,
+                "round": {"cohort_size": cohort, "min_clients": clients, **tables["round"]},
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a policy.
+
+    Attributes:
+        policy: As it was written.
+        seconds: When each round ended, since the study began.
+        accuracy: Of the model then, on data that nobody trains on.
+        rounds: Rounds committed.
+        everyone: The last model's accuracy on all clients' own data.
+        slow: The same on the slow clients'.
+        waits_s: The longest time that each client waited to be trained.
+        assignments: All training that was asked for.
+        ended: How the study ended, where that was not as it should.
+    """
+
+    policy: str
+    seconds: Sequence[float]
+    accuracy: Sequence[float]
+    rounds: int
+    everyone: float
+    slow: float
+    waits_s: Sequence[float] = ()
+    assignments: Sequence[AssignmentRecord] = field(default=(), repr=False)
+    ended: str = ""
+
+    def reached_s(self, target: float) -> float | None:
+        """When the accuracy was there for the first time."""
+        return next((s for s, a in zip(self.seconds, self.accuracy, strict=True) if a >= target), None)
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Of the client that waited longest; a client that was never trained has waited to the end."""
+        return max(self.waits_s, default=float("nan"))
+
+    def outcomes(self) -> dict[str, int]:
+        """How many trainings ended how."""
+        kinds, counts = np.unique([a.status for a in self.assignments], return_counts=True)
+        return dict(zip(kinds.tolist(), counts.tolist(), strict=True))
+
+
+def chosen(texts: Iterable[str]) -> list[Policy]:
+    """The policies that this version can run; the others are named."""
+    policies = [Policy(text) for text in texts]
+    for policy in policies:
+        if not policy.exists:
+            print(f"passed over: {policy.text} (no such selector in this version)")
+    return [policy for policy in policies if policy.exists]
+
+
+def longest_waits(clients: Sequence[str], trained: Iterable[tuple[str, float]], end_s: float) -> list[float]:
+    """How long each client waited to be trained, from the start, from one time to the next and until the end.
+
+    Args:
+        clients: Their names.
+        trained: Who was trained when, ascending.
+        end_s: When the study ended.
+    """
+    last, longest = dict.fromkeys(clients, 0.0), dict.fromkeys(clients, 0.0)
+    for name, at_s in [*trained, *((name, end_s) for name in clients)]:
+        longest[name] = max(longest[name], at_s - last[name])
+        last[name] = at_s
+    return [longest[name] for name in clients]
+
+
+def _value(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
