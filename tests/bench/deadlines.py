@@ -1,8 +1,8 @@
 """How long until a model is good, where clients differ in speed, stall, and come and go: one selector beside another.
 
 python -m tests.bench deadlines [--part processes|simulated|both] [--policies A,B,…] [--out FOLDER]
-    [--seconds 90] [--rounds 400] [--target 0.85] [--task tests/bench/writers_mlp.py] [--data ...npz]
-    [--clients 16] [--slow 4] [--slowdown 8] [--pace 10] [--cohort 8] [--no-frozen]
+    [--data ../shared/data/mnist_by_writer.npz] [--target 0.85]
+    [--seconds 90] [--rounds 400] [--clients 16] [--slow 4] [--slowdown 8] [--step-ms 20] [--cohort 8] [--no-frozen]
     [--crowd 1000] [--sigma 1] [--away 0.2] [--away-for 600] [--crowd-cohort 50] [--hours 4] [--crowd-rounds 200]
 
 A policy is written as SELECTOR[:KEY=VALUE…], where a key is one of the table [round] of a study file, or an option of
@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 
 from tests.bench.fleet import ROOT
-from tests.bench.policies import chosen
+from tests.bench.policies import Ran, Terms, chosen
 
 PROCESSES = (
     "all:deadline=600",
@@ -48,27 +48,25 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "mnist_by_writer.npz")
     parser.add_argument("--seconds", type=float, default=90)
     parser.add_argument("--rounds", type=int, default=400)
-    parser.add_argument("--task", default="tests/bench/writers_mlp.py")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--slow", type=int, default=4)
     parser.add_argument("--slowdown", type=float, default=8)
-    parser.add_argument("--pace", type=float, default=10)
+    parser.add_argument("--step-ms", type=float, default=20)
     parser.add_argument("--cohort", type=int, default=8)
     parser.add_argument("--no-frozen", dest="frozen", action="store_false")
     parser.add_argument("--crowd", type=int, default=1000)
     parser.add_argument("--sigma", type=float, default=1)
     parser.add_argument("--away", type=float, default=0.2)
     parser.add_argument("--away-for", type=float, default=600)
-    parser.add_argument("--step-ms", type=float, default=500)
+    parser.add_argument("--crowd-step-ms", type=float, default=500)
     parser.add_argument("--crowd-cohort", type=int, default=50)
     parser.add_argument("--crowd-rounds", type=int, default=200)
     parser.add_argument("--hours", type=float, default=4)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    needs_data = options.part != "processes" or options.task != "digits"
-    if needs_data and not options.data.exists():
-        print(f"passed over: {options.data} is not there; give the data with --data, or --part processes --task digits")
+    if not options.data.exists():
+        print(f"passed over: {options.data} is not there; give the data with --data")
         return
     if options.part != "simulated":
         _processes(options)
@@ -77,20 +75,17 @@ def main(arguments: list[str]) -> None:
 
 
 def _processes(options: argparse.Namespace) -> None:
-    from tests.bench.deadlines_processes import Fleet, Judge, ran
+    from tests.bench.deadlines_processes import Fleet, Judge, run_all
     from tests.bench.deadlines_report import draw_curves, draw_timeline, print_table, write_csv
 
-    of_the_task = {} if options.task == "digits" else {"data": str(options.data.resolve())}
-    fleet = Fleet(
-        *(options.task, of_the_task, options.clients, options.slow, options.slowdown, options.pace, options.frozen)
-    )
+    data, machines = str(options.data.resolve()), (options.clients, options.slow, options.slowdown, options.frozen)
+    fleet = Fleet(data, options.step_ms, *machines)
+    terms = Terms(options.rounds, options.seconds, options.cohort, lr=0.01, epochs=1)
     judge = Judge(fleet)
     found = []
-    for policy in chosen(options.policies or PROCESSES):
-        found.append(ran(policy, fleet, judge, options.rounds, options.seconds, options.cohort))
-        print(
-            f"{policy.text}: {found[-1].rounds} rounds, accuracy {max(found[-1].accuracy, default=0):.3f}", flush=True
-        )
+    for ran in run_all(chosen(options.policies or PROCESSES), fleet, judge, terms):
+        found.append(ran)
+        _say(ran)
     title = (
         f"{fleet.clients} processes, {fleet.slow} of them {fleet.slowdown:g} times slower"
         f"{', one frozen for half of each round' * fleet.frozen}"
@@ -107,17 +102,19 @@ def _simulated(options: argparse.Namespace) -> None:
 
     crowd = Crowd(
         *(str(options.data.resolve()), options.crowd, options.sigma, options.away, options.away_for),
-        *(options.step_ms, options.seed),
+        *(options.crowd_step_ms, options.seed),
     )
+    terms = Terms(options.crowd_rounds, 3600 * options.hours, options.crowd_cohort, lr=0.05, epochs=2)
     stage = Stage(crowd)
     found = []
     for policy in chosen(options.policies or SIMULATED):
-        seconds, cohort = 3600 * options.hours, options.crowd_cohort
-        found.append(ran(policy, stage, options.crowd_rounds, seconds, cohort))
-        print(
-            f"{policy.text}: {found[-1].rounds} rounds, accuracy {max(found[-1].accuracy, default=0):.3f}", flush=True
-        )
+        found.append(ran(policy, stage, terms))
+        _say(found[-1])
     title = f"{crowd.clients} simulated clients, speeds of sigma {crowd.sigma:g}, {crowd.away:.0%} away at any time"
     print_table(title, found, options.target)
     write_csv(options.out, "simulated", found, options.target)
     draw_curves(options.out / "simulated-curves.png", title, found, options.target)
+
+
+def _say(ran: Ran) -> None:
+    print(f"{ran.policy}: {ran.rounds} rounds, accuracy {max(ran.accuracy, default=0):.3f}", flush=True)

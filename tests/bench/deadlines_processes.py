@@ -6,6 +6,7 @@ import random
 import signal
 import sqlite3
 import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +30,12 @@ from fedstep.server.cli.remote import connect
 from fedstep.server.storage.sql_store import open_store
 from fedstep.v1 import study_pb2
 from tests.bench.fleet import ROOT
-from tests.bench.policies import Policy, Ran, longest_waits
+from tests.bench.policies import Policy, Ran, Terms, longest_waits
 from tests.bench.probe import probe
 
 CPU = torch.device("cpu")
 STUDY = "deadlines"
+TASK = "tests/bench/writers_paced.py"
 FIRST_FREEZE_S = 0.5
 
 
@@ -42,38 +44,40 @@ class Fleet:
     """The machines.
 
     Attributes:
-        task: As clients are given it.
-        options: The task's.
+        data: Path to the writers' digits.
+        step_ms: How long a local step takes on a machine that is not slow.
         clients: How many.
         slow: The first so many are slow ones.
         slowdown: How many times as slow as the others.
-        pace: What all are slowed by besides, so that sixteen of them do not wait for each other's share of two cores.
         frozen: Whether the last client is frozen for half of each round.
     """
 
-    task: str
-    options: dict[str, str]
+    data: str
+    step_ms: float
     clients: int
     slow: int
     slowdown: float
-    pace: float
     frozen: bool
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"data": self.data, "step_ms": f"{self.step_ms:g}"}
 
     def names(self) -> list[str]:
         return [f"client-{number:02}" for number in range(self.clients)]
 
     def arguments(self, number: int) -> list[str]:
-        slowdown = self.pace * (self.slowdown if number < self.slow else 1.0)
+        slowdown = self.slowdown if number < self.slow else 1.0
         options = [word for key, value in self.options.items() for word in ("--option", f"{key}={value}")]
         share = ["--partition", f"{number + 1}/{self.clients}", "--threads", "1"]
-        return ["--task", self.task, *share, "--slowdown", f"{slowdown:g}", *options]
+        return ["--task", str(ROOT / TASK), *share, "--slowdown", f"{slowdown:g}", *options]
 
 
 class Judge:
     """Measures models on data that nobody trains on, and on the clients' own."""
 
     def __init__(self, fleet: Fleet) -> None:
-        self.task: Task = load_task(fleet.task)
+        self.task: Task = load_task(str(ROOT / TASK))
         infos = [ClientInfo(name, (i, fleet.clients), fleet.options) for i, name in enumerate(fleet.names())]
         with self.task.loading_many():
             shares = [_whole(self.task.load_data(info)) for info in infos]
@@ -94,6 +98,10 @@ def _whole(data: ClientData) -> Samples:
     if data.train is data.validation:
         return data.train
     return ConcatDataset([data.train, data.validation])
+
+
+_Models = list[tuple[float, dict[str, torch.Tensor]]]
+"""When each round was committed since the study began, and the model of then."""
 
 
 class Freezer:
@@ -117,11 +125,9 @@ class Freezer:
                 os.kill(self._pid, signal.SIGCONT)
 
 
-async def _watched(
-    address: str, folder: Path, study: study_pb2.StudySpec, freezer: Freezer
-) -> list[tuple[float, dict[str, torch.Tensor]]]:
-    """When each round was committed since the study began, and the model of then, fetched as a client would."""
-    found: list[tuple[float, dict[str, torch.Tensor]]] = []
+async def _watched(address: str, folder: Path, study: study_pb2.StudySpec, freezer: Freezer) -> _Models:
+    """Runs the study; its models are fetched as a client would."""
+    found: _Models = []
     began_s = 0.0
     link = Link()
     fetcher = ModelFetcher(link, random.Random(0))
@@ -152,39 +158,44 @@ def _digest(folder: Path, number: int) -> bytes:
     return bytes(digest)
 
 
-def ran(policy: Policy, fleet: Fleet, judge: Judge, rounds: int, seconds: float, cohort: int) -> Ran:
-    """One study of one policy, with a coordinator and clients of its own."""
-    spec = policy.study(judge.task.name, rounds, seconds, 0, cohort, fleet.clients)
-    reference = fleet.task if not fleet.task.endswith(".py") else str(ROOT / fleet.task)
-    with tempfile.TemporaryDirectory() as folder:
-        with Processes(Path(folder) / "logs") as processes:
-            of_the_task = ["--task", reference] if fleet.task.endswith(".py") else []
-            address = processes.start_coordinator(["--port", "0", "--data-dir", folder, *of_the_task])
-            pids = [
-                processes.start_client(name, ["--coordinator", address, *fleet.arguments(number)])
-                for number, name in enumerate(fleet.names())
-            ]
-            models = run(
-                _watched(address, Path(folder), spec_to_proto(spec), Freezer(pids[-1] if fleet.frozen else None))
-            )
-        store = open_store(f"sqlite:///{folder}/fedstep.db")
-        record, records = store.study(STUDY), store.rounds(STUDY)
-        assignments = [a for a in store.assignments(STUDY) if a.work == "train"]
-        store.close()
-    seconds_of = [at_s for at_s, _ in models]
-    accuracy = [judge.accuracy(state, judge.held_out) for _, state in models]
+def run_all(policies: Sequence[Policy], fleet: Fleet, judge: Judge, terms: Terms) -> Iterator[Ran]:
+    """Every policy in turn: a coordinator of its own each, which knows nobody, and the same client processes."""
+    with tempfile.TemporaryDirectory() as logs, Processes(Path(logs)) as machines:
+        port, pids = 0, list[int]()
+        for policy in policies:
+            spec = policy.study(judge.task.name, terms, 0, fleet.clients)
+            with tempfile.TemporaryDirectory() as folder:
+                with Processes(Path(folder) / "logs") as host:
+                    task = ["--task", str(ROOT / TASK)]
+                    address = host.start_coordinator(["--port", str(port), "--data-dir", folder, *task])
+                    port = int(address.rpartition(":")[2])
+                    pids = pids or [
+                        machines.start_client(name, ["--coordinator", address, *fleet.arguments(number)])
+                        for number, name in enumerate(fleet.names())
+                    ]
+                    freezer = Freezer(pids[-1] if fleet.frozen else None)
+                    models = run(_watched(address, Path(folder), spec_to_proto(spec), freezer))
+                yield _judged(policy, fleet, judge, models, folder)
+
+
+def _judged(policy: Policy, fleet: Fleet, judge: Judge, models: _Models, folder: str) -> Ran:
+    """What the models are worth, and what the database says of how they came about."""
+    store = open_store(f"sqlite:///{folder}/fedstep.db")
+    record, records = store.study(STUDY), store.rounds(STUDY)
+    assignments = [a for a in store.assignments(STUDY) if a.work == "train"]
+    store.close()
     began = records[0].ended_at.timestamp() - records[0].seconds if records else 0.0
     ended = {record.round: record.ended_at.timestamp() - began for record in records}
     trained = sorted(((a.client, ended[a.round]) for a in assignments if a.status == "accepted"), key=lambda x: x[1])
     last = models[-1][1] if models else judge.task.build_model(full_hyperparameters(judge.task, {})).state_dict()
     return Ran(
         policy.text,
-        seconds_of,
-        accuracy,
+        [at_s for at_s, _ in models],
+        [judge.accuracy(state, judge.held_out) for _, state in models],
         len(records),
         judge.accuracy(last, judge.everyone),
         judge.accuracy(last, judge.slow),
-        longest_waits(fleet.names(), trained, seconds_of[-1] if seconds_of else 0.0),
+        longest_waits(fleet.names(), trained, max(ended.values(), default=0.0)),
         assignments,
         "" if record.state.value == "completed" else f"{record.state.value}: {record.message}",
     )

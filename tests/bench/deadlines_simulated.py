@@ -16,7 +16,7 @@ from fedstep.simulation.run import Federation, SimulatedRunner, simulate
 from fedstep.simulation.speed import SpeedModel
 from fedstep.simulation.virtual_loop import START
 from tests.bench.fleet import ROOT
-from tests.bench.policies import Policy, Ran, longest_waits
+from tests.bench.policies import Policy, Ran, Terms, longest_waits
 
 TASK = "tests/bench/writers_parts.py"
 SLOWEST = 0.25
@@ -76,17 +76,15 @@ class Stage:
         return ConcatDataset([pool.share(client) for client in clients])
 
 
-def ran(policy: Policy, stage: Stage, rounds: int, seconds: float, cohort: int) -> Ran:
+def ran(policy: Policy, stage: Stage, terms: Terms) -> Ran:
     """One study of one policy.
 
     Args:
         policy: Which.
         stage: The clients.
-        rounds: At most.
-        seconds: Virtual ones, after which no round begins.
-        cohort: Updates that a round waits for.
+        terms: Of the study; its seconds are virtual.
     """
-    spec = policy.study(stage.task.name, rounds, seconds, stage.crowd.seed, cohort, 1)
+    spec = policy.study(stage.task.name, terms, stage.crowd.seed, 1)
     held_out = stage.population.held_out
     assert held_out is not None
     times: list[float] = []

@@ -16,6 +16,25 @@ DEFAULT = "default"
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What every policy's study has in common.
+
+    Attributes:
+        rounds: At most.
+        seconds: No round begins after.
+        cohort: Updates that a round waits for, where the selector heeds it.
+        lr: Of the local training.
+        epochs: Of the local training.
+    """
+
+    rounds: int
+    seconds: float
+    cohort: int
+    lr: float
+    epochs: int
+
+
+@dataclass(frozen=True)
 class Policy:
     """A selector and the terms of a round.
 
@@ -42,15 +61,13 @@ class Policy:
             return False
         return True
 
-    def study(self, task: str, rounds: int, seconds: float, seed: int, cohort: int, clients: int) -> StudySpec:
+    def study(self, task: str, terms: Terms, seed: int, clients: int) -> StudySpec:
         """One training without tuning or measuring, so that nothing but the policy takes time.
 
         Args:
             task: Its name.
-            rounds: At most.
-            seconds: No round begins after.
+            terms: Of the study.
             seed: Of everything.
-            cohort: Updates that a round waits for, where the selector heeds it.
             clients: How many must be there before it begins.
         """
         tables = self.tables()
@@ -60,13 +77,19 @@ class Policy:
                 "task": task,
                 "seed": seed,
                 "space": {"lr": {"low": 0.001, "high": 1.0, "log": True}},
-                "tuner": {"name": "fixed"},
+                "tuner": {"name": "fixed", "hyperparameters": {"lr": terms.lr}},
                 "aggregator": {"name": "fedavg"},
                 "evaluation": {"cohort_size": 0, "held_out": False},
                 "objective": {"metric": "train_loss", "direction": "minimize"},
-                "budget": {"trials": 1, "rounds_per_trial": rounds, "rounds": rounds, "time": f"{seconds:g}s"},
+                "hyperparameters": {"local_epochs": terms.epochs},
+                "budget": {
+                    "trials": 1,
+                    "rounds_per_trial": terms.rounds,
+                    "rounds": terms.rounds,
+                    "time": f"{terms.seconds:g}s",
+                },
                 **tables,
-                "round": {"cohort_size": cohort, "min_clients": clients, **tables["round"]},
+                "round": {"cohort_size": terms.cohort, "min_clients": clients, **tables["round"]},
             }
         )
 
