@@ -2,7 +2,8 @@
 
 python -m tests.bench deadlines [--part processes|simulated|both] [--policies A,B,…] [--out FOLDER]
     [--data ../shared/data/mnist_by_writer.npz] [--target 0.85]
-    [--seconds 90] [--rounds 400] [--clients 16] [--slow 4] [--slowdown 8] [--step-ms 20] [--cohort 8] [--no-frozen]
+    [--seconds 90] [--rounds 400] [--clients 16] [--slow 4] [--slowdown 8] [--step-ms 20] [--writers 64] [--cohort 8]
+    [--no-frozen]
     [--crowd 1000] [--sigma 1] [--away 0.2] [--away-for 600] [--crowd-cohort 50] [--hours 4] [--crowd-rounds 200]
 
 A policy is written as SELECTOR[:KEY=VALUE…], where a key is one of the table [round] of a study file, or an option of
@@ -22,7 +23,7 @@ from tests.bench.policies import Ran, Terms, chosen
 
 PROCESSES = (
     "all:deadline=600",
-    "random:over_selection=1:deadline=1.5",
+    "random:over_selection=1:deadline=3",
     "random:over_selection=1.3:deadline=600",
     "default",
     "oort:over_selection=1.3",
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--slow", type=int, default=4)
     parser.add_argument("--slowdown", type=float, default=8)
+    parser.add_argument("--writers", type=int, default=64)
     parser.add_argument("--step-ms", type=float, default=20)
     parser.add_argument("--cohort", type=int, default=8)
     parser.add_argument("--no-frozen", dest="frozen", action="store_false")
@@ -79,7 +81,7 @@ def _processes(options: argparse.Namespace) -> None:
     from tests.bench.deadlines_report import draw_curves, draw_timeline, print_table, write_csv
 
     data, machines = str(options.data.resolve()), (options.clients, options.slow, options.slowdown, options.frozen)
-    fleet = Fleet(data, options.step_ms, *machines)
+    fleet = Fleet(data, options.writers, options.step_ms, *machines)
     terms = Terms(options.rounds, options.seconds, options.cohort, lr=0.01, epochs=1)
     judge = Judge(fleet)
     found = []

@@ -45,6 +45,7 @@ class Fleet:
 
     Attributes:
         data: Path to the writers' digits.
+        writers: How many share out their digits, of the 300: with fewer a round takes fewer steps.
         step_ms: How long a local step takes on a machine that is not slow.
         clients: How many.
         slow: The first so many are slow ones.
@@ -53,6 +54,7 @@ class Fleet:
     """
 
     data: str
+    writers: int
     step_ms: float
     clients: int
     slow: int
@@ -61,7 +63,7 @@ class Fleet:
 
     @property
     def options(self) -> dict[str, str]:
-        return {"data": self.data, "step_ms": f"{self.step_ms:g}"}
+        return {"data": self.data, "writers": str(self.writers), "step_ms": f"{self.step_ms:g}"}
 
     def names(self) -> list[str]:
         return [f"client-{number:02}" for number in range(self.clients)]
