@@ -30,7 +30,7 @@ from fedstep.server.cli.remote import connect
 from fedstep.server.storage.sql_store import open_store
 from fedstep.v1 import study_pb2
 from tests.bench.fleet import ROOT
-from tests.bench.policies import Policy, Ran, Terms, longest_waits
+from tests.bench.policies import Policy, Ran, Terms, Waits
 from tests.bench.probe import probe
 
 CPU = torch.device("cpu")
@@ -188,7 +188,6 @@ def _judged(policy: Policy, fleet: Fleet, judge: Judge, models: _Models, folder:
     store.close()
     began = records[0].ended_at.timestamp() - records[0].seconds if records else 0.0
     ended = {record.round: record.ended_at.timestamp() - began for record in records}
-    trained = sorted(((a.client, ended[a.round]) for a in assignments if a.status == "accepted"), key=lambda x: x[1])
     last = models[-1][1] if models else judge.task.build_model(full_hyperparameters(judge.task, {})).state_dict()
     return Ran(
         policy.text,
@@ -197,7 +196,7 @@ def _judged(policy: Policy, fleet: Fleet, judge: Judge, models: _Models, folder:
         len(records),
         judge.accuracy(last, judge.everyone),
         judge.accuracy(last, judge.slow),
-        longest_waits(fleet.names(), trained, max(ended.values(), default=0.0)),
+        Waits.of(fleet.names(), assignments, ended),
         assignments,
         "" if record.state.value == "completed" else f"{record.state.value}: {record.message}",
     )

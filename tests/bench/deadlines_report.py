@@ -20,7 +20,8 @@ COLUMNS = (
     "final accuracy",
     "all clients' data",
     "slow clients' data",
-    "longest wait, s",
+    "longest wait, s (rounds)",
+    "never trained",
 )
 _COLORS = {"accepted": "#4f9a6e", "abandoned": "#7f8a97", "late": "#d1495b", "lost": "#5c4d7d", "failed": "#e07a2f"}
 _LINES = ("#d1495b", "#00798c", "#e07a2f", "#5c4d7d", "#4f9a6e", "#2e4057", "#b8860b", "#9c6644")
@@ -37,7 +38,12 @@ def rows_of(found: Sequence[Ran], target: float) -> list[list[str]]:
         if reached and first and ran is not found[0]:
             told += f" ({first / reached:.1f}×)"
         final = f"{ran.accuracy[-1]:.3f}" if ran.accuracy else "none"
-        shares = [f"{ran.everyone:.3f}", f"{ran.slow:.3f}", f"{ran.longest_wait_s:.0f}"]
+        shares = [
+            f"{ran.everyone:.3f}",
+            f"{ran.slow:.3f}",
+            f"{ran.waits.longest_s:.0f} ({ran.waits.longest_rounds})",
+            str(ran.waits.never),
+        ]
         rows.append([ran.policy, str(ran.rounds), told, final, *shares])
     return rows
 

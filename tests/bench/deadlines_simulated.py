@@ -16,7 +16,7 @@ from fedstep.simulation.run import Federation, SimulatedRunner, simulate
 from fedstep.simulation.speed import SpeedModel
 from fedstep.simulation.virtual_loop import START
 from tests.bench.fleet import ROOT
-from tests.bench.policies import Policy, Ran, Terms, longest_waits
+from tests.bench.policies import Policy, Ran, Terms, Waits
 
 TASK = "tests/bench/writers_parts.py"
 SLOWEST = 0.25
@@ -102,7 +102,6 @@ def ran(policy: Policy, stage: Stage, terms: Terms) -> Ran:
     found = simulate(spec, stage.task, stage.federation, population=stage.population, on_commit=on_commit)
     ended = {record.round: (record.ended_at - START).total_seconds() for record in found.rounds}
     asked = [a for a in found.assignments if a.work == "train"]
-    trained = sorted(((a.client, ended[a.round]) for a in asked if a.status == "accepted"), key=lambda x: x[1])
     everyone = range(stage.crowd.clients)
     return Ran(
         policy.text,
@@ -111,7 +110,7 @@ def ran(policy: Policy, stage: Stage, terms: Terms) -> Ran:
         len(found.rounds),
         stage.accuracy(payloads[0], stage.of_clients(everyone)) if payloads else float("nan"),
         stage.accuracy(payloads[0], stage.of_clients(stage.slow)) if payloads else float("nan"),
-        longest_waits(stage.population.names, trained, found.virtual_s),
+        Waits.of(stage.population.names, asked, ended),
         asked,
         "" if found.record.state.value == "completed" else f"{found.record.state.value}: {found.record.message}",
     )

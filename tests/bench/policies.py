@@ -1,8 +1,9 @@
 """What the benchmark `deadlines` compares: policies by the names of their selectors, and what came of each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 
@@ -95,6 +96,41 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Waits:
+    """How long clients waited to be trained: from the start, from one update of theirs to the next, and to the end.
+
+    Attributes:
+        longest_s: Of the client that waited longest, in seconds.
+        longest_rounds: The same in rounds.
+        never: Clients that were never trained.
+    """
+
+    longest_s: float
+    longest_rounds: int
+    never: int
+
+    @classmethod
+    def of(cls, clients: Sequence[str], asked: Iterable[AssignmentRecord], ended_s: Mapping[int, float]) -> Self:
+        """The waits of some clients.
+
+        Args:
+            clients: Their names.
+            asked: Every training.
+            ended_s: When each committed round ended, in seconds since the study began.
+        """
+        rounds = sorted(ended_s)
+        trained = {(a.client, a.round) for a in asked if a.status == "accepted"}
+        longest_s, longest_rounds = 0.0, 0
+        for name in clients:
+            turns = [number for number in rounds if (name, number) in trained]
+            edges = [-1, *turns, len(rounds)]
+            times = [0.0, *(ended_s[number] for number in turns), max(ended_s.values(), default=0.0)]
+            longest_rounds = max(longest_rounds, *(after - before for before, after in pairwise(edges)))
+            longest_s = max(longest_s, *(after - before for before, after in pairwise(times)))
+        return cls(longest_s, longest_rounds, len(set(clients) - {name for name, _ in trained}))
+
+
+@dataclass(frozen=True)
 class Ran:
     """What came of a policy.
 
@@ -105,7 +141,7 @@ class Ran:
         rounds: Rounds committed.
         everyone: The last model's accuracy on all clients' own data.
         slow: The same on the slow clients'.
-        waits_s: The longest time that each client waited to be trained.
+        waits: How long clients waited to be trained.
         assignments: All training that was asked for.
         ended: How the study ended, where that was not as it should.
     """
@@ -116,18 +152,13 @@ class Ran:
     rounds: int
     everyone: float
     slow: float
-    waits_s: Sequence[float] = ()
+    waits: Waits
     assignments: Sequence[AssignmentRecord] = field(default=(), repr=False)
     ended: str = ""
 
     def reached_s(self, target: float) -> float | None:
         """When the accuracy was there for the first time."""
         return next((s for s, a in zip(self.seconds, self.accuracy, strict=True) if a >= target), None)
-
-    @property
-    def longest_wait_s(self) -> float:
-        """Of the client that waited longest; a client that was never trained has waited to the end."""
-        return max(self.waits_s, default=float("nan"))
 
     def outcomes(self) -> dict[str, int]:
         """How many trainings ended how."""
@@ -142,21 +173,6 @@ def chosen(texts: Iterable[str]) -> list[Policy]:
         if not policy.exists:
             print(f"passed over: {policy.text} (no such selector in this version)")
     return [policy for policy in policies if policy.exists]
-
-
-def longest_waits(clients: Sequence[str], trained: Iterable[tuple[str, float]], end_s: float) -> list[float]:
-    """How long each client waited to be trained, from the start, from one time to the next and until the end.
-
-    Args:
-        clients: Their names.
-        trained: Who was trained when, ascending.
-        end_s: When the study ended.
-    """
-    last, longest = dict.fromkeys(clients, 0.0), dict.fromkeys(clients, 0.0)
-    for name, at_s in [*trained, *((name, end_s) for name in clients)]:
-        longest[name] = max(longest[name], at_s - last[name])
-        last[name] = at_s
-    return [longest[name] for name in clients]
 
 
 def _value(text: str) -> object:
