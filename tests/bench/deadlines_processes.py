@@ -26,7 +26,7 @@ from fedstep.common.task import ClientData, ClientInfo, Samples, Task
 from fedstep.common.tasks import full_hyperparameters, load_task
 from fedstep.common.tensors import unpack
 from fedstep.server.cli.processes import Processes
-from fedstep.server.cli.remote import connect
+from fedstep.server.cli.remote import Remote, connect
 from fedstep.server.storage.sql_store import open_store
 from fedstep.v1 import study_pb2
 from tests.bench.fleet import ROOT
@@ -37,6 +37,8 @@ CPU = torch.device("cpu")
 STUDY = "deadlines"
 TASK = "tests/bench/writers_paced.py"
 FIRST_FREEZE_S = 0.5
+CLIENTS_COME_S = 300.0
+JUDGE = "judge"
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ async def _watched(address: str, folder: Path, study: study_pb2.StudySpec, freez
     began_s = 0.0
     link = Link()
     fetcher = ModelFetcher(link, random.Random(0))
-    async with connect(address) as remote, probe(address, "judge") as judge, open_channel(address) as bulk:
+    async with connect(address) as remote, probe(address, JUDGE) as judge, open_channel(address) as bulk:
         link.open(OpenLink(judge.session_id, bulk, 1 << 20, address))
+        await _all_there(remote, study.round.min_clients)
         await remote.create(study)
         try:
             async for event in remote.watch(STUDY, lambda error: None):
@@ -151,6 +154,16 @@ async def _watched(address: str, folder: Path, study: study_pb2.StudySpec, freez
         finally:
             freezer.thaw()
     return found
+
+
+async def _all_there(remote: Remote, clients: int) -> None:
+    """Waits until every client has come, so that no policy pays for the start of its processes."""
+    async with asyncio.timeout(CLIENTS_COME_S):
+        while True:
+            there = [c for c in await remote.clients() if c.state == study_pb2.CLIENT_STATE_IDLE and c.name != JUDGE]
+            if len(there) >= clients:
+                return
+            await asyncio.sleep(0.1)
 
 
 def _digest(folder: Path, number: int) -> bytes:
