@@ -32,7 +32,7 @@ PROCESSES = (
 SIMULATED = (
     "all:deadline=7200",
     "random:over_selection=1.3:deadline=7200",
-    "random:over_selection=1:deadline=60",
+    "random:over_selection=1:deadline=20",
     "default",
     "oort:over_selection=1.3",
     "deadline:over_selection=1.3",
