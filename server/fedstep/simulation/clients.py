@@ -12,7 +12,7 @@ from fedstep.client.answers import ended_by, measured, reported, summary_of
 from fedstep.client.work import AbandonedError, Job, Trained
 from fedstep.common.errors import FedstepError, InvalidInputError, PreconditionError
 from fedstep.common.version import VERSION
-from fedstep.server.coordination.fleet import Fleet, Member
+from fedstep.server.coordination.fleet import Fetch, Fleet, Member
 from fedstep.server.coordination.ledger import MAX_STEPS_A_REPORT, Ledger
 from fedstep.simulation.local import Order, Training
 from fedstep.simulation.population import Roster
@@ -36,6 +36,7 @@ class _Active:
         ends_s: When each local step ends, by the loop's clock; empty before the training.
         begins_s: When the first one begins.
         told: Local steps reported.
+        fetch_s: How long its model took to come.
     """
 
     assignment: fleet_pb2.Assignment
@@ -44,6 +45,7 @@ class _Active:
     begins_s: float = 0.0
     ends_s: Sequence[float] = field(default_factory=list)
     told: int = 0
+    fetch_s: float = 0.0
 
 
 class SimulatedClient:
@@ -168,8 +170,8 @@ class SimulatedClient:
     async def _carry_out(self, member: Member, active: _Active) -> None:
         assignment = active.assignment
         try:
-            order, arrives_s = self._receive(assignment)
-            active.order = order
+            order, arrives_s = self._receive(member, assignment)
+            active.order, active.fetch_s = order, arrives_s - self._loop.time()
         except FedstepError as error:
             self._answer(member, assignment, ended_by(error))
             return
@@ -191,15 +193,19 @@ class SimulatedClient:
         self._free_at_s[kind] = active.ends_s[-1] if active.ends_s else active.begins_s
         return self._free_at_s[kind]
 
-    def _receive(self, assignment: fleet_pb2.Assignment) -> tuple[Order, float]:
+    def _receive(self, member: Member, assignment: fleet_pb2.Assignment) -> tuple[Order, float]:
         """What is to be done, and when the model for it has arrived."""
         model = self._post.get(assignment.model_sha256)
         label = f"study {assignment.study}, trial {assignment.trial}, round {assignment.round}"
         values = self._post.hyperparameters(assignment)
         job = Job(label, model, values, assignment.seed, assignment.max_steps, assignment.local_validation)
-        size_bytes = 0 if assignment.model_sha256 == self._held else model.manifest.payload_bytes
+        took_s = 0.0
+        if assignment.model_sha256 != self._held:
+            size_bytes = model.manifest.payload_bytes
+            took_s = self._pace.transfer_s(size_bytes)
+            member.fetch = Fetch(assignment.model_sha256, size_bytes, took_s)
         self._held = assignment.model_sha256
-        return Order(self._number, job), self._loop.time() + self._pace.transfer_s(size_bytes)
+        return Order(self._number, job), self._loop.time() + took_s
 
     async def _tell(self, member: Member, active: _Active, training: Training) -> None:
         """Reports the steps when they have been taken, and then what came of them."""
@@ -249,6 +255,7 @@ class SimulatedClient:
             self._ledger.update_for(active.assignment.ref, member) as assignment,
         ):
             assignment.check_size(4 * trained.update.numel())
+            assignment.fetch_s, assignment.push_s = active.fetch_s, self._pace.transfer_s(4 * trained.update.numel())
             await assignment.owner.take_update(assignment, trained.update, summary)
 
     async def _sleep_until(self, time_s: float) -> None:

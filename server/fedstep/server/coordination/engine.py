@@ -22,6 +22,7 @@ from fedstep.server.coordination.fleet import Fleet
 from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError, Work, cost_of
+from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
 from fedstep.server.coordination.run import Run, default_manifest, resolve, seed_of
 from fedstep.server.coordination.shelf import Shelf, cut
@@ -73,6 +74,7 @@ class RunEngine:
         shelf: Where clients fetch models.
         executors: For everything that blocks.
         clock: For records.
+        paces: How fast clients are.
         selector: Chooses cohorts.
         make_aggregator: Makes the aggregator of a round, for so many elements.
         server_optimizer: Makes the next model.
@@ -90,6 +92,7 @@ class RunEngine:
         shelf: Shelf,
         executors: Executors,
         clock: Clock,
+        paces: PaceBook,
         selector: Selector,
         make_aggregator: Callable[[int], Aggregator],
         server_optimizer: ServerOptimizer,
@@ -103,7 +106,7 @@ class RunEngine:
         self._shelf = shelf
         self._executors = executors
         self._clock = clock
-        self.cohorts = Cohorts(spec, fleet, selector, clock, announce)
+        self.cohorts = Cohorts(spec, fleet, paces, selector, clock, announce)
         self._make_aggregator = make_aggregator
         self._server_optimizer = server_optimizer
         self._charge = charge
@@ -147,6 +150,7 @@ class RunEngine:
             return replace(self._priced(run, outcome, started), failed=str(failure))
         outcome = self._priced(run, outcome, started)
         record = self._record(run, stepped, trained, measured, outcome.cost)
+        self.cohorts.observe(record, outcome.assignments)
         return replace(
             outcome,
             run=stepped,
@@ -205,11 +209,11 @@ class RunEngine:
 
     async def _train_once(self, run: Run, arm: Arm, attempt: int) -> "_Trained":
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
-        if not await self.cohorts.wait(run, arm.clients):
+        if not await self.cohorts.wait(run, arm):
             raise StoppedError("the study was stopped before the round began")
         aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
         # From here to `begin` nothing else runs: cohorts stay disjoint.
-        selection = self.cohorts.select(run, attempt, arm.clients, arm.cohort if arm.measured else 0)
+        selection = self.cohorts.select(run, arm, attempt)
         phase = TrainingPhase(
             self._ledger,
             selection.wanted,
@@ -256,7 +260,7 @@ class RunEngine:
     ) -> _Measured:
         """Measures a model on its evaluation cohort; again, on those who are there then, where all were lost."""
         for attempt in range(1, ATTEMPTS + 1):
-            if evaluating and not await self.cohorts.wait_for(1):
+            if evaluating and not await self.cohorts.wait_for(1, arm.cohort):
                 raise StoppedError("the study was stopped before the model was measured")
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
             phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
