@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import MappingProxyType
 
 from fedstep.common import hyperparameters as hp
 from fedstep.common.clock import Clock
@@ -35,6 +36,7 @@ from fedstep.v1.hyperparameters_pb2 import HyperparameterValue
 ATTEMPTS = 3
 """Tries of one round before the fleet is taken to be unable to run it."""
 
+_NO_BUDGETS: Mapping[str, int] = MappingProxyType({})
 _WORK = {Work.TRAIN: fleet_pb2.WORK_TRAIN, Work.EVALUATE: fleet_pb2.WORK_EVALUATE}
 
 
@@ -223,7 +225,9 @@ class RunEngine:
             weights_norm=run.norm,
             max_update_ratio=self._spec.guard.max_update_ratio,
         )
-        await self._collect(phase, self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt))
+        await self._collect(
+            phase, self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt, selection.step_budgets)
+        )
         quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))
         return _Trained(phase, selection.cohort, aggregator, attempt, quorum)
 
@@ -310,7 +314,14 @@ class RunEngine:
         return value
 
     def _dispatch(
-        self, phase: Phase, run: Run, arm: Arm, kind: Work, names: tuple[str, ...], attempt: int
+        self,
+        phase: Phase,
+        run: Run,
+        arm: Arm,
+        kind: Work,
+        names: tuple[str, ...],
+        attempt: int,
+        step_budgets: Mapping[str, int] = _NO_BUDGETS,
     ) -> list[OpenAssignment]:
         """The assignments of one phase, one a client.
 
@@ -321,6 +332,7 @@ class RunEngine:
             kind: What to do.
             names: The cohort, in the order of dispatch.
             attempt: The round's attempt.
+            step_budgets: The most local steps of a client, where there is such a bound.
         """
         training = kind is Work.TRAIN
         dealt: list[Hyperparameters] = [resolve(self._spec, self._task, point) for point in arm.points]
@@ -331,7 +343,9 @@ class RunEngine:
             message = self._assignment(run, kind, member.name, attempt, values)
             message.time_left.FromTimedelta(timedelta(seconds=phase.deadline_s))
             if training:
-                message.max_steps, message.report_only = arm.max_steps, arm.discard
+                bounds = (arm.max_steps, step_budgets.get(member.name, 0))
+                message.max_steps = min((steps for steps in bounds if steps), default=0)
+                message.report_only = arm.discard
                 message.local_validation = arm.local_validation
             assignments.append(
                 OpenAssignment(

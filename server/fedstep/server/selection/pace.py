@@ -73,10 +73,22 @@ class Track:
         return True
 
     def at_least(self, row: int, seconds: float) -> bool:
-        """Takes in that something takes longer than this; answers whether that was news."""
-        if self.seen[row] and math.log(max(seconds, _LEAST_S)) <= self.mean[row]:
+        """Takes in that something takes longer than this; answers whether that was news.
+
+        How much longer is not known: by as much as a first observation may be wrong. The less is known of the client,
+        the more of it is believed.
+        """
+        if not (math.isfinite(seconds) and seconds > 0):
             return False
-        return self.observe(row, seconds)
+        bound = math.log(min(max(seconds, _LEAST_S), _MOST_S))
+        if not self.seen[row]:
+            return self.observe(row, seconds * math.exp(FIRST_SD))
+        away = bound - self.mean[row]
+        if away <= 0:
+            return False
+        doubt = self.variance[row] / (self.variance[row] + FIRST_SD**2 / 4)
+        self.mean[row] += max(ALPHA, doubt) * (away + FIRST_SD)
+        return True
 
     def forget(self, row: int) -> None:
         """Nothing is known of this client any more."""
