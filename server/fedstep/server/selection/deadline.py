@@ -30,7 +30,7 @@ class DeadlineOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     on_time: float = Field(default=0.8, strict=True, gt=0.0, lt=1.0)
-    exploration: float = Field(default=0.25, strict=True, ge=0.0, le=1.0)
+    exploration: float = Field(default=0.3, strict=True, ge=0.0, le=1.0)
     quantile: float = Field(default=0.8, strict=True, gt=0.0, le=1.0)
     adapt: bool = Field(default=True, strict=True)
     turns: float = Field(default=3.0, strict=True, ge=0.0, le=1000.0, allow_inf_nan=False)
@@ -44,8 +44,8 @@ class DeadlineSelector(Selector):
     - *For their worth* those are drawn who will be done by it with probability `on_time`: in proportion to Oort's
       utility (Lai et al. 2021), without replacement.
     - *In turn* come the rest of the cohort: who was never asked first, then by how long ago. It is how the
-      never-measured come in, and with a quarter of 1.3 × `cohort_size` places everybody has a turn in about
-      3 × clients / `cohort_size` rounds; where more places are needed for that, there are more.
+      never-measured come in, and with three tenths of 1.3 × `cohort_size` places everybody has a turn in well
+      under 3 × clients / `cohort_size` rounds; where more places are needed for that, there are more.
     - *Less work*: who would be late with all steps is asked for as many as fit, at least one.
     - *Waited for* are those who were asked in vain since they last trained and whose promised rounds run out: some of
       them together make a round that asks no more than it needs and waits for all of them, beyond the deadline if not

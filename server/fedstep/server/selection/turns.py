@@ -9,15 +9,21 @@ from numpy.typing import NDArray
 from fedstep.server.selection.base import Candidates
 from fedstep.server.selection.draw import first
 
-_LATE = 2 / 3
+_ASKED = 0.85
+"""Of the promised rounds: by then everybody has been asked. The rest is for those who were asked in vain."""
+
+_LATE = 0.5
 """Of the promised rounds: from here on whoever was asked in vain is waited for."""
 
 _TOGETHER = 0.5
 """Of a round: so many are waited for at once, unless somebody's time runs out. Such a round is a slow one."""
 
 
-_AGAIN = 1 / 6
-"""Of the promised rounds: not sooner is one that is always in vain waited for again."""
+_AGAIN = 1 / 15
+"""Of the promised rounds: not sooner is one that was in vain waited for, and after each miss twice as long, so that
+clients that never answer do not make every round wait."""
+
+_MOST_DOUBLED = 4
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,12 @@ def turns(
         return Turns(queue, 0, queue[:0])
     in_vain = candidates.unasked < candidates.waited
     left = np.clip(window - candidates.waited, 1, window)
-    due = np.cumsum(np.bincount(left[~in_vain], minlength=window + 1))[1:]  # within 1, 2, … draws
-    needed = int(np.ceil(np.max(due / np.arange(1, window + 1))))
-    waiting = in_vain & (left <= (1 - _LATE) * window) & (candidates.unasked >= _AGAIN * window)
+    last = max(1, int(_ASKED * window))
+    to_ask = np.clip(last - candidates.waited[~in_vain], 1, last)
+    due = np.cumsum(np.bincount(to_ask, minlength=last + 1))[1:]  # within 1, 2, … draws
+    needed = int(np.ceil(np.max(due / np.arange(1, last + 1))))
+    rest = _AGAIN * window * 2.0 ** np.minimum(candidates.missed, _MOST_DOUBLED)
+    waiting = in_vain & (left <= (1 - _LATE) * window) & (candidates.unasked >= rest)
     return Turns(queue, needed, _waiters(left, waiting, closes_at, luck))
 
 
