@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 _ROUNDING = 1e-9
 """So that 10 clients times 1.1 are 11, not the 12 that ceil makes of 11.000000000000002."""
 
+_NEXT_TO_NOTHING = 1e-300
+
 
 def key_of(name: str) -> int:
     """A client's number in [0, 2⁶⁴): the same in every process and release."""
@@ -59,7 +61,7 @@ def weighted(
     if count <= 0 or not among.size:
         return among[:0]
     usable = np.nan_to_num(weights[among], nan=0.0, posinf=0.0, neginf=0.0)
-    race = -np.log(uniform[among]) / np.maximum(usable, np.finfo(np.float64).tiny)
+    race = -np.log(uniform[among]) / np.maximum(usable, _NEXT_TO_NOTHING)
     return among[first(race, count)]
 
 
