@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -16,6 +17,7 @@ from fedstep.server.storage.base import (
     Change,
     ClientRecord,
     NewEvent,
+    PaceRecord,
     RoundRecord,
     Spent,
     Steps,
@@ -454,6 +456,25 @@ class StoreKit:
         assert kept["c7"] == changed
         assert kept["B"].train_samples == 1
         assert kept["c8"] == many[8]
+
+    def test_paces_are_added_and_replaced(self, store: Store, reopen: Callable[[], Store]) -> None:
+        many = [PaceRecord(f"c{number}", {"steps": {"8": [-4.5, 0.01, number]}}) for number in range(1200)]
+        store.save_paces(many)
+        changed = PaceRecord("c7", {"task": "digits", "upload": [1.25, 0.25, 1], "rest": [NAN, INF, 2]})
+        store.save_paces([PaceRecord("B", {}), changed, PaceRecord("B", {"task": "ü"})])
+        store.save_paces([])
+        kept = {record.client: record for record in reopen().paces()}
+        assert list(kept) == sorted([*(record.client for record in many), "B"])
+        assert repr(kept["c7"]) == repr(changed)
+        assert kept["B"].pace == {"task": "ü"}
+        assert kept["c8"] == many[8]
+
+    def test_assignments_come_without_their_steps_when_nobody_wants_these(self, store: Store) -> None:
+        records = [assignment(f"{number:04}", round=number // 3, client=f"c{number % 3}") for number in range(1500)]
+        store.commit("s", Change(assignments=records))
+        bare = [replace(record, steps=None) for record in records]
+        assert list(store.assignments("s", with_steps=False)) == bare
+        assert list(store.assignments("s", round=3, with_steps=False)) == bare[9:12]
 
     def test_each_call_may_come_from_another_thread(self, store: Store) -> None:
         failed: list[BaseException] = []

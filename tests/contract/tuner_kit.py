@@ -31,7 +31,8 @@ SPACE: dict[str, Any] = {
 
 def small_study(**tables: Any) -> StudySpec:
     """A study of a kit."""
-    return StudySpec.model_validate({"name": "kit", "task": "digits", "seed": 7, **tables})
+    plain = {"name": "kit", "task": "digits", "seed": 7, "selector": {"name": "random"}}
+    return StudySpec.model_validate({**plain, **tables})
 
 
 def loss_of(arm: Mapping[str, Value], round: int) -> float:

@@ -1,5 +1,6 @@
 """What a newcomer does by hand: a coordinator, clients, a study file, and questions about what happened."""
 
+import re
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -165,9 +166,24 @@ def test_studies_trials_steps_and_clients_are_listed(terminals: Terminals) -> No
     assert all(int(c["updates_accepted"]) >= 4 and int(c["faults"]) == 0 for c in clients.values())
     table = terminals.fedstep("fleet", "list").out.splitlines()
     assert table[0].split() == [
-        *("client", "state", "task", "device", "train", "validation", "updates", "faults", "note")
+        *(
+            "client",
+            "state",
+            "task",
+            "device",
+            "train",
+            "validation",
+            "updates",
+            "faults",
+            "step",
+            "down,",
+            "up",
+            "note",
+        )
     ]
     assert [line.split()[0] for line in table[1:]] == ["c1", "c2"]
+    assert all(re.search(r"[\d.]+ ms of \d+ +.*MB/s", line) for line in table[1:])
+    assert all(float(c["pace"]["step_ms"]) > 0 for c in clients.values())
 
 
 def test_help_explains_every_command() -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -126,6 +127,10 @@ def _value_fault(name: str, value: Value) -> str | None:
     return standard_fault(name, value) if name in STANDARD else None
 
 
+OVER_SELECTION: Mapping[str, float] = MappingProxyType({"deadline": 1.3, "oort": 1.3})
+"""How many times the wanted clients a selector asks where the study does not say; once, where it is not named."""
+
+
 class Part(BaseModel):
     """The base of every table of a study file: frozen, and strict about its keys."""
 
@@ -179,7 +184,7 @@ class RoundPolicy(Part):
     """How one round is run; `docs/guide.md` says what each field does."""
 
     cohort_size: Count = 0
-    over_selection: Real = Field(default=1.0, ge=1.0, le=10.0)
+    over_selection: Real | None = Field(default=None, ge=1.0, le=10.0)
     quorum: Real = Field(default=0.5, gt=0.0, le=1.0)
     deadline: PositiveDuration = timedelta(seconds=60)
     min_clients: PositiveCount = 1
@@ -240,13 +245,18 @@ class StudySpec(Part):
     hyperparameters: Annotated[dict[str, Value], BeforeValidator(_fixed)] = Field(default_factory=dict)
     objective: Objective = Objective()
     tuner: Plugin = Plugin(name="stepwise")
-    selector: Plugin = Plugin(name="random")
+    selector: Plugin = Plugin(name="deadline")
     aggregator: Plugin = Plugin(name="fedavg")
     round: RoundPolicy = RoundPolicy()
     evaluation: EvaluationPolicy = EvaluationPolicy()
     budget: Budget = Budget()
     guard: GuardPolicy = GuardPolicy()
     parallel_trials: int = Field(default=1, strict=True, ge=1, le=64)
+
+    @property
+    def over_selection(self) -> float:
+        """How many times the clients wanted a round asks: as the round's table says, else as its selector does."""
+        return self.round.over_selection or OVER_SELECTION.get(self.selector.name, 1.0)
 
     @model_validator(mode="after")
     def _check_names(self) -> "StudySpec":

@@ -45,7 +45,7 @@ def spec_to_proto(spec: StudySpec) -> study_pb2.StudySpec:
         aggregator=_plugin_to_proto(spec.aggregator),
         round=study_pb2.RoundPolicy(
             cohort_size=spec.round.cohort_size,
-            over_selection=spec.round.over_selection,
+            over_selection=spec.round.over_selection or 0.0,
             quorum=spec.round.quorum,
             deadline=_duration(spec.round.deadline),
             min_clients=spec.round.min_clients,

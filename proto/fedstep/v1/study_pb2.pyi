@@ -180,7 +180,7 @@ class StudySpec(_message.Message):
 
     @_builtins.property
     def selector(self) -> Global___Plugin:
-        """"all", "random"."""
+        """"deadline", "oort", "power_of_choice", "random", "all"."""
 
     @_builtins.property
     def aggregator(self) -> Global___Plugin:
@@ -283,7 +283,9 @@ class RoundPolicy(_message.Message):
     cohort_size: _builtins.int
     """Clients whose updates a round waits for; 0 for everybody there."""
     over_selection: _builtins.float
-    """Ask this many times cohort_size clients; at least 1."""
+    """Ask this many times cohort_size clients; at least 1, or 0 for as many as
+    the selector asks by itself.
+    """
     quorum: _builtins.float
     """Updates without which a round does not count, as a share of the cohort."""
     min_clients: _builtins.int
@@ -1047,6 +1049,7 @@ class Client(_message.Message):
     UPDATES_ACCEPTED_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    PACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: Global___ClientState.ValueType
     task: _builtins.str
@@ -1058,6 +1061,10 @@ class Client(_message.Message):
     message: _builtins.str
     @_builtins.property
     def last_seen_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def pace(self) -> Global___Pace:
+        """Unset while nothing is known of it."""
+
     def __init__(
         self,
         *,
@@ -1071,11 +1078,48 @@ class Client(_message.Message):
         updates_accepted: _builtins.int = ...,
         faults: _builtins.int = ...,
         message: _builtins.str = ...,
+        pace: Global___Pace | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_time", b"last_seen_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_time", b"last_seen_time", "pace", b"pace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "faults", b"faults", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "state", b"state", "task", b"task", "train_samples", b"train_samples", "updates_accepted", b"updates_accepted", "validation_samples", b"validation_samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "faults", b"faults", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "pace", b"pace", "state", b"state", "task", b"task", "train_samples", b"train_samples", "updates_accepted", b"updates_accepted", "validation_samples", b"validation_samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Client: _TypeAlias = Client  # noqa: Y015
+
+@_typing.final
+class Pace(_message.Message):
+    """How fast a client was found to be: medians, by the lengths of time that it
+    and the coordinator measured.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    STEP_MS_FIELD_NUMBER: _builtins.int
+    DOWNLOAD_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    UPLOAD_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    batch_size: _builtins.int
+    """The batch size, to within a fifth, that most is known of."""
+    step_ms: _builtins.float
+    """Milliseconds of a local step on such a batch; 0 while it is not known."""
+    download_bytes_per_second: _builtins.float
+    """Of models on their way to it; 0 while it is not known."""
+    upload_bytes_per_second: _builtins.float
+    """Of updates on their way from it; 0 while it is not known."""
+    def __init__(
+        self,
+        *,
+        batch_size: _builtins.int = ...,
+        step_ms: _builtins.float = ...,
+        download_bytes_per_second: _builtins.float = ...,
+        upload_bytes_per_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "download_bytes_per_second", b"download_bytes_per_second", "step_ms", b"step_ms", "upload_bytes_per_second", b"upload_bytes_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pace: _TypeAlias = Pace  # noqa: Y015

@@ -27,6 +27,7 @@ from fedstep.server.coordination.executors import Executors
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy
 from fedstep.server.coordination.lag import LoopLag
 from fedstep.server.coordination.ledger import Ledger
+from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.studies import Studies
@@ -141,11 +142,14 @@ class Coordinator:
         blobs = await executors.files.run(BlobStore, config.folder / "models", identity)
         clock = SystemClock()
         fleet = Fleet(clock, config.lease, await executors.storage.run(store.clients))
+        ledger = Ledger(fleet, clock)
+        paces = PaceBook(fleet, ledger, await executors.storage.run(store.paces))
         return Parts(
             store=store,
             blobs=blobs,
             fleet=fleet,
-            ledger=Ledger(fleet, clock),
+            ledger=ledger,
+            paces=paces,
             shelf=Shelf(),
             feed=EventFeed(store, executors.storage),
             executors=executors,
@@ -196,9 +200,18 @@ class Coordinator:
         while True:
             await asyncio.sleep(SAVE_CLIENTS_EVERY_S)
             try:
-                await self._executors.storage.run(self.parts.store.save_clients, self.parts.fleet.records())
+                await self._save_now(self.parts)
             except StorageError as error:  # bookkeeping: the next time will do
                 log.warning("the clients could not be saved: %s", error)
+
+    async def _save_now(self, parts: Parts) -> None:
+        await self._executors.storage.run(parts.store.save_clients, parts.fleet.records())
+        learnt = parts.paces.unsaved()
+        try:
+            await self._executors.storage.run(parts.store.save_paces, learnt)
+        except StorageError:
+            parts.paces.not_saved(learnt)
+            raise
 
     async def serve(self) -> None:
         """Serves until it is cancelled; ends early when one of the coordinator's own tasks fails."""
@@ -220,9 +233,8 @@ class Coordinator:
             task.cancel()
         await asyncio.gather(*self._owned, return_exceptions=True)
         if self._parts is not None:
-            store = self._parts.store
-            await self._executors.storage.run(store.save_clients, self._parts.fleet.records())
-            await self._executors.storage.run(store.close)
+            await self._save_now(self._parts)
+            await self._executors.storage.run(self._parts.store.close)
         await asyncio.to_thread(self._executors.shut_down)
         return interrupted
 

@@ -14,7 +14,7 @@ from fedstep.client.work import AbandonedError, Job, Trained
 from fedstep.common.errors import FedstepError, InvalidInputError, PreconditionError
 from fedstep.common.handicap import UNHINDERED, Handicap
 from fedstep.common.version import VERSION
-from fedstep.server.coordination.fleet import Fleet, Member
+from fedstep.server.coordination.fleet import Fetch, Fleet, Member
 from fedstep.server.coordination.ledger import MAX_STEPS_A_REPORT, Ledger
 from fedstep.simulation.local import Order, Training
 from fedstep.simulation.population import Roster
@@ -38,6 +38,7 @@ class _Active:
         ends_s: When each local step ends, by the loop's clock; empty before the training.
         begins_s: When the first one begins.
         told: Local steps reported.
+        fetch_s: How long its model took to come.
     """
 
     assignment: fleet_pb2.Assignment
@@ -46,6 +47,7 @@ class _Active:
     begins_s: float = 0.0
     ends_s: Sequence[float] = field(default_factory=list)
     told: int = 0
+    fetch_s: float = 0.0
 
 
 class SimulatedClient:
@@ -213,8 +215,8 @@ class SimulatedClient:
     async def _carry_out(self, member: Member, active: _Active) -> None:
         assignment = active.assignment
         try:
-            order, arrives_s = self._receive(assignment)
-            active.order = order
+            order, arrives_s = self._receive(member, assignment)
+            active.order, active.fetch_s = order, arrives_s - self._loop.time()
         except FedstepError as error:
             self._answer(member, assignment, ended_by(error))
             return
@@ -237,15 +239,19 @@ class SimulatedClient:
         self._free_at_s[kind] = active.ends_s[-1] if active.ends_s else active.begins_s
         return self._free_at_s[kind]
 
-    def _receive(self, assignment: fleet_pb2.Assignment) -> tuple[Order, float]:
+    def _receive(self, member: Member, assignment: fleet_pb2.Assignment) -> tuple[Order, float]:
         """What is to be done, and when the model for it has arrived."""
         model = self._post.get(assignment.model_sha256)
         label = f"study {assignment.study}, trial {assignment.trial}, round {assignment.round}"
         values = self._post.hyperparameters(assignment)
         job = Job(label, model, values, assignment.seed, assignment.max_steps, assignment.local_validation)
-        size_bytes = 0 if assignment.model_sha256 == self._held else model.manifest.payload_bytes
+        arrives_s = now_s = self._loop.time()
+        if assignment.model_sha256 != self._held:
+            size_bytes = model.manifest.payload_bytes
+            arrives_s = self._moved_s(size_bytes)
+            member.fetch = Fetch(assignment.model_sha256, size_bytes, arrives_s - now_s)
         self._held = assignment.model_sha256
-        return Order(self._number, job), self._moved_s(size_bytes)
+        return Order(self._number, job), arrives_s
 
     def _moved_s(self, size_bytes: int) -> float:
         """When so many bytes have moved that begin to now."""
@@ -271,9 +277,10 @@ class SimulatedClient:
         elif active.assignment.report_only:
             self._answer(member, active.assignment, reported(training.trained))
         else:
+            begins_s = self._loop.time()
             await self._sleep_until(self._moved_s(4 * training.trained.update.numel()))
             await self._in_touch.wait()
-            await self._push(member, active, training.trained)
+            await self._push(member, active, training.trained, self._loop.time() - begins_s)
 
     def _report(self, member: Member, active: _Active, training: Training, most: int) -> None:
         part = slice(active.told, active.told + most)
@@ -295,7 +302,7 @@ class SimulatedClient:
         self._fleet.heard(member)
         self._ledger.outcome(member, outcome)
 
-    async def _push(self, member: Member, active: _Active, trained: Trained) -> None:
+    async def _push(self, member: Member, active: _Active, trained: Trained, push_s: float) -> None:
         """Hands the update over, as `PushUpdate` does."""
         summary = summary_of(trained, active.ends_s[-1] - active.begins_s)
         self._fleet.heard(member)
@@ -304,6 +311,7 @@ class SimulatedClient:
             self._ledger.update_for(active.assignment.ref, member) as assignment,
         ):
             assignment.check_size(4 * trained.update.numel())
+            assignment.fetch_s, assignment.push_s = active.fetch_s, push_s
             await assignment.owner.take_update(assignment, trained.update, summary)
 
     async def _sleep_until(self, time_s: float) -> None:

@@ -21,6 +21,7 @@ from fedstep.server.coordination.executors import Executor
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy
 from fedstep.server.coordination.lag import LoopLag
 from fedstep.server.coordination.ledger import Ledger
+from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.study import StudyRunner
@@ -242,11 +243,13 @@ class _Simulation:
         executors = InlineExecutors()
         store = MemoryStore(clock=clock)
         fleet = Fleet(clock, LeasePolicy(), [])  # a client that is away says itself when its lease runs out
+        ledger = Ledger(fleet, clock)
         return Parts(
             store=store,
             blobs=MemoryBlobs(),
             fleet=fleet,
-            ledger=Ledger(fleet, clock),
+            ledger=ledger,
+            paces=PaceBook(fleet, ledger),
             shelf=Shelf(),
             feed=_Feed(store, executors.storage, watch.heard),
             executors=executors,

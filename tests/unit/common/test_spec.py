@@ -126,3 +126,15 @@ def test_unknown_names_are_refused(changes: dict[str, Any], field: str, words: s
     assert [v.field for v in caught.value.violations] == [field]
     assert words in caught.value.violations[0].description
     assert field in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("selector", "said", "asked"),
+    [("deadline", None, 1.3), ("oort", None, 1.3), ("random", None, 1.0), ("oort", 1.0, 1.0)],
+)
+def test_how_many_are_asked_is_the_selectors_unless_the_study_says_it(
+    selector: str, said: float | None, asked: float
+) -> None:
+    tables = {"selector": {"name": selector}, "round": {} if said is None else {"over_selection": said}}
+    study = StudySpec.model_validate(STUDY | tables)
+    assert study.over_selection == asked

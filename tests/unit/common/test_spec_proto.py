@@ -39,7 +39,7 @@ def specs(draw: st.DrawFn) -> StudySpec:
         "parallel_trials": draw(st.integers(1, 64)),
         "round": {
             "cohort_size": draw(st.integers(0, 100)),
-            "over_selection": draw(st.floats(1, 10)),
+            "over_selection": draw(st.one_of(st.none(), st.floats(1, 10))),
             "quorum": draw(st.floats(0.01, 1)),
             "deadline": draw(_DURATIONS),
             "min_clients": draw(st.integers(1, 100)),
@@ -100,7 +100,7 @@ def test_a_policy_with_a_few_fields_keeps_the_defaults_of_the_others() -> None:
             evaluation=study_pb2.EvaluationPolicy(held_out=True),
         )
     )
-    assert (spec.round.cohort_size, spec.round.over_selection, spec.round.quorum) == (7, 1.0, 0.5)
+    assert (spec.round.cohort_size, spec.round.over_selection, spec.round.quorum) == (7, None, 0.5)
     assert spec.round.deadline == timedelta(seconds=60)
     assert (spec.budget.trials, spec.budget.rounds_per_trial, spec.budget.time) == (3, 20, None)
     assert spec.evaluation.cohort_size == 20

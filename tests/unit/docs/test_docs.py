@@ -23,6 +23,9 @@ from fedstep.common.study_file import read_study
 from fedstep.common.validation import show
 from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.ledger import Status
+from fedstep.server.selection.deadline import DeadlineOptions
+from fedstep.server.selection.oort import OortOptions
+from fedstep.server.selection.power_of_choice import PowerOfChoiceOptions
 from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import StudyState, TrialState
 from fedstep.server.tuning.fedex import FedexOptions
@@ -243,6 +246,11 @@ OPTIONS: dict[str, type[BaseModel]] = {
     "fixed": FixedOptions,
     "schedule": ScheduleOptions,
 }
+SELECTORS: dict[str, type[BaseModel]] = {
+    "deadline": DeadlineOptions,
+    "oort": OortOptions,
+    "power_of_choice": PowerOfChoiceOptions,
+}
 PARTS: dict[str, type[BaseModel]] = {
     name: type(field.default)
     for name, field in StudySpec.model_fields.items()
@@ -252,7 +260,7 @@ NEEDED: dict[str, dict[str, object]] = {"schedule": {"stages": [{"rounds": 1}]}}
 """What a model has no default for."""
 
 
-@pytest.mark.parametrize(("name", "model"), [*OPTIONS.items(), *PARTS.items()])
+@pytest.mark.parametrize(("name", "model"), [*OPTIONS.items(), *SELECTORS.items(), *PARTS.items()])
 def test_a_tables_keys_and_defaults_are_the_codes(name: str, model: type[BaseModel]) -> None:
     rows = {row[0].strip("`"): row[1] for row in table(name)}
     assert list(rows) == list(model.model_fields)
@@ -271,6 +279,13 @@ def test_every_tuner_with_options_has_a_table() -> None:
         validate_tuner(StudySpec.model_validate(MINIMAL | {"tuner": {"name": "?"}}))
     tuners = set(INLINE.findall(refusal.value.message.split("known are")[1]))
     assert tuners - {"random"} == OPTIONS.keys()
+
+
+def test_every_selector_with_options_has_a_table() -> None:
+    with pytest.raises(InvalidInputError) as refusal:
+        validate_selector(Plugin(name="?"))
+    selectors = set(INLINE.findall(refusal.value.message.split("known are")[1]))
+    assert selectors - {"random", "all"} == SELECTORS.keys()
 
 
 def test_the_step_wise_constants_in_the_guide_are_the_codes() -> None:

@@ -22,6 +22,8 @@ metric = "accuracy"
 direction = "maximize"
 [tuner]
 name = "random"
+[selector]
+name = "random"
 [round]
 cohort_size = 3
 [budget]
@@ -66,6 +68,7 @@ def study(**changes: Any) -> StudySpec:
         "space": {"lr": {"low": 0.01, "high": 0.5, "log": True}},
         "objective": {"metric": "accuracy", "direction": "maximize"},
         "tuner": {"name": "random"},
+        "selector": {"name": "random"},
         "round": {"cohort_size": 3, "deadline": "60s"},
         "evaluation": {"cohort_size": 4},
         "budget": {"trials": 2, "rounds_per_trial": 3},

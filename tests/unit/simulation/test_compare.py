@@ -22,6 +22,8 @@ lr = { low = 1e-2, high = 2.0, log = true }
 [objective]
 metric = "accuracy"
 direction = "maximize"
+[selector]
+name = "random"
 [round]
 cohort_size = 3
 [evaluation]

@@ -9,6 +9,7 @@ from fedstep.common import hyperparameters as hp
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.server.coordination.fleet import Member, Presence
 from fedstep.server.coordination.studies import StudyView
+from fedstep.server.selection.pace import Known
 from fedstep.server.storage.base import AssignmentRecord, ClientRecord, Event, StudyState, TrialRecord, TrialState
 from fedstep.v1 import fleet_pb2, study_pb2
 
@@ -96,7 +97,7 @@ def steps(record: AssignmentRecord) -> study_pb2.ListStepsResponse:
     )
 
 
-def client(record: ClientRecord, member: Member | None) -> study_pb2.Client:
+def client(record: ClientRecord, member: Member | None, pace: Known) -> study_pb2.Client:
     """A client as it is known; `member` when it has been heard of in this life of the coordinator."""
     message = study_pb2.Client(
         name=record.name,
@@ -110,6 +111,10 @@ def client(record: ClientRecord, member: Member | None) -> study_pb2.Client:
         message=member.message if member else "",
     )
     message.last_seen_time.FromDatetime(record.last_seen_at)
+    if pace != Known():
+        message.pace.batch_size, message.pace.step_ms = pace.batch_size, pace.step_ms
+        message.pace.download_bytes_per_second = pace.download_bytes_per_s
+        message.pace.upload_bytes_per_second = pace.upload_bytes_per_s
     return message
 
 

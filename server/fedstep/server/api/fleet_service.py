@@ -16,7 +16,7 @@ from fedstep.common.tensors import CHECKSUM_BYTES
 from fedstep.common.version import VERSION
 from fedstep.server.api.errors import Context
 from fedstep.server.coordination.executors import Executors, to_its_end
-from fedstep.server.coordination.fleet import Fleet, Member
+from fedstep.server.coordination.fleet import Fetch, Fleet, Member
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.transfers import Slot, Slots, Upload, UploadPool
@@ -151,6 +151,7 @@ class FleetService:
             for frame in model.frames_from(request.offset):
                 await context.write(frame)
                 slot.progress()
+            member.fetch = Fetch(request.sha256, size - request.offset, slot.held_s)
         self._fleet.heard(member)
 
     async def push_update(
@@ -191,6 +192,7 @@ class FleetService:
             upload.in_use = True
             try:
                 await self._fill(upload, header.offset, first, context, slot)
+                assignment.push_s += slot.held_s
                 if upload.received < header.payload_bytes:
                     return fleet_pb2.PushUpdateResponse(received_bytes=upload.received)
                 # To its end, also when the client hangs up meanwhile: half an update must not be in the sum.
@@ -203,6 +205,7 @@ class FleetService:
 
     async def _take(self, upload: Upload, assignment: OpenAssignment, summary: fleet_pb2.TrainingSummary) -> None:
         upload.verify()
+        assignment.fetch_s = summary.fetch_time.ToTimedelta().total_seconds()
         await assignment.owner.take_update(assignment, upload.update(), summary)
 
     async def _fill(

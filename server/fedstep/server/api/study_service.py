@@ -110,10 +110,11 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         self, request: study_pb2.ListClientsRequest, context: Context
     ) -> study_pb2.ListClientsResponse:
         """Every client ever heard of, by name."""
-        fleet = self._parts.fleet
-        members = {member.name: member for member in fleet.members()}
+        fleet, paces = self._parts.fleet, self._parts.paces
         return study_pb2.ListClientsResponse(
-            clients=[convert.client(record, members.get(record.name)) for record in fleet.records()]
+            clients=[
+                convert.client(record, fleet.find(record.name), paces.known(record.name)) for record in fleet.records()
+            ]
         )
 
     async def _study(self, name: str) -> study_pb2.Study:

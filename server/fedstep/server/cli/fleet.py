@@ -17,7 +17,7 @@ def fleet() -> None:
 @coordinator_option
 @json_option
 def list_clients(address: str, as_json: bool) -> None:
-    """Every client ever heard of: state, device, data, updates, faults."""
+    """Every client ever heard of: state, device, data, updates, faults, pace."""
 
     async def every() -> None:
         async with connect(address) as remote:
@@ -27,7 +27,19 @@ def list_clients(address: str, as_json: bool) -> None:
                 print_json(client)
             return
         print_table(
-            ["client", "state", "task", "device", "train", "validation", "updates", "faults", "note"],
+            [
+                "client",
+                "state",
+                "task",
+                "device",
+                "train",
+                "validation",
+                "updates",
+                "faults",
+                "step",
+                "down, up",
+                "note",
+            ],
             (
                 [
                     client.name,
@@ -38,6 +50,8 @@ def list_clients(address: str, as_json: bool) -> None:
                     str(client.validation_samples),
                     str(client.updates_accepted),
                     str(client.faults),
+                    _step(client.pace),
+                    _rates(client.pace),
                     client.message,
                 ]
                 for client in clients
@@ -46,3 +60,14 @@ def list_clients(address: str, as_json: bool) -> None:
         )
 
     run_loop(every())
+
+
+def _step(pace: study_pb2.Pace) -> str:
+    """What a local step takes, and on how large a batch."""
+    return f"{pace.step_ms:.3g} ms of {pace.batch_size}" if pace.step_ms else ""
+
+
+def _rates(pace: study_pb2.Pace) -> str:
+    """How fast models come and updates go; a dash where that is not known."""
+    rates = (pace.download_bytes_per_second, pace.upload_bytes_per_second)
+    return ", ".join(f"{rate / 1e6:.3g} MB/s" if rate else "–" for rate in rates) if any(rates) else ""

@@ -1,18 +1,28 @@
 """Who can train, who is asked, and who evaluates."""
 
+import asyncio
 import math
-from collections.abc import Awaitable, Callable, Collection
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedstep.common.clock import Clock
 from fedstep.common.errors import UnavailableError
 from fedstep.common.spec import StudySpec
 from fedstep.common.tensors import Manifest
-from fedstep.server.coordination.fleet import Fleet, Member, Presence
+from fedstep.server.coordination.fleet import Fleet, Member
+from fedstep.server.coordination.history import History, round_seen
+from fedstep.server.coordination.outcome import Work
+from fedstep.server.coordination.pacing import PaceBook, steps_of
+from fedstep.server.coordination.roll import grown
 from fedstep.server.coordination.run import Run, rng_of, seed_of
-from fedstep.server.selection.base import Candidate, Selection, SelectionContext, Selector
-from fedstep.server.selection.evaluation import evaluation_cohort
-from fedstep.server.storage.base import NewEvent
+from fedstep.server.selection.base import Candidates, RoundSeen, Selection, SelectionContext, Selector
+from fedstep.server.selection.evaluation import Ranks
+from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
+from fedstep.server.tuning.base import Arm
 
 BUSY_WAIT_S = 5.0
 """How often it is looked again who is there, while clients are busy."""
@@ -20,8 +30,13 @@ BUSY_WAIT_S = 5.0
 RETURN_WAIT_S = 8.0
 """Clients that lost their coordinator try again every five seconds or sooner."""
 
+HASHED_AT_ONCE = 5_000
+"""Names whose ranks are worked out before the event loop has its turn again: a few milliseconds."""
+
 Announce = Callable[[NewEvent], Awaitable[None]]
 """Tells a study's watchers something that cannot wait for a round's commit."""
+
+Rows = NDArray[np.intp]
 
 
 class Cohorts:
@@ -30,25 +45,34 @@ class Cohorts:
     Args:
         spec: The study.
         fleet: Who is there.
+        paces: How fast they are.
         selector: Chooses among those who can train.
         clock: For people, who are told until when clients are waited for.
         announce: For what cannot wait.
     """
 
-    def __init__(self, spec: StudySpec, fleet: Fleet, selector: Selector, clock: Clock, announce: Announce) -> None:
+    def __init__(
+        self, spec: StudySpec, fleet: Fleet, paces: PaceBook, selector: Selector, clock: Clock, announce: Announce
+    ) -> None:
         self._spec = spec
         self._fleet = fleet
+        self._paces = paces
         self._selector = selector
         self._clock = clock
         self._announce = announce
+        self._history = History(fleet.roll)
+        self._ranks = Ranks()
         self._layout: Manifest | None = None
         self._verdicts: dict[str, tuple[str, str | None]] = {}
+        self._fits = np.empty(0, bool)
+        self._looked_at: NDArray[np.int64] = np.empty(0, np.int64)
         self._stopping = False
 
     def compare_with(self, layout: Manifest) -> None:
         """From now on a client's model must have this layout at its default hyper-parameters."""
         self._layout = layout
         self._verdicts.clear()
+        self._looked_at[:] = 0
 
     def mismatch(self, member: Member) -> str | None:
         """Why a client can have no work of this study, in words; None when it can. Looked at once a session."""
@@ -66,45 +90,103 @@ class Cohorts:
             return f"study {self._spec.name}'s model of task {member.task} is another one: here {difference}"
         return None
 
-    def select(self, run: Run, attempt: int, clients: int = 0, cohort: int = 0) -> Selection:
+    def select(self, run: Run, arm: Arm, attempt: int) -> Selection:
         """The cohort that trains. Every trial sees the same draws, so that trials are compared on the same clients.
+
+        The clients of an arm's evaluation cohort are left out where others suffice, unless it is the whole study's.
 
         Args:
             run: What is trained.
+            arm: How, and how many are wanted.
             attempt: The round's attempt.
-            clients: How many are wanted; 0 for the study's own number.
-            cohort: The evaluation cohort that will measure the arm, which is left out where others suffice; 0 for
-                that of the whole study, which trains as well.
         """
         rng = rng_of(self._spec.seed, "select", run.rounds, attempt)
-        free = self._free()
-        if cohort:
-            apart = self._apart(self._wanted(run, clients), cohort)
-            free = [member for member in free if member.name in apart]
+        wanted = self._wanted(run, arm.clients)
+        there = self._matching()
+        free = there & ~self._fleet.roll.busy[: len(there)]
+        if arm.measured and arm.cohort:
+            free &= self._apart(there, wanted, arm.cohort)
+        rows = self._by_name(free)
         share = self._share()
-        if self._spec.parallel_trials > 1 and len(free) > share:
-            free = [free[i] for i in sorted(rng.choice(len(free), share, replace=False))]
+        if self._spec.parallel_trials > 1 and len(rows) > share:
+            rows = rows[np.sort(rng.choice(len(rows), share, replace=False))]
+        draw = (arm.cohort, run.rounds, attempt)
         context = SelectionContext(
             trial=run.trial,
             round=run.rounds,
             rng=rng,
-            over_selection=self._spec.round.over_selection,
+            over_selection=self._spec.over_selection,
             deadline_s=float(run.hyperparameters.get("deadline_s") or self._spec.round.deadline.total_seconds()),
+            attempt=attempt,
+            clients=int(np.count_nonzero(there)),
+            draws=self._history.draws,
+            earlier=self._history.earlier(draw),
         )
-        candidates = [Candidate(m.name, m.train_samples, m.updates_accepted) for m in free]
-        return self._selector.select(candidates, self._wanted(run, clients), context)
+        selection = self._selector.select(self._candidates(rows, run, arm), wanted, context)
+        self._history.drawn(draw, selection.cohort)
+        return selection
 
-    def _apart(self, wanted: int, cohort: int) -> set[str]:
+    def _candidates(self, rows: Rows, run: Run, arm: Arm) -> Candidates:
+        roll = self._fleet.roll
+        steps = steps_of(roll.train_samples[rows], run.hyperparameters, arm.max_steps)
+        predicted = self._paces.predict(rows, steps, int(run.hyperparameters["batch_size"]), run.manifest)
+        return Candidates(
+            names=roll.names[rows],
+            keys=roll.keys[rows],
+            train_samples=roll.train_samples[rows],
+            validation_samples=roll.validation_samples[rows],
+            steps=steps,
+            log_time=predicted.log_time,
+            log_time_sd=predicted.log_time_sd,
+            step_s=predicted.step_s,
+            beside_s=predicted.beside_s,
+            **self._history.columns(rows),
+        )
+
+    def observe(self, record: RoundRecord, assignments: Sequence[AssignmentRecord]) -> None:
+        """Takes in a round that was trained, before the next one is drawn."""
+        self.take_in(round_seen(record, assignments))
+
+    def take_in(self, seen: RoundSeen) -> None:
+        """The same, as a selector is told of it."""
+        self._history.observe(seen)
+        self._selector.observe(seen)
+
+    def recall(
+        self, rounds: Iterable[RoundRecord], assignments: Iterable[AssignmentRecord], cohorts: Mapping[int, int]
+    ) -> None:
+        """Takes in all rounds of earlier lives of the coordinator, in the order of their ends.
+
+        Args:
+            rounds: Committed ones.
+            assignments: Theirs.
+            cohorts: The number of each trial's evaluation cohort, which arms that are compared share.
+        """
+        by_round: defaultdict[tuple[int, int], list[AssignmentRecord]] = defaultdict(list)
+        for assignment in assignments:
+            if assignment.work == Work.TRAIN:
+                by_round[assignment.trial, assignment.round].append(assignment)
+        for record in sorted(rounds, key=lambda record: (record.ended_at, record.trial, record.round)):
+            parts = by_round[record.trial, record.round]
+            for attempt in range(1, record.attempts):
+                asked = tuple(part.client for part in parts if part.attempt == attempt)
+                self._history.drawn((cohorts[record.trial], record.round, attempt), asked)
+            self._history.drawn((cohorts[record.trial], record.round, record.attempts), record.cohort)
+            self.observe(record, parts)
+
+    def _apart(self, there: NDArray[np.bool_], wanted: int, cohort: int) -> NDArray[np.bool_]:
         """Who trains for a generation: those who do not measure it, and of these the last ones where others are few.
 
         It is the same for all of its arms, whoever is busy.
         """
         evaluators = self.evaluators(cohort)
-        names = {member.name for member in self._matching()}
-        others = names.difference(evaluators)
-        cohorts = math.ceil(wanted * self._spec.round.over_selection) * self._spec.parallel_trials
-        missing = (cohorts or len(names)) - len(others)
-        return others.union(evaluators[-missing:]) if missing > 0 else others
+        others = there.copy()
+        others[[self._fleet.member(name).row for name in evaluators]] = False
+        cohorts = math.ceil(wanted * self._spec.over_selection) * self._spec.parallel_trials
+        missing = (cohorts or int(np.count_nonzero(there))) - int(np.count_nonzero(others))
+        if missing > 0:
+            others[[self._fleet.member(name).row for name in evaluators[-missing:]]] = True
+        return others
 
     def evaluators(self, cohort: int = 0) -> tuple[str, ...]:
         """A cohort that evaluates, the same for all that are compared.
@@ -112,21 +194,32 @@ class Cohorts:
         Args:
             cohort: Which one; each number draws another.
         """
-        names = [member.name for member in self._matching() if member.validation_samples > 0]
-        seed = seed_of(self._spec.seed, "evaluate", cohort) if cohort else self._spec.seed
-        return evaluation_cohort(names, self._spec.evaluation.cohort_size, seed)
+        there = self._matching()
+        there &= self._fleet.roll.validation_samples[: len(there)] > 0
+        names, size = self._fleet.roll.names[: len(there)], self._spec.evaluation.cohort_size
+        return self._ranks.cohort(names, np.flatnonzero(there), size, self._rank_seed(cohort))
+
+    async def _rank(self, cohort: int) -> None:
+        """Works out the ranks that `evaluators` will ask for, a part at a time."""
+        roll, seed, more = self._fleet.roll, self._rank_seed(cohort), True
+        while more:
+            more = self._ranks.hash_some(roll.names[: len(roll)], seed, HASHED_AT_ONCE)
+            if more:
+                await asyncio.sleep(0)
+
+    def _rank_seed(self, cohort: int) -> int:
+        return seed_of(self._spec.seed, "evaluate", cohort) if cohort else self._spec.seed
 
     def members(self, names: tuple[str, ...]) -> list[Member]:
         """The clients of these names, in their order."""
-        known = {member.name: member for member in self._fleet.members()}
-        return [known[name] for name in names]
+        return [self._fleet.member(name) for name in names]
 
     def stop_waiting(self) -> None:
         """Ends `wait`, now and later."""
         self._stopping = True
         self._fleet.wake()
 
-    async def wait(self, run: Run, clients: int = 0) -> bool:
+    async def wait(self, run: Run, arm: Arm) -> bool:
         """Waits until a round can start, and says who is missing and until when.
 
         Clients that are there and work for another study are waited for without end: their rounds have deadlines.
@@ -139,20 +232,22 @@ class Cohorts:
         """
 
         def can_go_on() -> bool:
-            return self._stopping or len(self._free()) >= (self._wanted(run, clients) or self._share())
+            return self._stopping or self._free() >= (self._wanted(run, arm.clients) or self._share())
 
         least = self._spec.round.min_clients
         await self.wait_for(least)
         while not can_go_on():
             await self._fleet.wait_until(can_go_on, BUSY_WAIT_S)
             await self.wait_for(least)
+        if arm.measured and arm.cohort:
+            await self._rank(arm.cohort)
         return not self._stopping
 
     async def wait_for_return(self, names: Collection[str]) -> None:
         """Waits a little for clients that were there before the coordinator was started again."""
 
         def missing() -> set[str]:
-            return set(names).difference(member.name for member in self._matching())
+            return set(names).difference(self._names())
 
         if absent := sorted(missing()):
             text = (
@@ -162,8 +257,12 @@ class Cohorts:
             await self._announce(NewEvent("clients_missing", text, {"missing": absent}))
             await self._fleet.wait_until(lambda: self._stopping or not missing(), RETURN_WAIT_S)
 
-    async def wait_for(self, least: int) -> bool:
+    async def wait_for(self, least: int, cohort: int | None = None) -> bool:
         """Waits until so many clients are there, busy ones included.
+
+        Args:
+            least: How many.
+            cohort: The evaluation cohort that will be asked for, if any.
 
         Returns:
             False when the study was stopped meanwhile.
@@ -175,10 +274,10 @@ class Cohorts:
         wanted = f"{least} client{'s' * (least != 1)}"
 
         def ready() -> bool:
-            return self._stopping or len(self._matching()) >= least
+            return self._stopping or self._count() >= least
 
         if not ready():
-            here = [member.name for member in self._matching()]
+            here = self._names()
             until = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S UTC")
             text = (
                 f"Waiting until {until} for {wanted} of task {self._spec.task}; here now: {', '.join(here) or 'none'}."
@@ -188,10 +287,12 @@ class Cohorts:
             )
         if not await self._fleet.wait_until(ready, wait_s):
             raise UnavailableError(
-                f"Only {len(self._matching())} of the {wanted} of task {self._spec.task} that are "
+                f"Only {self._count()} of the {wanted} of task {self._spec.task} that are "
                 f"needed came within {wait_s:g} s: start more with `fedstep client --task {self._spec.task}`."
             )
-        return len(self._matching()) >= least
+        if cohort is not None:
+            await self._rank(cohort)
+        return self._count() >= least
 
     def _wanted(self, run: Run, clients: int) -> int:
         asked = clients or int(run.hyperparameters.get("cohort_size") or self._spec.round.cohort_size)
@@ -199,14 +300,32 @@ class Cohorts:
 
     def _share(self) -> int:
         """Clients that one of the trials trained at once may use."""
-        return max(1, len(self._matching()) // self._spec.parallel_trials)
+        return max(1, self._count() // self._spec.parallel_trials)
 
-    def _matching(self) -> list[Member]:
-        return [
-            member
-            for member in self._fleet.members()
-            if member.presence is Presence.CONNECTED and member.train_samples > 0 and self.mismatch(member) is None
-        ]
+    def _matching(self) -> NDArray[np.bool_]:
+        """Who of the roll's rows could train for this study, busy or not."""
+        roll, count = self._fleet.roll, len(self._fleet.roll)
+        if len(self._fits) < count:
+            self._fits = grown(self._fits, len(roll.names), False)
+            self._looked_at = grown(self._looked_at, len(roll.names), 0)
+        for row in np.flatnonzero(self._looked_at[:count] != roll.sessions[:count]).tolist():
+            self._fits[row] = self.mismatch(self._fleet.at(row)) is None
+            self._looked_at[row] = roll.sessions[row]
+        there: NDArray[np.bool_] = self._fits[:count] & roll.connected[:count] & (roll.train_samples[:count] > 0)
+        return there
 
-    def _free(self) -> list[Member]:
-        return [member for member in self._matching() if not member.busy]
+    def _by_name(self, chosen: NDArray[np.bool_]) -> Rows:
+        """The rows that are chosen, in the order of the names."""
+        order = self._fleet.roll.by_name
+        return order[chosen[order]]
+
+    def _names(self) -> list[str]:
+        names: list[str] = self._fleet.roll.names[self._by_name(self._matching())].tolist()
+        return names
+
+    def _count(self) -> int:
+        return int(np.count_nonzero(self._matching()))
+
+    def _free(self) -> int:
+        there = self._matching()
+        return int(np.count_nonzero(there & ~self._fleet.roll.busy[: len(there)]))

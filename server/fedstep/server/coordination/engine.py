@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import MappingProxyType
 
 from fedstep.common import hyperparameters as hp
 from fedstep.common.clock import Clock
@@ -22,6 +23,7 @@ from fedstep.server.coordination.fleet import Fleet
 from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError, Work, cost_of
+from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
 from fedstep.server.coordination.run import Run, default_manifest, resolve, seed_of
 from fedstep.server.coordination.shelf import Shelf, cut
@@ -34,6 +36,7 @@ from fedstep.v1.hyperparameters_pb2 import HyperparameterValue
 ATTEMPTS = 3
 """Tries of one round before the fleet is taken to be unable to run it."""
 
+_NO_BUDGETS: Mapping[str, int] = MappingProxyType({})
 _WORK = {Work.TRAIN: fleet_pb2.WORK_TRAIN, Work.EVALUATE: fleet_pb2.WORK_EVALUATE}
 
 
@@ -73,6 +76,7 @@ class RunEngine:
         shelf: Where clients fetch models.
         executors: For everything that blocks.
         clock: For records.
+        paces: How fast clients are.
         selector: Chooses cohorts.
         make_aggregator: Makes the aggregator of a round, for so many elements.
         server_optimizer: Makes the next model.
@@ -90,6 +94,7 @@ class RunEngine:
         shelf: Shelf,
         executors: Executors,
         clock: Clock,
+        paces: PaceBook,
         selector: Selector,
         make_aggregator: Callable[[int], Aggregator],
         server_optimizer: ServerOptimizer,
@@ -103,7 +108,7 @@ class RunEngine:
         self._shelf = shelf
         self._executors = executors
         self._clock = clock
-        self.cohorts = Cohorts(spec, fleet, selector, clock, announce)
+        self.cohorts = Cohorts(spec, fleet, paces, selector, clock, announce)
         self._make_aggregator = make_aggregator
         self._server_optimizer = server_optimizer
         self._charge = charge
@@ -147,6 +152,7 @@ class RunEngine:
             return replace(self._priced(run, outcome, started), failed=str(failure))
         outcome = self._priced(run, outcome, started)
         record = self._record(run, stepped, trained, measured, outcome.cost)
+        self.cohorts.observe(record, outcome.assignments)
         return replace(
             outcome,
             run=stepped,
@@ -205,11 +211,11 @@ class RunEngine:
 
     async def _train_once(self, run: Run, arm: Arm, attempt: int) -> "_Trained":
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
-        if not await self.cohorts.wait(run, arm.clients):
+        if not await self.cohorts.wait(run, arm):
             raise StoppedError("the study was stopped before the round began")
         aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
         # From here to `begin` nothing else runs: cohorts stay disjoint.
-        selection = self.cohorts.select(run, attempt, arm.clients, arm.cohort if arm.measured else 0)
+        selection = self.cohorts.select(run, arm, attempt)
         phase = TrainingPhase(
             self._ledger,
             selection.wanted,
@@ -219,7 +225,9 @@ class RunEngine:
             weights_norm=run.norm,
             max_update_ratio=self._spec.guard.max_update_ratio,
         )
-        await self._collect(phase, self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt))
+        await self._collect(
+            phase, self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt, selection.step_budgets)
+        )
         quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))
         return _Trained(phase, selection.cohort, aggregator, attempt, quorum)
 
@@ -256,7 +264,7 @@ class RunEngine:
     ) -> _Measured:
         """Measures a model on its evaluation cohort; again, on those who are there then, where all were lost."""
         for attempt in range(1, ATTEMPTS + 1):
-            if evaluating and not await self.cohorts.wait_for(1):
+            if evaluating and not await self.cohorts.wait_for(1, arm.cohort):
                 raise StoppedError("the study was stopped before the model was measured")
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
             phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
@@ -306,7 +314,14 @@ class RunEngine:
         return value
 
     def _dispatch(
-        self, phase: Phase, run: Run, arm: Arm, kind: Work, names: tuple[str, ...], attempt: int
+        self,
+        phase: Phase,
+        run: Run,
+        arm: Arm,
+        kind: Work,
+        names: tuple[str, ...],
+        attempt: int,
+        step_budgets: Mapping[str, int] = _NO_BUDGETS,
     ) -> list[OpenAssignment]:
         """The assignments of one phase, one a client.
 
@@ -317,6 +332,7 @@ class RunEngine:
             kind: What to do.
             names: The cohort, in the order of dispatch.
             attempt: The round's attempt.
+            step_budgets: The most local steps of a client, where there is such a bound.
         """
         training = kind is Work.TRAIN
         dealt: list[Hyperparameters] = [resolve(self._spec, self._task, point) for point in arm.points]
@@ -327,7 +343,9 @@ class RunEngine:
             message = self._assignment(run, kind, member.name, attempt, values)
             message.time_left.FromTimedelta(timedelta(seconds=phase.deadline_s))
             if training:
-                message.max_steps, message.report_only = arm.max_steps, arm.discard
+                bounds = (arm.max_steps, step_budgets.get(member.name, 0))
+                message.max_steps = min((steps for steps in bounds if steps), default=0)
+                message.report_only = arm.discard
                 message.local_validation = arm.local_validation
             assignments.append(
                 OpenAssignment(

@@ -6,15 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from fedstep.common.clock import Clock
 from fedstep.common.errors import AlreadyExistsError, InvalidInputError, PreconditionError
 from fedstep.common.tensors import Manifest
+from fedstep.server.coordination.roll import Roll
 from fedstep.server.storage.base import ClientRecord
 from fedstep.v1 import fleet_pb2
 
 OUTBOX_MESSAGES = 256
 MAX_NAME_LENGTH = 128
+
+_ON_THE_ROLL = frozenset({"presence", "busy", "session_id", "train_samples", "validation_samples"})
+"""What of a member is kept in the roll's columns too."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,21 @@ class Presence(StrEnum):
     GONE = "gone"
 
 
+@dataclass(frozen=True)
+class Fetch:
+    """A model on its way to a client.
+
+    Attributes:
+        sha256: The model's digest.
+        size_bytes: What went on its way.
+        seconds: How long that took, by the coordinator's clock.
+    """
+
+    sha256: bytes
+    size_bytes: int
+    seconds: float
+
+
 @dataclass(eq=False)
 class Member:
     """One client of the fleet, through all its sessions.
@@ -53,6 +73,8 @@ class Member:
         busy: The assignment it trains on; "" when it could be given one.
         working: How many assignments of any kind it has.
         message: Why it gets no work, if it gets none.
+        fetch: The last model that went to it, until a training's end tells of it.
+        row: Its place in the roll, and in whatever else is kept of clients in columns.
     """
 
     name: str
@@ -76,6 +98,20 @@ class Member:
     message: str = ""
     updates_accepted: int = 0
     faults: int = 0
+    fetch: Fetch | None = None
+    roll: Roll | None = None
+    row: int = -1
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keeps the roll's columns as they should be, whoever changes the member."""
+        super().__setattr__(name, value)
+        if name in _ON_THE_ROLL and self.roll is not None:
+            self.roll.write(self)
+
+    @property
+    def connected(self) -> bool:
+        """Whether it can be reached."""
+        return self.presence is Presence.CONNECTED
 
     def record(self) -> ClientRecord:
         """What is kept of it while it is away."""
@@ -101,12 +137,17 @@ class Fleet:
         clock: For leases.
         policy: The terms of a session.
         history: What is known of clients from earlier lives of the coordinator.
+
+    Attributes:
+        roll: Its members in columns.
     """
 
     def __init__(self, clock: Clock, policy: LeasePolicy, history: list[ClientRecord]) -> None:
         self._clock = clock
         self.policy = policy
+        self.roll = Roll()
         self._members: dict[str, Member] = {}
+        self._by_row: list[Member] = []
         self._sessions: dict[str, Member] = {}
         self._history = {record.name: record for record in history}
         self._changed = asyncio.Event()
@@ -153,7 +194,11 @@ class Fleet:
         member.streaming = True
         member.presence = Presence.CONNECTED
         member.heard_at, member.seen_at = self._clock.monotonic(), self._clock.now()
-        self._members[member.name] = self._sessions[member.session_id] = member
+        self._sessions[member.session_id] = member
+        if known is None:
+            self._members[member.name] = member
+            self._by_row.append(member)
+            self.roll.add(member)
         for call in list(self._on_join):
             call(member)
         self.wake()
@@ -216,7 +261,19 @@ class Fleet:
 
     def members(self) -> list[Member]:
         """Every client heard of in this life of the coordinator, by name."""
-        return sorted(self._members.values(), key=lambda member: member.name)
+        return [self._by_row[row] for row in self.roll.by_name.tolist()]
+
+    def member(self, name: str) -> Member:
+        """The client of that name, which must have been heard of in this life of the coordinator."""
+        return self._members[name]
+
+    def find(self, name: str) -> Member | None:
+        """The client of that name; None when it has not been heard of in this life of the coordinator."""
+        return self._members.get(name)
+
+    def at(self, row: int) -> Member:
+        """The client in that row of the roll."""
+        return self._by_row[row]
 
     def records(self) -> list[ClientRecord]:
         """Every client ever heard of, by name."""

@@ -11,6 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from fedstep.common.clock import Clock
@@ -86,6 +87,12 @@ class StepLog:
         self.samples.extend(report.samples[skip:count])
         self.step_ms.extend(report.step_ms[skip:count])
 
+    def root_mean_square_loss(self) -> float | None:
+        """Of the losses that are finite; None where there is none."""
+        losses = np.frombuffer(self.loss, np.float32).astype(np.float64)
+        losses = losses[np.isfinite(losses)]
+        return float(np.sqrt(np.mean(losses**2))) if losses.size else None
+
     def steps(self) -> Steps:
         """The steps for the store."""
         return Steps(self.loss, self.samples, self.step_ms)
@@ -101,6 +108,8 @@ class OpenAssignment:
         owner: The phase it belongs to.
         update_bytes: The size its update must have; 0 for an evaluation.
         sent_at: By the coordinator's monotonic clock.
+        fetch_s: How long the client says that its model took to come.
+        push_s: How long its update took to come, by the coordinator's clock.
     """
 
     message: fleet_pb2.Assignment
@@ -115,6 +124,8 @@ class OpenAssignment:
     samples: int = 0
     elapsed_s: float = 0.0
     payload_bytes: int = 0
+    fetch_s: float = 0.0
+    push_s: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     log: StepLog = field(default_factory=StepLog)
 

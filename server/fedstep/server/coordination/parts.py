@@ -10,6 +10,7 @@ from fedstep.server.coordination.executors import Executors
 from fedstep.server.coordination.fleet import Fleet
 from fedstep.server.coordination.lag import LoopLag
 from fedstep.server.coordination.ledger import Ledger
+from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.storage.base import Store
 from fedstep.server.storage.blobs import BlobStore
@@ -29,6 +30,7 @@ class Parts:
     blobs: BlobStore
     fleet: Fleet
     ledger: Ledger
+    paces: PaceBook
     shelf: Shelf
     feed: EventFeed
     executors: Executors

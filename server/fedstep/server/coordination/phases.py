@@ -171,6 +171,8 @@ class TrainingPhase(Phase):
                 self._taking = None
             assignment.samples = summary.samples
             assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)} | _local_validation(summary)
+            if (loss_rms := assignment.log.root_mean_square_loss()) is not None:
+                assignment.metrics["loss_rms"] = loss_rms
             assignment.payload_bytes = assignment.update_bytes
             self.settle(assignment, Status.ACCEPTED)
 

@@ -23,6 +23,7 @@ from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
 from fedstep.server.selection.registry import create_selector
 from fedstep.server.storage.base import (
+    AssignmentRecord,
     Change,
     Event,
     NewEvent,
@@ -87,6 +88,7 @@ class StudyRunner:
             shelf=parts.shelf,
             executors=parts.executors,
             clock=parts.clock,
+            paces=parts.paces,
             selector=create_selector(self.spec.selector),
             make_aggregator=lambda elements: create_aggregator(self.spec.aggregator, elements),
             server_optimizer=create_server_optimizer(self.spec.aggregator),
@@ -182,9 +184,19 @@ class StudyRunner:
         for member in self._parts.fleet.members():
             self._mismatches.tell(member)
         if trials:
-            latest = (await storage.run(self._parts.store.rounds, self.spec.name))[-_RECENT_ROUNDS:]
+            rounds_before = await storage.run(self._parts.store.rounds, self.spec.name)
+            latest = rounds_before[-_RECENT_ROUNDS:]
             recent = {name for record in latest for name in (*record.cohort, *record.evaluators)}
+            self.engine.cohorts.recall(rounds_before, await storage.run(self._parts_taken), self._cohorts())
             await self.engine.cohorts.wait_for_return(recent)
+
+    def _parts_taken(self) -> list[AssignmentRecord]:
+        """Who was asked in earlier lives of the coordinator, and how it went."""
+        return [*self._parts.store.assignments(self.spec.name, with_steps=False)]
+
+    def _cohorts(self) -> dict[int, int]:
+        """The number of every trial's evaluation cohort."""
+        return {number: arm_of(trial).cohort for number, trial in self.trials.items()}
 
     async def _search(self) -> None:
         waiting = [trial for trial in self.trials.values() if trial.state is TrialState.RUNNING]

@@ -56,8 +56,13 @@ class Slot:
     def __init__(self, active: asyncio.Semaphore) -> None:
         self._active: asyncio.Semaphore | None = active
         self._loop = asyncio.get_running_loop()
-        self._moved_at = self._loop.time()
+        self._moved_at = self._began_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def held_s(self) -> float:
+        """How long the transfer has taken; the time in the queue before it is nobody's pace."""
+        return self._loop.time() - self._began_at
 
     def progress(self) -> None:
         """Says that a chunk has moved."""

@@ -1,8 +1,6 @@
 """`all`: every client trains in every round."""
 
-from collections.abc import Sequence
-
-from fedstep.server.selection.base import Candidate, Selection, SelectionContext, Selector
+from fedstep.server.selection.base import Candidates, Selection, SelectionContext, Selector
 
 
 class Everyone(Selector):
@@ -12,7 +10,7 @@ class Everyone(Selector):
     `random`'s to draw. The order of dispatch is that of the names.
     """
 
-    def select(self, candidates: Sequence[Candidate], wanted: int, context: SelectionContext) -> Selection:
+    def select(self, candidates: Candidates, wanted: int, context: SelectionContext) -> Selection:
         """Everybody, by name."""
-        names = tuple(sorted(candidate.name for candidate in candidates))
+        names = tuple(candidates.names.tolist())
         return Selection(cohort=names, wanted=len(names), deadline_s=context.deadline_s)

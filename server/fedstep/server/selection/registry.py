@@ -1,16 +1,44 @@
 """The built-in selectors by name."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedstep.common.errors import FieldViolation, InvalidInputError
 from fedstep.common.spec import Plugin
-from fedstep.common.validation import one_of, sentences, show
+from fedstep.common.validation import join, one_of, sentences, show, violations_of
 from fedstep.server.selection.base import Selector
+from fedstep.server.selection.deadline import DeadlineOptions, DeadlineSelector
 from fedstep.server.selection.everyone import Everyone
+from fedstep.server.selection.oort import OortOptions, OortSelector
+from fedstep.server.selection.power_of_choice import PowerOfChoice, PowerOfChoiceOptions
 from fedstep.server.selection.uniform import Uniform
 
-_BUILT_IN: Mapping[str, Callable[[], Selector]] = MappingProxyType({"all": Everyone, "random": Uniform})
+
+class NoOptions(BaseModel):
+    """What a selector takes that has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """How one selector is made, from its options as `options` has checked them."""
+
+    options: type[BaseModel]
+    create: Callable[[Any], Selector]
+
+
+def _selectors() -> Mapping[str, _Entry]:
+    return {
+        "deadline": _Entry(DeadlineOptions, DeadlineSelector),
+        "oort": _Entry(OortOptions, OortSelector),
+        "power_of_choice": _Entry(PowerOfChoiceOptions, PowerOfChoice),
+        "random": _Entry(NoOptions, lambda options: Uniform()),
+        "all": _Entry(NoOptions, lambda options: Everyone()),
+    }
 
 
 def validate_selector(spec: Plugin) -> None:
@@ -19,15 +47,7 @@ def validate_selector(spec: Plugin) -> None:
     Raises:
         InvalidInputError: There is none of that name, or it does not take such an option; with the nearest name.
     """
-    if spec.name not in _BUILT_IN:
-        violations = [FieldViolation("selector.name", f"is {show(spec.name)}: {one_of(spec.name, _BUILT_IN)}")]
-    else:
-        violations = [
-            FieldViolation(f"selector.{option}", f"{spec.name} takes no options: remove this line.")
-            for option in spec.options
-        ]
-    if violations:
-        raise InvalidInputError(sentences(violations), violations)
+    create_selector(spec)
 
 
 def create_selector(spec: Plugin) -> Selector:
@@ -36,5 +56,19 @@ def create_selector(spec: Plugin) -> Selector:
     Raises:
         InvalidInputError: As `validate_selector`.
     """
-    validate_selector(spec)
-    return _BUILT_IN[spec.name]()
+    selectors = _selectors()
+    if spec.name not in selectors:
+        raise _refusal([FieldViolation("selector.name", f"is {show(spec.name)}: {one_of(spec.name, selectors)}")])
+    entry = selectors[spec.name]
+    if entry.options is NoOptions and spec.options:
+        said = f"{spec.name} takes no options: remove this line."
+        raise _refusal([FieldViolation(f"selector.{option}", said) for option in spec.options])
+    try:
+        return entry.create(entry.options.model_validate(spec.options))
+    except ValidationError as error:
+        faults = [FieldViolation(join("selector", v.field), v.description) for v in violations_of(error, entry.options)]
+        raise _refusal(faults) from None
+
+
+def _refusal(faults: list[FieldViolation]) -> InvalidInputError:
+    return InvalidInputError(sentences(faults), faults)

@@ -257,6 +257,14 @@ class ClientRecord:
 
 
 @dataclass(frozen=True)
+class PaceRecord:
+    """How fast a client was found to be; `pace` is made of JSON types, see `selection.pace.Paces.kept`."""
+
+    client: str
+    pace: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Change:
     """Everything that happens to a study at one instant, written in one transaction or not at all.
 
@@ -304,7 +312,7 @@ def _all_pages(page_after: Callable[[_Record | None], list[_Record]]) -> list[_R
 
 
 class Store(ABC):
-    """Keeps studies, trials, rounds, assignments, steps, events and clients.
+    """Keeps studies, trials, rounds, assignments, steps, events, clients and their paces.
 
     What an implementation promises: every call is one transaction; a call that raised has changed nothing; what was
     committed is found again by the next process; lists are in the order of their numbers; times are aware and in UTC.
@@ -352,9 +360,14 @@ class Store(ABC):
 
     @abstractmethod
     def assignments(
-        self, study: str, trial: int | None = None, round: int | None = None, client: str = ""
+        self,
+        study: str,
+        trial: int | None = None,
+        round: int | None = None,
+        client: str = "",
+        with_steps: bool = True,
     ) -> Iterator[AssignmentRecord]:
-        """Assignments with their steps, by trial, round and client, read a page at a time."""
+        """Assignments with their steps, or without, by trial, round and client, read a page at a time."""
 
     @abstractmethod
     def events(self, study: str, after: int = 0, limit: int = 1000) -> list[Event]:
@@ -367,6 +380,14 @@ class Store(ABC):
     @abstractmethod
     def clients(self) -> list[ClientRecord]:
         """Every client ever seen, by name."""
+
+    @abstractmethod
+    def save_paces(self, paces: Sequence[PaceRecord]) -> None:
+        """Adds or replaces what is known of these clients' paces."""
+
+    @abstractmethod
+    def paces(self) -> list[PaceRecord]:
+        """Every pace that is known, by the client's name."""
 
     @abstractmethod
     def close(self) -> None:

@@ -14,6 +14,7 @@ from fedstep.server.storage.base import (
     Change,
     ClientRecord,
     Event,
+    PaceRecord,
     RoundRecord,
     Steps,
     Store,
@@ -43,6 +44,7 @@ class Memory:
     Attributes:
         studies: By name.
         clients: By name.
+        paces: By the client's name.
         events: The number of the last event.
         in_use: A store is open on it.
         identity: See `Store.identity`.
@@ -50,6 +52,7 @@ class Memory:
 
     studies: dict[str, _Kept] = field(default_factory=dict)
     clients: dict[str, ClientRecord] = field(default_factory=dict)
+    paces: dict[str, PaceRecord] = field(default_factory=dict)
     events: int = 0
     in_use: bool = False
     identity: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -126,7 +129,12 @@ class MemoryStore(Store):
         return [rounds[place] for place in sorted(rounds) if trial is None or place[0] == trial]
 
     def assignments(
-        self, study: str, trial: int | None = None, round: int | None = None, client: str = ""
+        self,
+        study: str,
+        trial: int | None = None,
+        round: int | None = None,
+        client: str = "",
+        with_steps: bool = True,
     ) -> Iterator[AssignmentRecord]:
         """See `Store.assignments`: those there are when it is called."""
         chosen = [
@@ -135,7 +143,7 @@ class MemoryStore(Store):
             if trial in (None, record.trial) and round in (None, record.round) and client in ("", record.client)
         ]
         chosen.sort(key=lambda r: (r.trial, r.round, r.client, r.attempt, r.assignment_id))
-        return map(_with_plain_steps, chosen)
+        return map(_with_plain_steps if with_steps else _without_steps, chosen)
 
     def events(self, study: str, after: int = 0, limit: int = 1000) -> list[Event]:
         """See `Store.events`."""
@@ -151,6 +159,16 @@ class MemoryStore(Store):
         """See `Store.clients`."""
         self._studies()
         return [self._memory.clients[name] for name in sorted(self._memory.clients)]
+
+    def save_paces(self, paces: Sequence[PaceRecord]) -> None:
+        """See `Store.save_paces`."""
+        self._studies()
+        self._memory.paces.update((record.client, record) for record in paces)
+
+    def paces(self) -> list[PaceRecord]:
+        """See `Store.paces`."""
+        self._studies()
+        return [self._memory.paces[name] for name in sorted(self._memory.paces)]
 
     def close(self) -> None:
         """Lets the next store open the memory; a second call does nothing."""
@@ -210,6 +228,10 @@ def _changed(record: StudyRecord, change: Change, now: datetime) -> StudyRecord:
         spent=record.spent + change.spent,
         updated_at=now,
     )
+
+
+def _without_steps(record: AssignmentRecord) -> AssignmentRecord:
+    return replace(record, steps=None)
 
 
 def _with_plain_steps(record: AssignmentRecord) -> AssignmentRecord:

@@ -14,6 +14,7 @@ from fedstep.server.storage.base import (
     ClientRecord,
     Event,
     NewEvent,
+    PaceRecord,
     RoundRecord,
     Spent,
     Steps,
@@ -23,7 +24,16 @@ from fedstep.server.storage.base import (
     TrialRecord,
     TrialState,
 )
-from fedstep.server.storage.schema import AssignmentRow, ClientRow, EventRow, RoundRow, StepsRow, StudyRow, TrialRow
+from fedstep.server.storage.schema import (
+    AssignmentRow,
+    ClientRow,
+    EventRow,
+    PaceRow,
+    RoundRow,
+    StepsRow,
+    StudyRow,
+    TrialRow,
+)
 
 _MOST = 2**63 - 1
 Columns = dict[str, Any]
@@ -266,6 +276,16 @@ def client_record(row: ClientRow) -> ClientRecord:
         updates_accepted=row.updates_accepted,
         faults=row.faults,
     )
+
+
+def pace_columns(record: PaceRecord) -> Columns:
+    """A pace's row."""
+    return {"client": record.client, "pace": record.pace}
+
+
+def pace_record(row: PaceRow) -> PaceRecord:
+    """A pace."""
+    return PaceRecord(row.client, row.pace)
 
 
 def _seconds(value: Any) -> Any:

@@ -190,3 +190,12 @@ class ClientRow(Base):
     last_seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updates_accepted: Mapped[int] = mapped_column(BigInteger)
     faults: Mapped[int] = mapped_column(BigInteger)
+
+
+class PaceRow(Base):
+    """How fast a client was found to be."""
+
+    __tablename__ = "fedstep_paces"
+
+    client: Mapped[str] = mapped_column(name_type(255), primary_key=True)
+    pace: Mapped[Any] = mapped_column(ExactJson)

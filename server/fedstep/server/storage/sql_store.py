@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, delete, false, func, insert, select, tuple_
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,7 @@ from fedstep.server.storage.base import (
     Change,
     ClientRecord,
     Event,
+    PaceRecord,
     RoundRecord,
     Store,
     StudyRecord,
@@ -32,6 +33,7 @@ from fedstep.server.storage.schema import (
     ClientRow,
     EventRow,
     MetaRow,
+    PaceRow,
     RoundRow,
     StepsRow,
     StudyRow,
@@ -39,6 +41,7 @@ from fedstep.server.storage.schema import (
 )
 
 _PAGE = 32  # assignments, each with all its steps
+_PAGE_WITHOUT_STEPS = 1000
 _NAMES_SHOWN = 10
 _NAMES_AT_ONCE = 500  # below every database's limit of parameters in a statement
 
@@ -158,9 +161,14 @@ class SqlStore(Store):
             return [records.round_record(row) for row in rows]
 
     def assignments(
-        self, study: str, trial: int | None = None, round: int | None = None, client: str = ""
+        self,
+        study: str,
+        trial: int | None = None,
+        round: int | None = None,
+        client: str = "",
+        with_steps: bool = True,
     ) -> Iterator[AssignmentRecord]:
-        """Assignments with their steps, by trial, round and client, read a page at a time.
+        """Assignments with their steps, or without, by trial, round and client, read a page at a time.
 
         Each page is a transaction of its own: a reader that pauses holds nothing, in whichever thread it goes on.
         """
@@ -172,9 +180,9 @@ class SqlStore(Store):
             chosen.append(AssignmentRow.round == round)
         if client:
             chosen.append(AssignmentRow.client == client)
-        return self._pages(chosen)
+        return self._pages(chosen, with_steps)
 
-    def _pages(self, chosen: Sequence[ColumnElement[bool]]) -> Iterator[AssignmentRecord]:
+    def _pages(self, chosen: Sequence[ColumnElement[bool]], with_steps: bool) -> Iterator[AssignmentRecord]:
         order = (
             AssignmentRow.trial,
             AssignmentRow.round,
@@ -182,19 +190,17 @@ class SqlStore(Store):
             AssignmentRow.attempt,
             AssignmentRow.assignment_id,
         )
+        size = _PAGE if with_steps else _PAGE_WITHOUT_STEPS
+        steps_too = StepsRow.assignment_id == AssignmentRow.assignment_id if with_steps else false()
         query = (
-            select(AssignmentRow, StepsRow)
-            .outerjoin(StepsRow, StepsRow.assignment_id == AssignmentRow.assignment_id)
-            .where(*chosen)
-            .order_by(*order)
-            .limit(_PAGE)
+            select(AssignmentRow, StepsRow).outerjoin(StepsRow, steps_too).where(*chosen).order_by(*order).limit(size)
         )
         page = query
         while True:
             with self._reading() as session:
                 found = [records.assignment_record(row, steps) for row, steps in session.execute(page)]
             yield from found
-            if len(found) < _PAGE:
+            if len(found) < size:
                 return
             last = found[-1]
             place = (last.trial, last.round, last.client, last.attempt, last.assignment_id)
@@ -210,16 +216,26 @@ class SqlStore(Store):
     def save_clients(self, clients: Sequence[ClientRecord]) -> None:
         """Adds or replaces what is kept of these clients."""
         rows = {client.name: records.client_columns(client) for client in clients}
-        names = list(rows)
         with self._writing() as session:
-            for start in range(0, len(names), _NAMES_AT_ONCE):
-                session.execute(delete(ClientRow).where(ClientRow.name.in_(names[start : start + _NAMES_AT_ONCE])))
+            _delete_names(session, ClientRow, ClientRow.name, list(rows))
             _insert(session, ClientRow, list(rows.values()))
 
     def clients(self) -> list[ClientRecord]:
         """Every client ever seen, by name."""
         with self._reading() as session:
             return [records.client_record(row) for row in session.scalars(select(ClientRow).order_by(ClientRow.name))]
+
+    def save_paces(self, paces: Sequence[PaceRecord]) -> None:
+        """Adds or replaces what is known of these clients' paces."""
+        rows = {record.client: records.pace_columns(record) for record in paces}
+        with self._writing() as session:
+            _delete_names(session, PaceRow, PaceRow.client, list(rows))
+            _insert(session, PaceRow, list(rows.values()))
+
+    def paces(self) -> list[PaceRecord]:
+        """Every pace that is known, by the client's name."""
+        with self._reading() as session:
+            return [records.pace_record(row) for row in session.scalars(select(PaceRow).order_by(PaceRow.client))]
 
     def close(self) -> None:
         """Lets go of the database; a second call does nothing."""
@@ -284,6 +300,11 @@ def _write_assignments(session: Session, study_id: int, assignments: Sequence[As
     _insert(session, AssignmentRow, [records.assignment_columns(study_id, record) for record in assignments])
     steps = [(record.assignment_id, record.steps) for record in assignments]
     _insert(session, StepsRow, [records.steps_columns(key, value) for key, value in steps if value is not None])
+
+
+def _delete_names(session: Session, table: type[Any], column: Any, names: Sequence[str]) -> None:
+    for start in range(0, len(names), _NAMES_AT_ONCE):
+        session.execute(delete(table).where(column.in_(names[start : start + _NAMES_AT_ONCE])))
 
 
 def _insert(session: Session, table: type[Any], rows: list[records.Columns]) -> None:

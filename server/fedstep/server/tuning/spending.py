@@ -13,7 +13,7 @@ def clients_asked(spec: StudySpec, point: Hyperparameters) -> int:
     """How many clients a round at that point asks to train; 0 where it asks everybody."""
     fixed = {**spec.hyperparameters, **point}
     wanted = int(fixed.get("cohort_size") or spec.round.cohort_size)
-    return math.ceil(wanted * spec.round.over_selection - _ROUNDING)
+    return math.ceil(wanted * spec.over_selection - _ROUNDING)
 
 
 def rounds_in_all(spec: StudySpec) -> int:

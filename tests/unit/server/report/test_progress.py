@@ -15,6 +15,7 @@ def spec(tuner: str, cohort: int = 10, **budget: Any) -> StudySpec:
             "task": "digits",
             "space": {"lr": {"low": 0.01, "high": 1.0, "log": True}},
             "tuner": {"name": tuner},
+            "selector": {"name": "random"},
             "round": {"cohort_size": cohort},
             "budget": {"trials": 8, "rounds_per_trial": 5, **budget},
         }

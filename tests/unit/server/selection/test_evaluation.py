@@ -1,9 +1,10 @@
 from collections import Counter
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstep.server.selection.evaluation import evaluation_cohort
+from fedstep.server.selection.evaluation import Ranks, evaluation_cohort
 
 names = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=40, unique=True)
 seeds = st.integers(0, 2**63 - 1)
@@ -47,3 +48,23 @@ def test_seeds_draw_independently_and_every_client_is_as_likely() -> None:
 
 def test_the_draw_is_the_same_in_every_process_and_release() -> None:
     assert evaluation_cohort([f"c{number}" for number in range(6)], 3, 2024) == ("c4", "c5", "c1")
+
+
+@given(names, st.integers(1, 50), seeds, st.integers(1, 7), st.data())
+def test_ranks_that_are_kept_give_the_same_cohort(
+    there: list[str], size: int, seed: int, at_once: int, data: st.DataObject
+) -> None:
+    ranks, rows = Ranks(seeds=2), np.array(there, object)
+    for other in (seed, seed + 1, seed + 2, seed):  # more seeds than are kept
+        while ranks.hash_some(rows, other, at_once):
+            pass
+        among = data.draw(st.lists(st.sampled_from(range(len(there))), min_size=1, unique=True))
+        found = ranks.cohort(rows, np.array(among, np.intp), size, other)
+        assert found == evaluation_cohort([there[row] for row in among], size, other)
+
+
+def test_clients_that_come_later_are_ranked_when_they_do() -> None:
+    rows = np.array([f"c{number}" for number in range(50)], object)
+    ranks = Ranks()
+    ranks.cohort(rows[:20], np.arange(20), 5, 7)
+    assert ranks.cohort(rows, np.arange(50), 5, 7) == evaluation_cohort(rows.tolist(), 5, 7)

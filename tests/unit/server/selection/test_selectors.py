@@ -5,11 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.selector_kit import SelectorContract, candidates, context, inherited
-from fedstep.server.selection.base import Candidate, Selector
+from fedstep.server.selection.base import Candidates, Selector
+from fedstep.server.selection.deadline import DeadlineOptions, DeadlineSelector
 from fedstep.server.selection.everyone import Everyone
+from fedstep.server.selection.oort import OortOptions, OortSelector
+from fedstep.server.selection.power_of_choice import PowerOfChoice, PowerOfChoiceOptions
 from fedstep.server.selection.uniform import Uniform
 
-TEN = [Candidate(f"c{number}", 100) for number in range(10)]
+TEN = Candidates.of(f"c{number}" for number in range(10))
 
 
 class TestEveryone(SelectorContract):
@@ -19,10 +22,10 @@ class TestEveryone(SelectorContract):
     @inherited
     @given(candidates, st.integers(0, 40), st.floats(1.0, 10.0))
     def test_everybody_is_asked_and_waited_for_whatever_is_wanted(
-        self, there: list[Candidate], wanted: int, factor: float
+        self, there: Candidates, wanted: int, factor: float
     ) -> None:
         selection = self.make().select(there, wanted, context(over_selection=factor))
-        assert list(selection.cohort) == sorted(candidate.name for candidate in there)
+        assert list(selection.cohort) == sorted(there.names)
         assert selection.wanted == len(there)
 
     def test_the_studys_deadline_holds(self) -> None:
@@ -55,7 +58,7 @@ class TestUniform(SelectorContract):
         assert selection.wanted == closes_at
 
     def test_ten_times_one_point_one_is_eleven(self) -> None:
-        there = [Candidate(f"c{number}", 1) for number in range(30)]
+        there = Candidates.of(f"c{number}" for number in range(30))
         assert len(self.make().select(there, 10, context(over_selection=1.1)).cohort) == 11
 
     def test_every_client_is_as_likely_as_any_other(self) -> None:
@@ -70,3 +73,18 @@ class TestUniform(SelectorContract):
 
     def test_the_studys_deadline_holds(self) -> None:
         assert self.make().select(TEN, 3, context(deadline_s=12.5)).deadline_s == 12.5
+
+
+class TestDeadline(SelectorContract):
+    def make(self) -> Selector:
+        return DeadlineSelector(DeadlineOptions())
+
+
+class TestOort(SelectorContract):
+    def make(self) -> Selector:
+        return OortSelector(OortOptions(most_rounds=10))
+
+
+class TestPowerOfChoice(SelectorContract):
+    def make(self) -> Selector:
+        return PowerOfChoice(PowerOfChoiceOptions())

@@ -11,7 +11,7 @@ from sqlalchemy import URL, create_engine, inspect
 
 from contract.store_kit import a_round, spec
 from fedstep.common.errors import StorageError
-from fedstep.server.storage.base import Change, Spent
+from fedstep.server.storage.base import Change, PaceRecord, Spent
 from fedstep.server.storage.schema import FORMAT, PREFIX, VERSION_TABLE, Base
 from fedstep.server.storage.sql_store import open_store
 
@@ -69,9 +69,26 @@ def test_what_older_studies_have_spent_is_told_by_their_rounds(tmp_path: Path) -
     with closing(sqlite3.connect(path)) as connection, connection:
         for column in ("rounds_spent", "client_rounds_spent", "bytes_spent"):
             connection.execute(f"ALTER TABLE fedstep_studies DROP COLUMN {column}")
+        connection.execute("DROP TABLE fedstep_paces")
         connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0002'")
     store = open_store(f"sqlite:///{path}")
     assert [store.study(name).spent for name in ("s", "t", "u")] == [Spent(2, 6, 10), Spent(1, 3, 7), Spent()]
+    store.close()
+
+
+def test_a_database_from_before_paces_were_kept_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "f.db"
+    store = open_store(f"sqlite:///{path}")
+    store.create_study(spec())
+    store.commit("s", Change(round=a_round()))
+    store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DROP TABLE fedstep_paces")
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0003'")
+    store = open_store(f"sqlite:///{path}")
+    assert store.paces() == []
+    store.save_paces([PaceRecord("c", {"task": "digits"})])
+    assert (store.paces(), store.rounds("s")) == ([PaceRecord("c", {"task": "digits"})], [a_round()])
     store.close()
 
 

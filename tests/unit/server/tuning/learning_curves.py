@@ -28,7 +28,7 @@ TWO_RATES = {
 def two_rates(**changes: Any) -> StudySpec:
     """A study of the clients' learning rate and the server's."""
     content = {"name": "a", "task": "digits", "seed": 3, "space": TWO_RATES, "round": {"cohort_size": 10}}
-    return StudySpec.model_validate(content | changes)
+    return StudySpec.model_validate(content | {"selector": {"name": "random"}} | changes)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ EARLY_SCREEN: dict[str, Any] = {"constants": {"screen_from_rounds": 30}}
 
 def study(tuner: dict[str, Any] | None = None, rounds: int = 200, **changes: Any) -> StudySpec:
     content: dict[str, Any] = {"name": "s", "task": "digits", "seed": 1, "space": SPACE, "budget": {"rounds": rounds}}
+    content["selector"] = {"name": "random"}
     tuner = {"name": "stepwise", "start": START, **(tuner or {})}
     spec = StudySpec.model_validate({**content, "tuner": tuner, "round": {"cohort_size": 10}, **changes})
     validate_tuner(spec)

@@ -40,7 +40,9 @@ POINT = {"lr": 0.1, "momentum": 0.0, "batch_size": 16, "local_epochs": 1, "serve
 
 def study(space: Any = None, **changes: Any) -> StudySpec:
     content = {"name": "s", "task": "digits", "seed": 3, "space": SPACE if space is None else space}
-    return StudySpec.model_validate(content | {"aggregator": {"name": "fedavgm"}} | changes)
+    return StudySpec.model_validate(
+        content | {"aggregator": {"name": "fedavgm"}, "selector": {"name": "random"}} | changes
+    )
 
 
 def scales(space: Any = None, **changes: Any) -> Scales:

@@ -12,7 +12,7 @@ from fedstep.server.tuning.weight_sharing import WrapperOptions, client_losses, 
 
 def study(**changes: Any) -> StudySpec:
     content = {"name": "a", "task": "digits", "space": {"lr": {"low": 1e-4, "high": 1.0, "log": True}}}
-    return StudySpec.model_validate(content | changes)
+    return StudySpec.model_validate(content | {"selector": {"name": "random"}} | changes)
 
 
 def test_clients_asked_counts_those_asked_too_many() -> None:
@@ -20,6 +20,7 @@ def test_clients_asked_counts_those_asked_too_many() -> None:
     assert clients_asked(study(round={"cohort_size": 10}), {"cohort_size": 4}) == 4
     assert clients_asked(study(round={"cohort_size": 10}, hyperparameters={"cohort_size": 6}), {}) == 6
     assert clients_asked(study(), {}) == 0
+    assert clients_asked(study(round={"cohort_size": 10}, selector={"name": "deadline"}), {}) == 13
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,127 @@
+"""What a study has seen of its clients: who was asked, who trained, who missed, and with what loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedstep.server.coordination.ledger import Status
+from fedstep.server.coordination.outcome import Work
+from fedstep.server.coordination.roll import Roll, grown
+from fedstep.server.selection.base import Part, RoundSeen
+from fedstep.server.storage.base import AssignmentRecord, RoundRecord
+
+_MISSED = (Status.LATE, Status.LOST, Status.FAILED)
+
+_COHORTS_KEPT = 2048
+"""Draws that an arm which is compared may want again; a fork's are a dozen, a trial's as many as its rounds."""
+
+Draw = tuple[int, int, int]
+"""Which cohort: the number of the evaluation cohort, which arms that are compared share, the round, the attempt."""
+
+
+class History:
+    """Columns [rows] of a study's clients, in the rows of the fleet's roll.
+
+    It counts draws and not rounds: the children of a fork train the same cohorts, and that is one draw.
+
+    Args:
+        roll: Who there is. Those who have not come since the coordinator was started are remembered until they do.
+
+    Attributes:
+        draws: Cohorts drawn so far.
+    """
+
+    def __init__(self, roll: Roll) -> None:
+        self.draws = 0
+        self._roll = roll
+        self._rows: dict[str, int] = {}
+        self._columns: dict[str, NDArray[Any]] = {
+            "loss": np.empty(0),
+            "trained": np.empty(0, np.int64),
+            "missed": np.empty(0, np.int64),
+            "trained_at": np.empty(0, np.int64),
+            "asked_at": np.empty(0, np.int64),
+        }
+        self._fill = {"loss": np.nan, "trained": 0, "missed": 0, "trained_at": 0, "asked_at": -1}
+        self._absent: dict[str, dict[str, float]] = {}
+        self._cohorts: dict[Draw, tuple[str, ...]] = {}
+
+    def columns(self, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
+        """What a selector is told of these rows, by the names of `selection.base.Candidates`."""
+        self._fit()
+        found = {name: column[rows] for name, column in self._columns.items()}
+        return {
+            "loss": found["loss"],
+            "trained": found["trained"],
+            "missed": found["missed"],
+            "waited": self.draws - found["trained_at"],
+            "unasked": self.draws - found["asked_at"],
+        }
+
+    def earlier(self, draw: Draw) -> tuple[str, ...]:
+        """Who was asked when this draw was first made; () when it is new."""
+        return self._cohorts.get(draw, ())
+
+    def drawn(self, draw: Draw, cohort: tuple[str, ...]) -> None:
+        """Takes in a draw; one that was made before is passed over."""
+        if draw in self._cohorts:
+            return
+        self._cohorts[draw] = cohort
+        self.draws += 1
+        while len(self._cohorts) > _COHORTS_KEPT:
+            del self._cohorts[next(iter(self._cohorts))]
+
+    def observe(self, seen: RoundSeen) -> None:
+        """Takes in a round that was trained."""
+        self._fit()
+        for part in seen.parts:
+            self._asked(part)
+
+    def _asked(self, part: Part) -> None:
+        row = self._rows.get(part.client)
+        known = {name: column[row] for name, column in self._columns.items()} if row is not None else None
+        if known is None:
+            known = self._absent.setdefault(part.client, dict(self._fill))
+        known["asked_at"] = self.draws
+        if part.trained:
+            known["trained"] += 1
+            known["trained_at"] = self.draws
+        if part.missed:
+            known["missed"] += 1
+        if part.loss is not None:
+            known["loss"] = part.loss
+        if row is not None:
+            self._write(row, known)
+
+    def _write(self, row: int, known: dict[str, float]) -> None:
+        for name, column in self._columns.items():
+            column[row] = known[name]
+
+    def _fit(self) -> None:
+        """Takes in who has come since."""
+        for name in self._columns:
+            self._columns[name] = grown(self._columns[name], len(self._roll.names), self._fill[name])
+        for row in range(len(self._rows), len(self._roll)):
+            name = self._roll.names[row]
+            self._rows[name] = row
+            if name in self._absent:
+                self._write(row, self._absent.pop(name))
+
+
+def round_seen(record: RoundRecord, assignments: Sequence[AssignmentRecord]) -> RoundSeen:
+    """A committed round as a selector is told of it."""
+    parts = [_part(assignment) for assignment in assignments if assignment.work == Work.TRAIN]
+    return RoundSeen(record.trial, record.round, parts, record.seconds, record.metrics.get("loss"))
+
+
+def _part(record: AssignmentRecord) -> Part:
+    trained = record.status == Status.ACCEPTED and "steps" in record.metrics  # else it was asked for reports only
+    return Part(
+        client=record.client,
+        trained=trained,
+        missed=record.status in _MISSED,
+        samples=record.samples if trained else 0,
+        loss=record.metrics.get("loss_rms", record.metrics.get("loss")) if trained else None,
+    )

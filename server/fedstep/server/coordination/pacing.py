@@ -1,0 +1,140 @@
+"""Who is how fast: what finished work and transfers tell of every client's pace, and its way to the store and back."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedstep.common.hyperparameters import Hyperparameters, from_proto
+from fedstep.common.standard import DEFAULTS
+from fedstep.common.tensors import Manifest
+from fedstep.server.coordination.fleet import Fleet, Member
+from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.selection.pace import Known, Paces, Prediction, known
+from fedstep.server.storage.base import PaceRecord
+
+_CUT_OFF = (Status.ABANDONED, Status.LATE, Status.LOST)
+"""Ends of work that would have taken longer."""
+
+_LEAST_FETCHED = 1 << 20
+"""Less than this is in somebody's buffers before it has gone anywhere: how long that takes says nothing."""
+
+
+class PaceBook:
+    """The pace of every client of the fleet, from what stands on their assignments when these end.
+
+    Args:
+        fleet: Who there is.
+        ledger: Where work ends.
+        history: What earlier lives of the coordinator have learnt.
+    """
+
+    def __init__(self, fleet: Fleet, ledger: Ledger, history: Sequence[PaceRecord] = ()) -> None:
+        self._fleet = fleet
+        self._paces = Paces()
+        self._history = {record.client: record.pace for record in history}
+        self._tasks: dict[int, str] = {}
+        self._unsaved: set[int] = set()
+        fleet.when_joined(self._recall)
+        ledger.when_closed(self._learn)
+
+    def predict(
+        self, rows: NDArray[np.intp], steps: NDArray[np.int64] | int, batch_size: int, manifest: Manifest
+    ) -> Prediction:
+        """What a training takes, see `Paces.predict`."""
+        self._paces.fit(len(self._fleet.roll))
+        return self._paces.predict(rows, steps, batch_size, manifest.payload_bytes, manifest.update_bytes)
+
+    def known(self, name: str) -> Known:
+        """What is known of a client, for people; also of one that has not come yet in this life of the coordinator."""
+        member = self._fleet.find(name)
+        return known(self._history.get(name, {}) if member is None else self._paces.kept(member.row))
+
+    def unsaved(self) -> list[PaceRecord]:
+        """What has been learnt since this was last asked, for the store."""
+        rows, self._unsaved = sorted(self._unsaved), set()
+        return [PaceRecord(self._fleet.at(row).name, self._kept(row)) for row in rows]
+
+    def _kept(self, row: int) -> dict[str, Any]:
+        return {"task": self._tasks[row], **self._paces.kept(row)}
+
+    def not_saved(self, records: Sequence[PaceRecord]) -> None:
+        """These could not be saved: they are unsaved still."""
+        self._unsaved |= {self._fleet.member(record.client).row for record in records}
+
+    def _recall(self, member: Member) -> None:
+        """What was known of a client that came; steps of another task are other steps."""
+        row = member.row
+        self._paces.fit(len(self._fleet.roll))
+        if kept := self._history.pop(member.name, None):
+            self._paces.recall(row, kept)
+            self._tasks[row] = str(kept.get("task", ""))
+        if self._tasks.get(row, member.task) != member.task:
+            self._paces.forget_steps(row)
+        self._tasks[row] = member.task
+
+    def _learn(self, assignment: OpenAssignment) -> None:
+        """What a training's end tells: its steps, its transfers, and where it was cut off, that it is not faster."""
+        if not assignment.is_training:
+            return
+        row, batch_size = assignment.member.row, batch_size_of(assignment)
+        step_s = self._paces.stepped(row, batch_size, np.frombuffer(assignment.log.step_ms, np.float32))
+        accepted = assignment.status is Status.ACCEPTED
+        self._learn_download(assignment, accepted)
+        if accepted and step_s is not None and not assignment.message.report_only:
+            self._paces.moved(row, "upload", assignment.update_bytes, assignment.push_s)
+            steps_s = step_s * len(assignment.log.step_ms)
+            self._paces.rested(row, assignment.elapsed_s - assignment.fetch_s - assignment.push_s - steps_s)
+        elif assignment.status in _CUT_OFF:
+            self._learn_bound(assignment, batch_size, step_s)
+        self._unsaved.add(row)
+
+    def _learn_download(self, assignment: OpenAssignment, accepted: bool) -> None:
+        """A download is what the coordinator saw go; the client knows better how long it took, unless it had it."""
+        member = assignment.member
+        fetch, member.fetch = member.fetch, None
+        if fetch is None or fetch.sha256 != assignment.message.model_sha256:
+            return
+        if accepted or fetch.size_bytes >= _LEAST_FETCHED:
+            self._paces.moved(member.row, "download", fetch.size_bytes, max(fetch.seconds, assignment.fetch_s))
+
+    def _learn_bound(self, assignment: OpenAssignment, batch_size: int, step_s: float | None) -> None:
+        """It was cut off before its last step. What it did not tell of is longer than the time that has passed."""
+        planned, taken = planned_steps(assignment), len(assignment.log.step_ms)
+        if taken < planned:
+            silent_s = assignment.elapsed_s - (step_s or 0.0) * taken
+            # Where nothing was reported, all steps may be as far as one another; else the next one was under way.
+            least_s = silent_s / (1 if taken else planned)
+            self._paces.steps_take_at_least(assignment.member.row, batch_size, least_s)
+
+
+def batch_size_of(assignment: OpenAssignment) -> int:
+    """Samples of a local step."""
+    return int(_value(assignment, "batch_size"))
+
+
+def planned_steps(assignment: OpenAssignment) -> int:
+    """Local steps that a training takes unless it is stopped."""
+    samples, epochs = assignment.member.train_samples, int(_value(assignment, "local_epochs"))
+    steps = math.ceil(samples / max(1, batch_size_of(assignment))) * epochs
+    return min(steps, assignment.message.max_steps or steps)
+
+
+def steps_of(train_samples: NDArray[np.int64], hyperparameters: Hyperparameters, most: int) -> NDArray[np.int64]:
+    """The same for many clients, by their numbers of samples.
+
+    Args:
+        train_samples: Of each client.
+        hyperparameters: All of them.
+        most: A bound; 0 for none.
+    """
+    batch_size, epochs = max(1, int(hyperparameters["batch_size"])), int(hyperparameters["local_epochs"])
+    steps = -(-train_samples // batch_size) * epochs
+    return np.minimum(steps, most) if most else steps
+
+
+def _value(assignment: OpenAssignment, name: str) -> float:
+    given = assignment.message.hyperparameters
+    return float(from_proto(given[name]) if name in given else DEFAULTS[name])

@@ -1,0 +1,127 @@
+"""`deadline`: those who will be in time, by what their training is worth; the others get less work, or a later turn."""
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedstep.server.selection.adaptive import AdaptiveDeadline
+from fedstep.server.selection.base import Candidates, RoundSeen, Selection, SelectionContext, Selector, taken
+from fedstep.server.selection.draw import places, uniforms, weighted
+from fedstep.server.selection.earlier import with_earlier
+from fedstep.server.selection.pace import in_time, quantile_s
+from fedstep.server.selection.turns import Turns, turns
+from fedstep.server.selection.utility import statistical_utility
+
+_CLIP = 0.95
+Places = NDArray[np.intp]
+
+
+class DeadlineOptions(BaseModel):
+    """What a study file may say of it.
+
+    Attributes:
+        on_time: Probability of being done by the deadline from which on a client is taken for its worth.
+        exploration: Share of the cohort for those who were never measured, or have waited the longest.
+        quantile: Of the clients' predicted times, where the deadline starts.
+        adapt: Whether the deadline changes by what it pays.
+        turns: Everybody trains within `turns` × clients / `cohort_size` rounds; 0 promises nothing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    on_time: float = Field(default=0.8, strict=True, gt=0.0, lt=1.0)
+    exploration: float = Field(default=0.3, strict=True, ge=0.0, le=1.0)
+    quantile: float = Field(default=0.8, strict=True, gt=0.0, le=1.0)
+    adapt: bool = Field(default=True, strict=True)
+    turns: float = Field(default=3.0, strict=True, ge=0.0, le=1000.0, allow_inf_nan=False)
+
+
+class DeadlineSelector(Selector):
+    """Deadline-based selection (algorithm.md).
+
+    - *The deadline* is a quantile of the clients' predicted times, adapted by what it pays (`AdaptiveDeadline`), and
+      never longer than the study's own. A round that is tried again has the study's own.
+    - *For their worth* those are drawn who will be done by it with probability `on_time`: in proportion to Oort's
+      utility (Lai et al. 2021), without replacement.
+    - *In turn* come the rest of the cohort: who was never asked first, then by how long ago. It is how the
+      never-measured come in, and with three tenths of 1.3 × `cohort_size` places everybody has a turn in well
+      under 3 × clients / `cohort_size` rounds; where more places are needed for that, there are more.
+    - *Less work*: who would be late with all steps is asked for as many as fit, at least one.
+    - *Waited for* are those who were asked in vain since they last trained and whose promised rounds run out: some of
+      them together make a round that asks no more than it needs and waits for all of them, beyond the deadline if not
+      even one step fits. Else the faster ones would be first every time.
+
+    Args:
+        options: What the study file says.
+    """
+
+    def __init__(self, options: DeadlineOptions) -> None:
+        self._options = options
+        self._deadline = AdaptiveDeadline(options.quantile, options.on_time, options.adapt)
+
+    def observe(self, seen: RoundSeen) -> None:
+        """Has the deadline adapt."""
+        self._deadline.observe(seen)
+
+    def select(self, candidates: Candidates, wanted: int, context: SelectionContext) -> Selection:
+        """The cohort of one round."""
+        closes_at, asked = places(len(candidates), wanted, context.over_selection)
+        deadline_s = context.deadline_s
+        if context.attempt == 1:
+            deadline_s = self._deadline.seconds(candidates, context.deadline_s)
+        timely = in_time(candidates.log_time, candidates.log_time_sd, deadline_s, self._options.on_time)
+        luck = uniforms(candidates.keys, context.rng)
+        turn = turns(candidates, context.clients, closes_at, asked, self._options.turns, luck)
+        waited_for = turn.waiters if context.attempt == 1 and not context.earlier else turn.waiters[:0]
+        if waited_for.size:
+            asked = closes_at
+        chosen = self._drawn(candidates, asked, timely, turn, waited_for, context)
+        cohort = np.array(with_earlier(candidates, context, chosen, closes_at, asked), np.intp)
+        if 0 < len(context.earlier) < asked:  # it waited for somebody when it was first drawn
+            waited_for = cohort
+        known = np.isfinite(candidates.log_time)
+        deadline_s = self._extended(candidates, waited_for[known[waited_for]], deadline_s, context)
+        budgets = self._budgets(candidates, cohort[known[cohort] & ~timely[cohort]], deadline_s)
+        return Selection(taken(candidates, cohort), min(closes_at, len(cohort)), deadline_s, budgets)
+
+    def _drawn(
+        self,
+        candidates: Candidates,
+        asked: int,
+        timely: NDArray[np.bool_],
+        turn: Turns,
+        waited_for: Places,
+        context: SelectionContext,
+    ) -> list[int]:
+        """Those waited for or in turn first, then those drawn for their worth, and more in turn if these are few."""
+        in_turn = min(max(round(self._options.exploration * asked), turn.places), asked)
+        front = turn.queue[:in_turn]
+        if waited_for.size:
+            front = waited_for[:asked]
+        worth = statistical_utility(candidates, _CLIP, context.draws)
+        if not (known := np.isfinite(worth)).all():
+            worth = np.where(known, worth, np.median(worth[known]) if known.any() else 1.0)
+        free = timely.copy()
+        free[front] = False
+        luck = uniforms(candidates.keys, context.rng)
+        for_worth = weighted(luck, worth, np.flatnonzero(free), asked - len(front))
+        return [*dict.fromkeys([*front.tolist(), *for_worth.tolist(), *turn.queue.tolist()])][:asked]
+
+    def _budgets(self, candidates: Candidates, late: Places, deadline_s: float) -> dict[str, int]:
+        """Steps that fit: floor((D − transfer)/τ), each taken to be as slow as the whole may turn out."""
+        if not late.size:
+            return {}
+        slower = quantile_s(np.zeros(late.size), candidates.log_time_sd[late], self._options.on_time)
+        fit = np.floor((deadline_s / slower - candidates.beside_s[late]) / candidates.step_s[late])
+        steps = np.clip(fit, 1, np.maximum(candidates.steps[late], 1)).astype(np.int64)
+        return dict(zip(taken(candidates, late), steps.tolist(), strict=True))
+
+    def _extended(
+        self, candidates: Candidates, waited_for: Places, deadline_s: float, context: SelectionContext
+    ) -> float:
+        """The deadline, longer where one of these could not take a single step in it."""
+        if not waited_for.size:
+            return deadline_s
+        least = np.log(candidates.beside_s[waited_for] + candidates.step_s[waited_for])
+        slower = quantile_s(least, candidates.log_time_sd[waited_for], self._options.on_time)
+        return min(max(deadline_s, float(slower.max())), context.deadline_s)

@@ -1,0 +1,80 @@
+"""Whose turn it is: everybody trains within a promised number of rounds, also the slow and the unlucky."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedstep.server.selection.base import Candidates
+from fedstep.server.selection.draw import first
+
+_ASKED = 0.85
+"""Of the promised rounds: by then everybody has been asked. The rest is for those who were asked in vain."""
+
+_LATE = 0.5
+"""Of the promised rounds: from here on whoever was asked in vain is waited for."""
+
+_TOGETHER = 0.5
+"""Of a round: so many are waited for at once, unless somebody's time runs out. Such a round is a slow one."""
+
+
+_AGAIN = 1 / 15
+"""Of the promised rounds: not sooner is one that was in vain waited for, and after each miss twice as long, so that
+clients that never answer do not make every round wait."""
+
+_MOST_DOUBLED = 4
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Who comes in turn.
+
+    Attributes:
+        queue: The first in line, twice as many as are asked: the never-asked first, then by how long ago.
+        places: How many of them must be asked now, were as many asked every round, so that none is asked too late.
+        waiters: Those that this round is to wait for, the longest waiting first. They were asked in vain since they
+            last trained, not just now, and their time runs out.
+    """
+
+    queue: NDArray[np.intp]
+    places: int
+    waiters: NDArray[np.intp]
+
+
+def turns(
+    candidates: Candidates, clients: int, closes_at: int, asked: int, share: float, luck: NDArray[np.float64]
+) -> Turns:
+    """Whose turn it is.
+
+    Args:
+        candidates: The round's.
+        clients: Those of the study, busy ones included.
+        closes_at: At how many updates the round closes.
+        asked: How many are asked.
+        share: Everybody trains within `share` × clients / `closes_at` draws; 0 promises nothing.
+        luck: A number in (0, 1) for each candidate, which breaks ties: at first nobody has been asked.
+    """
+    queue = first(-(candidates.unasked + luck), min(2 * asked, len(candidates)))
+    window = math.ceil(share * max(clients, len(candidates)) / closes_at)
+    if not window:
+        return Turns(queue, 0, queue[:0])
+    in_vain = candidates.unasked < candidates.waited
+    left = np.clip(window - candidates.waited, 1, window)
+    last = max(1, int(_ASKED * window))
+    to_ask = np.clip(last - candidates.waited[~in_vain], 1, last)
+    due = np.cumsum(np.bincount(to_ask, minlength=last + 1))[1:]  # within 1, 2, … draws
+    needed = int(np.ceil(np.max(due / np.arange(1, last + 1))))
+    rest = _AGAIN * window * 2.0 ** np.minimum(candidates.missed, _MOST_DOUBLED)
+    waiting = in_vain & (left <= (1 - _LATE) * window) & (candidates.unasked >= rest)
+    return Turns(queue, needed, _waiters(left, waiting, closes_at, luck))
+
+
+def _waiters(
+    left: NDArray[np.int64], waiting: NDArray[np.bool_], closes_at: int, luck: NDArray[np.float64]
+) -> NDArray[np.intp]:
+    at = np.flatnonzero(waiting)
+    most = max(1, int(_TOGETHER * closes_at))
+    if not at.size or (at.size < most and left[at].min() > 1 + at.size // most):
+        return at[:0]
+    return at[first(left[at] + luck[at], most)]

@@ -1,0 +1,209 @@
+"""Who is asked, from the fleet's columns: over arms that are compared, over restarts, and as one by one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from e2e.tiny import MANIFEST, Tiny
+from torch import nn
+
+from contract.store_kit import START, SetClock
+from fedstep.common.spec import StudySpec
+from fedstep.common.standard import DEFAULTS
+from fedstep.common.tensors import Manifest
+from fedstep.server.coordination.cohorts import Cohorts
+from fedstep.server.coordination.fleet import Fleet, LeasePolicy, Presence
+from fedstep.server.coordination.ledger import Ledger
+from fedstep.server.coordination.pacing import PaceBook
+from fedstep.server.coordination.run import Run, initial_run, rng_of
+from fedstep.server.selection.base import Selection
+from fedstep.server.selection.evaluation import evaluation_cohort
+from fedstep.server.selection.pace import Paces
+from fedstep.server.selection.registry import create_selector
+from fedstep.server.storage.base import AssignmentRecord, NewEvent, PaceRecord, RoundRecord
+from fedstep.server.tuning.base import Arm
+from fedstep.v1 import fleet_pb2
+
+NAMES = [f"c{number:02}" for number in range(40)]
+
+
+async def unheard(event: NewEvent) -> None:
+    return
+
+
+def paces(names: Sequence[str]) -> list[PaceRecord]:
+    """Everyone's, the later the slower."""
+    made = Paces()
+    made.fit(len(names))
+    for row in range(len(names)):
+        for _ in range(5):
+            made.stepped(row, 16, [10.0 * 1.1**row])
+    return [PaceRecord(name, {"task": "tiny", **made.kept(row)}) for row, name in enumerate(names)]
+
+
+class Study:
+    """A study's cohorts over a fleet of its own, in one life of a coordinator."""
+
+    def __init__(self, selector: str, history: Sequence[PaceRecord] = ()) -> None:
+        clock = SetClock()
+        self.fleet = Fleet(clock, LeasePolicy(), [])
+        self.paces = PaceBook(self.fleet, Ledger(self.fleet, clock), history)
+        self.spec = StudySpec.model_validate(
+            {
+                "name": "s",
+                "task": "tiny",
+                "seed": 5,
+                "space": {"lr": {"low": 0.1, "high": 1.0}},
+                "selector": {"name": selector},
+                "round": {"cohort_size": 6},
+                "evaluation": {"cohort_size": 5},
+            }
+        )
+        self.cohorts = Cohorts(self.spec, self.fleet, self.paces, create_selector(self.spec.selector), clock, unheard)
+        self.cohorts.compare_with(MANIFEST)
+        self.committed: list[tuple[RoundRecord, list[AssignmentRecord]]] = []
+
+    async def join(self, names: Sequence[str], **changes: Any) -> None:
+        fields = {"task": "tiny", "model": MANIFEST.to_proto(), "train_samples": 32, "validation_samples": 8} | changes
+        for name in names:
+            await self.fleet.join(fleet_pb2.Hello(client_name=name, instance_id=name, **fields))
+
+    def run(self, rounds: int, **changes: Any) -> Run:
+        return replace(initial_run(self.spec, Tiny(), 0, DEFAULTS | changes), rounds=rounds)
+
+    def select(self, rounds: int, arm: Arm | None = None, attempt: int = 1, **changes: Any) -> Selection:
+        return self.cohorts.select(self.run(rounds, **changes), arm or Arm(0, {}), attempt)
+
+    def trained(self, selection: Selection, trial: int, rounds: int) -> None:
+        """The round is over: those the round waited for delivered, the others were told to stop."""
+        record = RoundRecord(
+            trial=trial,
+            round=rounds,
+            attempts=1,
+            model_sha256=b"",
+            value=1.0,
+            metrics={"loss": 5.0 / (1 + len(self.committed))},
+            train_loss=1.0,
+            cohort=selection.cohort,
+            updates=selection.wanted,
+            evaluators=(),
+            seconds=10.0,
+            ended_at=START + timedelta(seconds=len(self.committed)),
+        )
+        parts = [
+            AssignmentRecord(
+                assignment_id=f"{trial}/{rounds}/{name}",
+                trial=trial,
+                round=rounds,
+                attempt=1,
+                client=name,
+                work="train",
+                status="accepted" if place < selection.wanted else "abandoned",
+                samples=32,
+                metrics={"loss": 1.0, "steps": 2.0, "loss_rms": 1.0 + place} if place < selection.wanted else {},
+            )
+            for place, name in enumerate(selection.cohort)
+        ]
+        self.committed.append((record, parts))
+        self.cohorts.observe(record, parts)
+
+
+LEARNING = ["deadline", "oort", "power_of_choice"]
+
+
+async def test_random_draws_as_it_always_has() -> None:
+    study = Study("random")
+    await study.join(NAMES[::-1])
+    for rounds in range(5):
+        drawn = rng_of(5, "select", rounds, 1).choice(40, size=6, replace=False)
+        assert study.select(rounds).cohort == tuple(NAMES[place] for place in drawn)
+
+
+async def test_whoever_cannot_train_now_is_no_candidate() -> None:
+    study = Study("all")
+    await study.join(NAMES[:4])
+    await study.join(["other"], task="digits")
+    await study.join(["wide"], model=Manifest.of(nn.Linear(9, 2).state_dict()).to_proto())
+    await study.join(["empty"], train_samples=0)
+    assert study.select(0).cohort == tuple(NAMES[:4])
+    study.fleet.member(NAMES[1]).busy = "elsewhere"
+    study.fleet.member(NAMES[2]).presence = Presence.GONE
+    assert study.select(0).cohort == (NAMES[0], NAMES[3])
+    study.fleet.member(NAMES[1]).busy = ""
+    study.fleet.member(NAMES[2]).presence = Presence.CONNECTED
+    assert study.select(0).cohort == tuple(NAMES[:4])
+    study.fleet.member("other").presence = Presence.GONE
+    await study.join(["other"])  # with the right task now
+    assert study.select(0).cohort == (*NAMES[:4], "other")
+
+
+@pytest.mark.parametrize("selector", LEARNING)
+async def test_the_children_of_a_fork_train_on_the_same_clients_whatever_was_learnt(selector: str) -> None:
+    study = Study(selector, paces(NAMES))
+    await study.join(NAMES)
+    first, second = Arm(1, {}, cohort=3), Arm(2, {}, cohort=3)
+    drawn = []
+    for rounds in range(4, 9):
+        drawn.append(study.select(rounds, first))
+        study.trained(drawn[-1], 1, rounds)
+    for rounds, before in zip(range(4, 9), drawn, strict=True):
+        selection = study.select(rounds, second, local_epochs=3)
+        assert set(selection.cohort) == set(before.cohort)
+        study.trained(selection, 2, rounds)
+    # Who has gone is replaced, and nobody else.
+    study.fleet.member(drawn[0].cohort[0]).presence = Presence.GONE
+    third = study.select(4, Arm(3, {}, cohort=3))
+    assert len(set(drawn[0].cohort) - set(third.cohort)) == 1
+    assert len(third.cohort) == len(drawn[0].cohort)
+
+
+@pytest.mark.parametrize("selector", LEARNING)
+async def test_after_a_restart_it_draws_what_it_would_have_drawn(selector: str) -> None:
+    study = Study(selector, paces(NAMES))
+    await study.join(NAMES)
+    for rounds in range(25):
+        trial = rounds // 5
+        study.trained(study.select(rounds, Arm(trial, {}, cohort=1 + trial)), trial, rounds)
+    study.trained(study.select(20, Arm(9, {}, cohort=9)), 9, 20)
+    again = Study(selector, paces(NAMES))
+    again.cohorts.recall(
+        [record for record, _ in reversed(study.committed)],
+        [part for _, parts in reversed(study.committed) for part in parts],
+        {trial: 1 + trial for trial in range(5)} | {9: 9},
+    )
+    assert again.cohorts is not study.cohorts
+    await again.join(NAMES[20:])  # they come back in another order
+    await again.join(NAMES[:20])
+    for rounds in (25, 26):
+        mine, theirs = study.select(rounds, Arm(2, {}, cohort=9)), again.select(rounds, Arm(2, {}, cohort=9))
+        assert mine == theirs
+        study.trained(mine, 2, rounds)
+        again.trained(theirs, 2, rounds)
+    mine, theirs = study.select(20, Arm(3, {}, cohort=9)), again.select(20, Arm(3, {}, cohort=9))
+    assert mine.cohort == theirs.cohort == study.committed[25][0].cohort
+
+
+async def test_the_evaluators_are_those_of_the_plain_draw_and_do_not_train_in_their_generation() -> None:
+    study = Study("deadline", paces(NAMES))
+    await study.join(NAMES)
+    await study.cohorts.wait(study.run(0), Arm(0, {}, cohort=2))
+    assert study.cohorts.evaluators() == evaluation_cohort(NAMES, 5, 5)
+    evaluators = study.cohorts.evaluators(2)
+    assert len(evaluators) == 5
+    for rounds in range(20):
+        assert not set(study.select(rounds, Arm(0, {}, cohort=2)).cohort) & set(evaluators)
+
+
+async def test_the_columns_hold_what_the_members_are() -> None:
+    study = Study("all")
+    await study.join(NAMES[::-1], train_samples=2**64 - 1)
+    roll, members = study.fleet.roll, study.fleet.members()
+    assert [member.name for member in members] == NAMES
+    assert [roll.names[row] for row in roll.by_name] == NAMES
+    assert all(study.fleet.at(member.row) is member for member in members)
+    assert np.all(roll.train_samples[: len(roll)] == 2**62)
+    await study.join(["a", "zz"])
+    assert [member.name for member in study.fleet.members()] == ["a", *NAMES, "zz"]

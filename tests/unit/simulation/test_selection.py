@@ -1,0 +1,76 @@
+"""Selectors that know how fast clients are, in whole simulated studies."""
+
+import math
+from collections import defaultdict
+
+import pytest
+from unit.simulation.kit import Clouds, study
+
+from fedstep.server.coordination.cohorts import Cohorts
+from fedstep.server.selection.base import RoundSeen
+from fedstep.simulation.run import Federation, Simulated, simulate
+from fedstep.simulation.speed import SpeedModel
+
+CLIENTS, WANTED = 40, 4
+UNEQUAL = SpeedModel(spread=1.0, step_ms=500, bytes_per_s=1e4)
+
+
+def simulated(selector: str, rounds: int, over_selection: float = 1.3) -> Simulated:
+    spec = study(
+        selector={"name": selector},
+        tuner={"name": "fixed"},
+        round={"cohort_size": WANTED, "deadline": "600s", "over_selection": over_selection},
+        budget={"rounds": rounds},
+    )
+    return simulate(spec, Clouds(), Federation(CLIENTS, speed=UNEQUAL))
+
+
+def test_rounds_are_shorter_than_those_that_wait_for_all_and_everybody_trains_in_the_promised_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[RoundSeen] = []
+    take_in = Cohorts.take_in
+
+    def listen(self: Cohorts, each: RoundSeen) -> None:
+        seen.append(each)
+        take_in(self, each)
+
+    monkeypatch.setattr(Cohorts, "take_in", listen)
+    by_deadline = simulated("deadline", rounds=32)
+    trained = defaultdict(list)
+    for number, each in enumerate([*seen]):
+        for part in each.parts:
+            if part.trained:
+                trained[part.client].append(number)
+    waiting = simulated("random", rounds=32, over_selection=1.0)
+    assert by_deadline.virtual_s < 0.8 * waiting.virtual_s
+    window = math.ceil(3 * CLIENTS / WANTED)
+    assert sum(rounds[0] < window for rounds in trained.values()) >= 0.95 * CLIENTS
+
+
+@pytest.mark.parametrize("selector", ["deadline", "oort", "power_of_choice"])
+def test_the_same_seed_gives_the_same_cohorts_and_model(selector: str) -> None:
+    first, second = (simulated(selector, rounds=6) for _ in range(2))
+    assert [record.cohort for record in first.rounds] == [record.cohort for record in second.rounds]
+    assert first.rounds[-1].model_sha256 == second.rounds[-1].model_sha256
+    assert first.virtual_s == second.virtual_s
+
+
+def test_the_children_of_a_fork_have_the_same_cohorts() -> None:
+    forked = simulate(
+        study(
+            selector={"name": "deadline"},
+            tuner={"name": "stepwise", "use_probe": False, "screen_members": 0},
+            round={"cohort_size": WANTED, "deadline": "600s"},
+            budget={"rounds": 30},
+        ),
+        Clouds(),
+        Federation(CLIENTS, speed=UNEQUAL),
+    )
+    cohorts = {trial.number: trial.details.get("cohort", 0) for trial in forked.trials}
+    drawn = defaultdict(list)
+    for record in forked.rounds:
+        drawn[cohorts[record.trial], record.round, record.attempts].append(set(record.cohort))
+    again = [sets for sets in drawn.values() if len(sets) > 1]
+    assert again
+    assert all(one == sets[0] for sets in again for one in sets)
