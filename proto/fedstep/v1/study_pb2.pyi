@@ -184,7 +184,7 @@ class StudySpec(_message.Message):
 
     @_builtins.property
     def aggregator(self) -> Global___Plugin:
-        """"fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"."""
+        """"fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "fednova"."""
 
     @_builtins.property
     def round(self) -> Global___RoundPolicy: ...

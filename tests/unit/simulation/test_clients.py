@@ -15,6 +15,7 @@ from fedstep.common.tensors import Manifest, pack, sha256
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy, Member
 from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.simulation.clients import SimulatedClient
 from fedstep.simulation.crew import LocalCrew
@@ -86,8 +87,9 @@ class Host:
         fields = {"work": fleet_pb2.WORK_TRAIN, "model_sha256": self.digest, "seed": 3, "hyperparameters": {}} | changes
         fields["hyperparameters"] = hp.map_to_proto(fields["hyperparameters"])
         message = fleet_pb2.Assignment(ref=fleet_pb2.AssignmentRef(assignment_id=name, attempt=1), study="s", **fields)
+        guard = LossGuard(GuardPolicy(window=2))
         assignment = OpenAssignment(
-            message, member, self.phase, self.manifest.update_bytes, 0.0, 60.0, LossGuard(GuardPolicy(window=2))
+            message, member, self.phase, self.manifest.update_bytes, 0.0, 60.0, guard, LocalPlan(6, 6)
         )
         self.ledger.open(assignment)
         return assignment

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from types import MappingProxyType
 
 from fedstep.common import hyperparameters as hp
 from fedstep.common.clock import Clock
@@ -23,6 +24,7 @@ from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError, Work, cost_of
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
+from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.coordination.run import Run, default_manifest, resolve, seed_of
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.selection.base import Selector
@@ -219,7 +221,8 @@ class RunEngine:
             weights_norm=run.norm,
             max_update_ratio=self._spec.guard.max_update_ratio,
         )
-        await self._collect(phase, self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt))
+        work = self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt, selection.step_budgets)
+        await self._collect(phase, work)
         quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))
         return _Trained(phase, selection.cohort, aggregator, attempt, quorum)
 
@@ -306,7 +309,14 @@ class RunEngine:
         return value
 
     def _dispatch(
-        self, phase: Phase, run: Run, arm: Arm, kind: Work, names: tuple[str, ...], attempt: int
+        self,
+        phase: Phase,
+        run: Run,
+        arm: Arm,
+        kind: Work,
+        names: tuple[str, ...],
+        attempt: int,
+        budgets: Mapping[str, int] = MappingProxyType({}),
     ) -> list[OpenAssignment]:
         """The assignments of one phase, one a client.
 
@@ -317,18 +327,21 @@ class RunEngine:
             kind: What to do.
             names: The cohort, in the order of dispatch.
             attempt: The round's attempt.
+            budgets: The most local steps of some of them.
         """
         training = kind is Work.TRAIN
         dealt: list[Hyperparameters] = [resolve(self._spec, self._task, point) for point in arm.points]
-        configurations = [hp.map_to_proto(values) for values in (training and dealt) or [run.hyperparameters]]
+        points = (training and dealt) or [run.hyperparameters]
+        configurations = [hp.map_to_proto(values) for values in points]
         assignments = []
         for position, member in enumerate(self.cohorts.members(names)):
-            values = configurations[position % len(configurations)]
-            message = self._assignment(run, kind, member.name, attempt, values)
+            place = position % len(points)
+            budget = budgets.get(member.name, 0)
+            message = self._assignment(run, kind, member.name, attempt, configurations[place])
             message.time_left.FromTimedelta(timedelta(seconds=phase.deadline_s))
             if training:
-                message.max_steps, message.report_only = arm.max_steps, arm.discard
-                message.local_validation = arm.local_validation
+                message.max_steps = min(arm.max_steps or budget, budget or arm.max_steps)
+                message.report_only, message.local_validation = arm.discard, arm.local_validation
             assignments.append(
                 OpenAssignment(
                     message=message,
@@ -338,6 +351,7 @@ class RunEngine:
                     sent_at=self._clock.monotonic(),
                     deadline_s=phase.deadline_s,
                     guard=LossGuard(self._spec.guard),
+                    plan=LocalPlan.of(member.train_samples, points[place], arm.max_steps, budget),
                 )
             )
         return assignments

@@ -17,6 +17,7 @@ from fedstep.common.clock import Clock
 from fedstep.common.errors import DataLossError, InvalidInputError, PreconditionError
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.guard import LossGuard
+from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, Steps
 from fedstep.v1 import fleet_pb2
 
@@ -101,6 +102,7 @@ class OpenAssignment:
         owner: The phase it belongs to.
         update_bytes: The size its update must have; 0 for an evaluation.
         sent_at: By the coordinator's monotonic clock.
+        plan: Its local steps; of an evaluation those it would train.
     """
 
     message: fleet_pb2.Assignment
@@ -110,6 +112,7 @@ class OpenAssignment:
     sent_at: float
     deadline_s: float
     guard: LossGuard
+    plan: LocalPlan
     status: Status = Status.OPEN
     note: str = ""
     samples: int = 0

@@ -160,7 +160,7 @@ class TrainingPhase(Phase):
             self._taking = assignment
             try:
                 weight = self._weight(assignment, summary)
-                await self._compute.run(self._check_and_add, update, weight)
+                await self._compute.run(self._check_and_add, assignment, update, weight, summary.steps)
             except InvalidInputError as error:
                 self._taking = None
                 if isinstance(error, DivergedUpdateError):
@@ -174,9 +174,9 @@ class TrainingPhase(Phase):
             assignment.payload_bytes = assignment.update_bytes
             self.settle(assignment, Status.ACCEPTED)
 
-    def _check_and_add(self, update: torch.Tensor, weight: float) -> None:
+    def _check_and_add(self, assignment: OpenAssignment, update: torch.Tensor, weight: float, steps: int) -> None:
         check_update(update, self._weights_norm, self._max_update_ratio)
-        self._aggregator.add(update, weight)
+        self._aggregator.add(update, weight, assignment.plan.work(steps))
 
     def _weight(self, assignment: OpenAssignment, summary: fleet_pb2.TrainingSummary) -> float:
         declared = assignment.member.train_samples

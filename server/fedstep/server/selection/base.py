@@ -1,8 +1,8 @@
 """The contract of a selector: who trains in a round."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -49,11 +49,15 @@ class Selection:
         cohort: Names, in the order of dispatch, without repeats.
         wanted: The round closes at this many updates; at most the size of the cohort.
         deadline_s: Seconds from dispatch to the end of the round.
+        step_budgets: The most local steps of a client, where it is to take fewer than the others.
+        latest_s: Where it is worth it, the end may be put off to so many seconds after dispatch; 0: never.
     """
 
     cohort: tuple[str, ...]
     wanted: int
     deadline_s: float
+    step_budgets: Mapping[str, int] = field(default_factory=dict)
+    latest_s: float = 0.0
 
 
 class Selector(ABC):
