@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -194,7 +195,23 @@ def test_told_to_stop_before_its_first_step_it_has_nothing_to_send() -> None:
 
     host = hosted(script)
     assert not host.phase.updates
-    assert not host.phase.outcomes
+    ((at_s, outcome),) = host.phase.outcomes
+    assert at_s == pytest.approx(FETCH_S / 2)
+    assert outcome.status == fleet_pb2.OUTCOME_STATUS_ABANDONED
+
+
+def test_steps_are_told_a_few_times_in_the_time_that_is_left() -> None:
+    """Every fifth of a minute here: often enough to see when it will be done."""
+
+    async def script(host: Host, member: Member) -> None:
+        assignment = host.ask(member, time_left=timedelta(seconds=60), hyperparameters={"local_epochs": 7})
+        seen = []
+        for _ in range(22):
+            await asyncio.sleep(1)
+            seen.append(len(assignment.log.loss))
+        assert seen == [0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9, 12, 12, 12, 15, 15, 15, 18, 18, 18, 21]
+
+    hosted(script)
 
 
 def test_a_loss_that_rises_is_told_step_by_step_so_that_the_guard_can_stop_it() -> None:

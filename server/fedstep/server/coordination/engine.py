@@ -27,6 +27,7 @@ from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingP
 from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.coordination.run import Run, default_manifest, resolve, seed_of
 from fedstep.server.coordination.shelf import Shelf, cut
+from fedstep.server.coordination.steering import UploadTime, no_upload_time
 from fedstep.server.selection.base import Selector
 from fedstep.server.storage.base import NewEvent, RoundRecord
 from fedstep.server.tuning.base import Arm, Cost
@@ -80,6 +81,7 @@ class RunEngine:
         server_optimizer: Makes the next model.
         announce: For what cannot wait.
         charge: Commits what came to nothing and has its cost, a missed quorum or a round unmeasured, with its event.
+        upload_s: How long updates are expected to be on their way.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class RunEngine:
         server_optimizer: ServerOptimizer,
         announce: Announce,
         charge: Callable[[Cost, NewEvent], Awaitable[None]],
+        upload_s: UploadTime = no_upload_time,
     ) -> None:
         self._spec = spec
         self._task = task
@@ -109,6 +112,7 @@ class RunEngine:
         self._make_aggregator = make_aggregator
         self._server_optimizer = server_optimizer
         self._charge = charge
+        self._upload_s = upload_s
         # Of this engine's own: a study that is put off and goes on trains rounds again that clients have done.
         self._life = f"{ledger.life}{uuid.uuid4().hex[:4]}"
         self._spare: list[Aggregator] = []
@@ -191,6 +195,7 @@ class RunEngine:
             phase = trained.phase
             records = [assignment.record() for assignment in phase.assignments]
             outcome.assignments.extend(records)
+            outcome.events.extend(phase.events)
             outcome.events.extend(narrate.client_faults(run.trial, run.rounds, phase.faults))
             if len(phase.accepted) >= trained.quorum or (arm.discard and phase.assignments):
                 return trained
@@ -220,6 +225,8 @@ class RunEngine:
             compute=self._executors.compute,
             weights_norm=run.norm,
             max_update_ratio=self._spec.guard.max_update_ratio,
+            latest_s=selection.latest_s,
+            upload_s=self._upload_s,
         )
         work = self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt, selection.step_budgets)
         await self._collect(phase, work)

@@ -103,6 +103,8 @@ class OpenAssignment:
         update_bytes: The size its update must have; 0 for an evaluation.
         sent_at: By the coordinator's monotonic clock.
         plan: Its local steps; of an evaluation those it would train.
+        reported_at: When the last of its steps were reported, by the same clock; `sent_at` before.
+        told: Why it was told to stop and send what it has; "" while it was not.
     """
 
     message: fleet_pb2.Assignment
@@ -113,6 +115,8 @@ class OpenAssignment:
     deadline_s: float
     guard: LossGuard
     plan: LocalPlan
+    reported_at: float = 0.0
+    told: str = ""
     status: Status = Status.OPEN
     note: str = ""
     samples: int = 0
@@ -171,12 +175,13 @@ class Ledger:
 
     Attributes:
         life: Stands in every id: what an earlier life of the coordinator gave out is never taken for this one's.
+        clock: That of its times.
     """
 
     def __init__(self, fleet: Fleet, clock: Clock) -> None:
         self.life = uuid.uuid4().hex[:8]
         self._fleet = fleet
-        self._clock = clock
+        self.clock = clock
         self._open: dict[str, OpenAssignment] = {}
         self._called_off: deque[str] = deque(maxlen=CALLED_OFF_KEPT)
         self._closed_hooks: list[Callable[[OpenAssignment], None]] = []
@@ -202,6 +207,7 @@ class Ledger:
     def open(self, assignment: OpenAssignment) -> None:
         """Sends the assignment to its client and keeps it until it is closed."""
         self._open[assignment.ref.assignment_id] = assignment
+        assignment.reported_at = assignment.sent_at
         assignment.member.working += 1
         if assignment.is_training:
             assignment.member.busy = assignment.ref.assignment_id
@@ -212,7 +218,7 @@ class Ledger:
         if assignment.status is not Status.OPEN:
             return
         assignment.status, assignment.note = status, note
-        assignment.elapsed_s = self._clock.monotonic() - assignment.sent_at
+        assignment.elapsed_s = self.clock.monotonic() - assignment.sent_at
         del self._open[assignment.ref.assignment_id]
         member = assignment.member
         member.working -= 1
@@ -239,8 +245,32 @@ class Ledger:
 
     def direct(self, member: Member, ref: fleet_pb2.AssignmentRef, reason: str) -> None:
         """Tells a client to abandon some work."""
-        directive = fleet_pb2.Directive(ref=ref, kind=fleet_pb2.DIRECTIVE_KIND_ABANDON, reason=reason)
+        self._direct(member, fleet_pb2.Directive(ref=ref, kind=fleet_pb2.DIRECTIVE_KIND_ABANDON, reason=reason))
+
+    def stop_and_send(self, assignment: OpenAssignment, reason: str) -> None:
+        """Tells its client to take no further step and to send what it has."""
+        assignment.told = reason
+        kind = fleet_pb2.DIRECTIVE_KIND_STOP_AND_SEND
+        self._direct(assignment.member, fleet_pb2.Directive(ref=assignment.ref, kind=kind, reason=reason))
+
+    def extend(self, assignment: OpenAssignment, deadline_s: float, reason: str) -> None:
+        """Gives its client more time.
+
+        Args:
+            assignment: What it works on.
+            deadline_s: Seconds after its dispatch, in all.
+            reason: Why.
+        """
+        assignment.deadline_s = deadline_s
+        directive = fleet_pb2.Directive(ref=assignment.ref, kind=fleet_pb2.DIRECTIVE_KIND_EXTEND, reason=reason)
+        directive.time_left.FromTimedelta(self._time_left(assignment))
+        self._direct(assignment.member, directive)
+
+    def _direct(self, member: Member, directive: fleet_pb2.Directive) -> None:
         self._fleet.send(member, fleet_pb2.ConnectResponse(directive=directive))
+
+    def _time_left(self, assignment: OpenAssignment) -> timedelta:
+        return timedelta(seconds=max(0.1, assignment.deadline_s - (self.clock.monotonic() - assignment.sent_at)))
 
     def find(self, ref: fleet_pb2.AssignmentRef, member: Member) -> OpenAssignment:
         """The open assignment of that id and attempt, of that client.
@@ -297,6 +327,7 @@ class Ledger:
             self.fault(member, report.ref.assignment_id, "report_refused", text)
             return
         assignment.log.add(report)
+        assignment.reported_at = self.clock.monotonic()
         reason = assignment.guard.feed(report.loss)
         if reason:
             self.direct(member, assignment.ref, reason)
@@ -327,8 +358,9 @@ class Ledger:
     def _hand_over_again(self, member: Member) -> None:
         """A client that came back is sent its open work again: it may never have arrived. A double is passed over."""
         for assignment in self._of(member):
-            left_s = max(0.1, assignment.deadline_s - (self._clock.monotonic() - assignment.sent_at))
             again = fleet_pb2.Assignment()
             again.CopyFrom(assignment.message)
-            again.time_left.FromTimedelta(timedelta(seconds=left_s))
+            again.time_left.FromTimedelta(self._time_left(assignment))
             self._fleet.send(member, fleet_pb2.ConnectResponse(assignment=again))
+            if assignment.told:
+                self.stop_and_send(assignment, assignment.told)

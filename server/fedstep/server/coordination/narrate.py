@@ -1,5 +1,6 @@
 """What a study's events say: one sentence for people, the same facts for programs."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fedstep.common.hyperparameters import describe
@@ -114,6 +115,51 @@ def client_faults(trial: int, number: int, faults: Sequence[OpenAssignment]) -> 
         )
         for a in faults
     ]
+
+
+def told_to_send(assignment: OpenAssignment, finish_s: float, end_s: float) -> NewEvent:
+    """A client will miss the end of its round: it is told to send what it has."""
+    if math.isinf(finish_s):
+        why = "has told of no step yet"
+    else:
+        why = f"would be done after {finish_s:.1f} s"
+    text = f"{_who(assignment)} {why}, and the round ends after {end_s:g} s: it is told to send what it has."
+    return NewEvent("client_told_to_send", text, _when(assignment, finish_s, end_s))
+
+
+def given_more_time(assignment: OpenAssignment, finish_s: float, deadline_s: float, end_s: float) -> NewEvent:
+    """A round is put off, and a client has until then."""
+    done = "is not known to be done in time" if math.isinf(finish_s) else f"will be done after {finish_s:.1f} s"
+    text = f"{_who(assignment)} {done}: the round is put off from {deadline_s:g} to {end_s:.1f} s."
+    return NewEvent("client_given_more_time", text, _when(assignment, finish_s, end_s))
+
+
+def dismissed(assignments: Sequence[OpenAssignment], reason: str) -> list[NewEvent]:
+    """Clients whose work nobody will use: one event for all of them."""
+    if not assignments:
+        return []
+    names, message = [a.member.name for a in assignments], assignments[0].message
+    who = f"{', '.join(names[:8])}{' and others' * (len(names) > 8)}"
+    text = f"Round {message.round} of trial {message.trial}: {reason}; told to stop: {who}."
+    told = {"trial": message.trial, "round": message.round, "clients": names, "reason": reason}
+    return [NewEvent("clients_told_to_stop", text, told)]
+
+
+def _who(assignment: OpenAssignment) -> str:
+    return f"{assignment.member.name} in round {assignment.message.round} of trial {assignment.message.trial}"
+
+
+def _when(assignment: OpenAssignment, finish_s: float, end_s: float) -> dict[str, object]:
+    message = assignment.message
+    return {
+        "client": assignment.member.name,
+        "trial": message.trial,
+        "round": message.round,
+        "steps": len(assignment.log.loss),
+        "steps_due": assignment.plan.steps,
+        "projected_finish_s": None if math.isinf(finish_s) else finish_s,
+        "deadline_s": end_s,
+    }
 
 
 def divergence(diverged: Sequence[OpenAssignment], asked: int) -> str:

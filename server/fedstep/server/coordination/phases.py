@@ -6,8 +6,10 @@ or when its deadline passes: by the coordinator's own timer, never by an arrivin
 
 import asyncio
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 
@@ -16,6 +18,9 @@ from fedstep.server.aggregation.base import Aggregator
 from fedstep.server.aggregation.checks import DivergedUpdateError, check_update
 from fedstep.server.coordination.executors import Executor
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.projection import RoundEnd
+from fedstep.server.coordination.steering import Steering, UploadTime, no_upload_time
+from fedstep.server.storage.base import NewEvent
 from fedstep.server.tuning.base import ClientReport
 from fedstep.v1 import fleet_pb2
 
@@ -23,6 +28,10 @@ MAX_METRICS = 64
 MAX_METRIC_NAME = 100
 ABSURD = 1e100
 """Of a loss or a metric: no model has one, and sums over clients stay finite below it."""
+
+_LEAST_WAIT_S = 0.001
+_REST_S = 0.5
+"""How long a phase that is over waits for an update whose arithmetic has not begun."""
 
 
 class Phase(ABC):
@@ -64,14 +73,27 @@ class Phase(ABC):
     async def wait(self) -> None:
         """Waits for the end of the phase, then calls off what is still open."""
         try:
-            async with asyncio.timeout(self.deadline_s):
-                await self._over.wait()
+            await self._until_over()
             status, reason = Status.ABANDONED, "enough clients have answered"
         except TimeoutError:
-            status, reason = Status.LATE, f"the deadline of {self.deadline_s:g} s has passed"
+            status, reason = Status.LATE, f"the deadline of {self._end_s:g} s has passed"
         self._over.set()
         await self._come_to_rest()
         self.call_off(status, reason)
+
+    async def _until_over(self) -> None:
+        """Waits until the phase is over.
+
+        Raises:
+            TimeoutError: Its time is up.
+        """
+        async with asyncio.timeout(self.deadline_s):
+            await self._over.wait()
+
+    @property
+    def _end_s(self) -> float:
+        """When its time is up."""
+        return self.deadline_s
 
     async def _come_to_rest(self) -> None:
         """Lets what is being taken in at this moment be taken in whole; nothing more is begun."""
@@ -114,6 +136,8 @@ class TrainingPhase(Phase):
         compute: Where the arithmetic runs.
         weights_norm: L2 norm of the model that was sent out.
         max_update_ratio: An update of a norm this many times larger is refused.
+        latest_s: Where it is worth it, the end is put off, and never further than this; 0: it is not.
+        upload_s: How long updates are expected to be on their way.
     """
 
     def __init__(
@@ -126,19 +150,57 @@ class TrainingPhase(Phase):
         compute: Executor,
         weights_norm: float,
         max_update_ratio: float,
+        latest_s: float = 0.0,
+        upload_s: UploadTime = no_upload_time,
     ) -> None:
         super().__init__(ledger, wanted, deadline_s)
         self._aggregator = aggregator
         self._compute = compute
         self._weights_norm = weights_norm
         self._max_update_ratio = max_update_ratio
+        self._steering = Steering(ledger, RoundEnd.at(deadline_s, latest_s), upload_s)
         self._one_at_a_time = asyncio.Lock()
+        self._adding = threading.Lock()
+        self._closed = False
+        self._added: OpenAssignment | None = None
         self._taking: OpenAssignment | None = None
         self._ran_away: list[OpenAssignment] = []
 
+    @property
+    def events(self) -> list[NewEvent]:
+        """What its clients were told while they trained."""
+        return self._steering.events
+
+    @property
+    def _end_s(self) -> float:
+        return self._steering.end.end_s
+
+    async def _until_over(self) -> None:
+        began_s = self._ledger.clock.monotonic()
+        while not self._over.is_set():
+            now_s = self._ledger.clock.monotonic() - began_s
+            if now_s >= self._end_s - _LEAST_WAIT_S:
+                raise TimeoutError
+            look_again_s = self._steering.look(self._with(Status.OPEN), len(self.accepted), now_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(_LEAST_WAIT_S, min(look_again_s, self._end_s) - now_s)):
+                    await self._over.wait()
+
     async def _come_to_rest(self) -> None:
-        async with self._one_at_a_time:
-            return
+        """What has reached the sum is waited for, and for a moment what waits for its turn in a busy executor."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REST_S), self._one_at_a_time:
+                return
+        if await asyncio.to_thread(self._close_sum):
+            async with self._one_at_a_time:  # nothing of it is left to do that takes time
+                return
+        self._taking = None
+
+    def _close_sum(self) -> bool:
+        """From now on nothing is added; answers whether what is being taken in has been."""
+        with self._adding:  # for one pass over memory at most
+            self._closed = True
+            return self._added is self._taking
 
     def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
         """Ends one assignment; not one whose update is in the sum already or about to be: that one is accepted."""
@@ -156,7 +218,7 @@ class TrainingPhase(Phase):
         """
         async with self._one_at_a_time:
             if assignment.status is not Status.OPEN or self._over.is_set():
-                raise PreconditionError(f"Round {assignment.message.round} is over; this update came too late.")
+                raise _too_late(assignment)
             self._taking = assignment
             try:
                 weight = self._weight(assignment, summary)
@@ -176,7 +238,12 @@ class TrainingPhase(Phase):
 
     def _check_and_add(self, assignment: OpenAssignment, update: torch.Tensor, weight: float, steps: int) -> None:
         check_update(update, self._weights_norm, self._max_update_ratio)
-        self._aggregator.add(update, weight, assignment.plan.work(steps))
+        work = assignment.plan.work(steps)
+        with self._adding:
+            if self._closed:
+                raise _too_late(assignment)
+            self._aggregator.add(update, weight, work)
+            self._added = assignment
 
     def _weight(self, assignment: OpenAssignment, summary: fleet_pb2.TrainingSummary) -> float:
         declared = assignment.member.train_samples
@@ -199,6 +266,11 @@ class TrainingPhase(Phase):
         self.settle(
             assignment, Status.REFUSED if refused else Status.FAILED, outcome.message[:500] or "no reason given"
         )
+
+    @property
+    def partial(self) -> int:
+        """Updates of fewer steps than were due."""
+        return sum(0 < assignment.metrics.get("steps", 0.0) < assignment.plan.due for assignment in self.accepted)
 
     @property
     def diverged(self) -> list[OpenAssignment]:
@@ -269,6 +341,10 @@ class EvaluationPhase(Phase):
         return {
             name: _weighted_mean([(a.metrics[name], a.samples) for a in answers if name in a.metrics]) for name in names
         }
+
+
+def _too_late(assignment: OpenAssignment) -> PreconditionError:
+    return PreconditionError(f"Round {assignment.message.round} is over; this update came too late.")
 
 
 def _local_validation(summary: fleet_pb2.TrainingSummary) -> dict[str, float]:
