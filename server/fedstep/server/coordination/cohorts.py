@@ -116,6 +116,12 @@ class Cohorts:
         seed = seed_of(self._spec.seed, "evaluate", cohort) if cohort else self._spec.seed
         return evaluation_cohort(names, self._spec.evaluation.cohort_size, seed)
 
+    def too_few_are_free(self) -> bool:
+        """Whether a round could not begin without the clients that are busy with late work."""
+        matching = self._matching()
+        there = sum(not member.late for member in matching)
+        return there < min(self._spec.round.min_clients, len(matching)) or not there
+
     def members(self, names: tuple[str, ...]) -> list[Member]:
         """The clients of these names, in their order."""
         known = {member.name: member for member in self._fleet.members()}
@@ -198,8 +204,9 @@ class Cohorts:
         return min(asked, self._share()) if asked else 0
 
     def _share(self) -> int:
-        """Clients that one of the trials trained at once may use."""
-        return max(1, len(self._matching()) // self._spec.parallel_trials)
+        """Clients that one of the trials trained at once may use; late work is not waited for."""
+        there = sum(not member.late for member in self._matching())
+        return max(1, there // self._spec.parallel_trials)
 
     def _matching(self) -> list[Member]:
         return [

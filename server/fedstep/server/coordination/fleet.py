@@ -51,6 +51,7 @@ class Member:
         stream: Counts its Connect calls: the number of the live one.
         streaming: Its Connect call is open.
         busy: The assignment it trains on; "" when it could be given one.
+        late: That assignment's round is over, and what it has is still taken.
         working: How many assignments of any kind it has.
         message: Why it gets no work, if it gets none.
     """
@@ -72,6 +73,7 @@ class Member:
     stream: int = 0
     streaming: bool = False
     busy: str = ""
+    late: bool = False
     working: int = 0
     message: str = ""
     updates_accepted: int = 0

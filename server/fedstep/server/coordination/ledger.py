@@ -105,6 +105,8 @@ class OpenAssignment:
         plan: Its local steps; of an evaluation those it would train.
         reported_at: When the last of its steps were reported, by the same clock; `sent_at` before.
         told: Why it was told to stop and send what it has; "" while it was not.
+        late: Its round is over, and its update may still come.
+        weights_norm: L2 norm of the model it starts from.
     """
 
     message: fleet_pb2.Assignment
@@ -117,6 +119,8 @@ class OpenAssignment:
     plan: LocalPlan
     reported_at: float = 0.0
     told: str = ""
+    late: bool = False
+    weights_norm: float = 0.0
     status: Status = Status.OPEN
     note: str = ""
     samples: int = 0
@@ -129,6 +133,11 @@ class OpenAssignment:
     def ref(self) -> fleet_pb2.AssignmentRef:
         """Its fencing token."""
         return self.message.ref
+
+    @property
+    def standing(self) -> Status:
+        """How it stands in the round that it was made for, whatever comes of it later."""
+        return Status.LATE if self.late else self.status
 
     @property
     def is_training(self) -> bool:
@@ -156,7 +165,7 @@ class OpenAssignment:
             attempt=self.ref.attempt,
             client=self.member.name,
             work="train" if self.is_training else "evaluate",
-            status=self.status.value,
+            status=self.standing.value,
             message=self.note,
             samples=self.samples,
             elapsed_s=self.elapsed_s,
@@ -213,17 +222,25 @@ class Ledger:
             assignment.member.busy = assignment.ref.assignment_id
         self._fleet.send(assignment.member, fleet_pb2.ConnectResponse(assignment=assignment.message))
 
+    def hand_over(self, assignment: OpenAssignment, owner: Owner, note: str) -> None:
+        """The assignment's round is over, and it stays open for another owner."""
+        assignment.owner, assignment.late, assignment.note = owner, True, note
+        assignment.elapsed_s = self.clock.monotonic() - assignment.sent_at
+        assignment.member.late = True
+
     def close(self, assignment: OpenAssignment, status: Status, note: str = "") -> None:
         """Ends the assignment; nothing that comes later for it is taken."""
         if assignment.status is not Status.OPEN:
             return
-        assignment.status, assignment.note = status, note
+        assignment.status = status
+        if not assignment.late:
+            assignment.note = note
         assignment.elapsed_s = self.clock.monotonic() - assignment.sent_at
         del self._open[assignment.ref.assignment_id]
         member = assignment.member
         member.working -= 1
         if member.busy == assignment.ref.assignment_id:
-            member.busy = ""
+            member.busy, member.late = "", False
         if status is Status.ACCEPTED and assignment.is_training:
             member.updates_accepted += 1
         elif status in (Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE, Status.DIVERGED):
@@ -326,7 +343,8 @@ class Ledger:
             text = f"a report of {len(report.loss)} steps, or of columns that differ in length, is passed over"
             self.fault(member, report.ref.assignment_id, "report_refused", text)
             return
-        assignment.log.add(report)
+        if not assignment.late:  # its steps are on record already
+            assignment.log.add(report)
         assignment.reported_at = self.clock.monotonic()
         reason = assignment.guard.feed(report.loss)
         if reason:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from fedstep.common.hyperparameters import describe
 from fedstep.common.spec import StudySpec
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import OpenAssignment
 from fedstep.server.report.progress import plan_text
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
@@ -109,8 +110,8 @@ def client_faults(trial: int, number: int, faults: Sequence[OpenAssignment]) -> 
     """One event for every client whose work came to nothing, and why."""
     return [
         NewEvent(
-            f"client_{a.status.value}",
-            f"{a.member.name} in round {number} of trial {trial}: {a.status.value}, {a.note.removesuffix('.')}.",
+            f"client_{a.standing.value}",
+            f"{a.member.name} in round {number} of trial {trial}: {a.standing.value}, {a.note.removesuffix('.')}.",
             {"client": a.member.name, "trial": trial, "round": number, "reason": a.note},
         )
         for a in faults
@@ -132,6 +133,16 @@ def given_more_time(assignment: OpenAssignment, finish_s: float, deadline_s: flo
     done = "is not known to be done in time" if math.isinf(finish_s) else f"will be done after {finish_s:.1f} s"
     text = f"{_who(assignment)} {done}: the round is put off from {deadline_s:g} to {end_s:.1f} s."
     return NewEvent("client_given_more_time", text, _when(assignment, finish_s, end_s))
+
+
+def late_update(taken: TakenLate) -> NewEvent:
+    """A late update was of use."""
+    text = (
+        f"{taken.client}'s update of round {taken.made_in} of trial {taken.trial} came late: it counts in round "
+        f"{taken.taken_in}, at {taken.discount:.2f} of its weight."
+    )
+    told = {"client": taken.client, "trial": taken.trial, "round": taken.taken_in, "made_in": taken.made_in}
+    return NewEvent("late_update_taken", text, {**told, "staleness": taken.staleness, "discount": taken.discount})
 
 
 def dismissed(assignments: Sequence[OpenAssignment], reason: str) -> list[NewEvent]:

@@ -72,7 +72,7 @@ class Steering:
         for assignment, (progress, upload_s) in zip((a for a in running if not a.told), clients, strict=True):
             finish_s = progress.finish_s(now_s, self.end.patience_s) + upload_s
             event = narrate.given_more_time(assignment, finish_s, self.end.deadline_s, end_s)
-            self._ledger.extend(assignment, end_s, event.text)
+            self._ledger.extend(assignment, max(end_s, assignment.deadline_s), event.text)
             self.events.append(event)
         return True
 

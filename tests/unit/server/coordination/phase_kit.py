@@ -11,8 +11,10 @@ from fedstep.common.spec import GuardPolicy
 from fedstep.common.tensors import Manifest
 from fedstep.server.aggregation.base import Aggregator
 from fedstep.server.aggregation.mean import WeightedMean
+from fedstep.server.coordination.executors import Executor
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy, Member
 from fedstep.server.coordination.guard import LossGuard
+from fedstep.server.coordination.intake import Intake
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment
 from fedstep.server.coordination.phases import TrainingPhase
 from fedstep.server.coordination.plan import LocalPlan
@@ -40,18 +42,15 @@ class Clients:
             self.members[name] = await self.fleet.join(hello)
 
     def phase(
-        self, wanted: int, deadline_s: float, aggregator: Aggregator | None = None, **options: Any
+        self,
+        wanted: int,
+        deadline_s: float,
+        aggregator: Aggregator | None = None,
+        compute: Executor | None = None,
+        **options: Any,
     ) -> TrainingPhase:
-        return TrainingPhase(
-            self.ledger,
-            wanted,
-            deadline_s,
-            aggregator=aggregator or WeightedMean(2),
-            compute=InlineExecutor(),
-            weights_norm=1.0,
-            max_update_ratio=100.0,
-            **options,
-        )
+        intake = Intake(aggregator or WeightedMean(2), compute or InlineExecutor(), 100.0)
+        return TrainingPhase(self.ledger, wanted, deadline_s, **{"intake": intake, **options})
 
     def begin(self, phase: TrainingPhase, steps: int = 100, round: int = 0) -> dict[str, OpenAssignment]:
         """Asks everybody who is free for so many steps."""
@@ -69,7 +68,8 @@ class Clients:
                 owner=phase,
                 update_bytes=MANIFEST.update_bytes,
                 sent_at=loop.time(),
-                deadline_s=phase.deadline_s,
+                deadline_s=phase.time_left_s,
+                weights_norm=1.0,
                 guard=LossGuard(GuardPolicy()),
                 plan=LocalPlan(steps, steps),
             )

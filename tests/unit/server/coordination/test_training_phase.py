@@ -201,8 +201,7 @@ async def test_a_round_does_not_wait_for_an_update_behind_other_work() -> None:
     clients, busy = Clients(), threading.Event()
     await clients.join("a")
     mean, compute = WeightedMean(2), Executor("test", 1)
-    phase = clients.phase(1, 0.2, mean)
-    phase._compute = compute
+    phase = clients.phase(1, 0.2, mean, compute)
     other = asyncio.create_task(compute.run(busy.wait))
     try:
         work = clients.begin(phase)
@@ -234,8 +233,7 @@ async def test_an_update_that_has_reached_the_sum_counts_however_long_it_takes(
 
     await clients.join("a")
     mean, compute = Slow(2), Executor("test", 1)
-    phase = clients.phase(1, 0.2, mean)
-    phase._compute = compute
+    phase = clients.phase(1, 0.2, mean, compute)
     try:
         work = clients.begin(phase)
         pushing = asyncio.create_task(clients.push(work["a"], (1.0, 1.0), 100))
