@@ -217,11 +217,10 @@ class RunEngine:
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
         late = self._late_of(run)
         late.begin_round(run.rounds)
-        if self.cohorts.too_few_are_free():
-            for each in self._arms.values():
-                each.call_off("its client is needed for the next round")
+        self._free_clients()
         if not await self.cohorts.wait(run, arm.clients):
             raise StoppedError("the study was stopped before the round began")
+        self._free_clients()  # of those that came back meanwhile
         # From here to `begin` nothing else runs: cohorts stay disjoint.
         selection = self.cohorts.select(run, attempt, arm.clients, arm.cohort if arm.measured else 0)
         quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))
@@ -246,6 +245,12 @@ class RunEngine:
             intake = Intake(aggregator, self._executors.compute, self._spec.guard.max_update_ratio)
             self._arms[run.trial] = LateUpdates(self._ledger, intake)
         return self._arms[run.trial]
+
+    def _free_clients(self) -> None:
+        """Calls late work off where the next round could not begin without its clients."""
+        if self.cohorts.too_few_are_free():
+            for late in self._arms.values():
+                late.call_off("its client is needed for the next round")
 
     def end(self, trial: int) -> None:
         """An arm trains no more: its late work is called off."""

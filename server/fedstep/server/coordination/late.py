@@ -45,17 +45,17 @@ class LateUpdates:
         self.intake.round = round
         stale = [a for a in self._open.values() if round - a.message.round > MAX_STALENESS]
         for assignment in stale:
-            self._end(assignment, Status.LATE, f"its model is more than {MAX_STALENESS} rounds old")
+            self._end(assignment, f"its model is more than {MAX_STALENESS} rounds old")
 
     def call_off(self, reason: str) -> None:
         """Ends all of it: the arm is over, or its clients are needed."""
         for assignment in list(self._open.values()):
-            self._end(assignment, Status.ABANDONED, reason)
+            self._end(assignment, reason)
 
-    def _end(self, assignment: OpenAssignment, status: Status, reason: str) -> None:
+    def _end(self, assignment: OpenAssignment, reason: str) -> None:
         if assignment is not self.intake.taking:  # that one is in the mean already, or about to be
             del self._open[assignment.ref.assignment_id]
-            self._ledger.dismiss(assignment, status, reason)
+            self._ledger.dismiss(assignment, Status.LATE, reason)
 
     async def take_update(
         self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary
