@@ -68,9 +68,11 @@ def round_committed(spec: StudySpec, record: RoundRecord) -> NewEvent:
     metric = spec.objective.metric
     # Either nobody could measure it, or nobody was asked to.
     value = f"no {metric} measured" if record.value is None else f"{metric} {record.value:.4f}"
+    partial, late = (int(record.metrics.get(name, 0)) for name in ("partial_updates", "late_updates"))
+    updates = f"{record.updates} updates{f' ({partial} partial)' * bool(partial)}{f' and {late} late' * bool(late)}"
     return NewEvent(
         "round_committed",
-        f"Trial {record.trial} round {record.round}: {value}, {record.updates} updates, {record.seconds:.2f} s.",
+        f"Trial {record.trial} round {record.round}: {value}, {updates}, {record.seconds:.2f} s.",
         {
             "trial": record.trial,
             "round": record.round,

@@ -307,7 +307,7 @@ class StudyRunner:
                     trial,
                     state=state,
                     values=(*trial.values, outcome.record.value),
-                    metrics=outcome.record.metrics,
+                    metrics=outcome.metrics,
                     model_sha256=outcome.run.model_sha256,
                     optimizer_sha256=await self._runs.save(outcome.run),
                 )
