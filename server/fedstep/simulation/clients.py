@@ -28,6 +28,9 @@ _NOTABLE_RISE = 1.5
 _NOTABLE_MARGIN = 1.0
 """A loss that exceeds the first one by this factor and this margin is told step by step, as it happens."""
 
+_REPORTS = 2 * REPORTS
+"""In the time that is left, which may be twice a round's deadline."""
+
 _NEAR_S = 1e-5
 """A timer may ring so much before its time."""
 
@@ -228,7 +231,7 @@ class SimulatedClient:
 
     async def _report_as_they_end(self, member: Member, active: _Active, training: Training) -> None:
         """Now and then, and all that is left at the end: often enough for the coordinator to project the end."""
-        every_s = seconds_of(active.assignment.time_left) / REPORTS or math.inf
+        every_s = seconds_of(active.assignment.time_left) / _REPORTS or math.inf
         ends_s = active.ends_s[: len(training.losses)]
         while active.told < len(ends_s):
             now = max(self._loop.time(), active.begins_s)

@@ -116,7 +116,7 @@ class Cohorts:
         seed = seed_of(self._spec.seed, "evaluate", cohort) if cohort else self._spec.seed
         return evaluation_cohort(names, self._spec.evaluation.cohort_size, seed)
 
-    def too_few_are_free(self) -> bool:
+    def needs_late_clients(self) -> bool:
         """Whether a round could not begin without the clients that are busy with late work."""
         matching = self._matching()
         there = sum(not member.late for member in matching)

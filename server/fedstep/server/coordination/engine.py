@@ -248,7 +248,7 @@ class RunEngine:
 
     def _free_clients(self) -> None:
         """Calls late work off where the next round could not begin without its clients."""
-        if self.cohorts.too_few_are_free():
+        if self.cohorts.needs_late_clients():
             for late in self._arms.values():
                 late.call_off("its client is needed for the next round")
 

@@ -152,7 +152,7 @@ class Intake:
     def start_again(self, aggregator: Aggregator, round: int) -> None:
         """Forgets what was taken in."""
         with self._adding:
-            self._aggregator, self.round = aggregator, round
+            self._aggregator, self.round, self.taken_late = aggregator, round, []
 
     def drain_late(self) -> list[TakenLate]:
         """The late updates since it was last asked."""

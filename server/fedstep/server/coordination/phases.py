@@ -77,7 +77,7 @@ class Phase(ABC):
             status, reason = Status.LATE, f"the deadline of {self._end_s:g} s has passed"
         self._over.set()
         await self._come_to_rest()
-        self._end(status, reason)
+        self._finish(status, reason)
 
     async def _until_over(self) -> None:
         """Waits until the phase is over.
@@ -102,7 +102,7 @@ class Phase(ABC):
         """Lets what is being taken in at this moment be taken in whole; nothing more is begun."""
         return
 
-    def _end(self, status: Status, reason: str) -> None:
+    def _finish(self, status: Status, reason: str) -> None:
         """Ends what is still open."""
         self.call_off(status, reason)
 
@@ -188,8 +188,9 @@ class TrainingPhase(Phase):
             if now_s >= self._end_s - _LEAST_WAIT_S:
                 raise TimeoutError
             look_again_s = self._steering.look(self._with(Status.OPEN), len(self.accepted), now_s)
+            wait_s = min(max(look_again_s - now_s, self._steering.least_wait_s), self._end_s - now_s)
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(_LEAST_WAIT_S, min(look_again_s, self._end_s) - now_s)):
+                async with asyncio.timeout(max(_LEAST_WAIT_S, wait_s)):
                     await self._over.wait()
 
     async def _come_to_rest(self) -> None:
@@ -206,12 +207,12 @@ class TrainingPhase(Phase):
     def _close(self) -> None:
         self._closed = True
 
-    def _end(self, status: Status, reason: str) -> None:
+    def _finish(self, status: Status, reason: str) -> None:
         if self._late is not None and status is Status.LATE and len(self.accepted) >= self._quorum:
             self._late.take_over(self._with(Status.OPEN), reason)
         if status is Status.ABANDONED:
             self.events.extend(narrate.dismissed(self._with(Status.OPEN), reason))
-        super()._end(status, reason)
+        super()._finish(status, reason)
 
     def call_off(self, status: Status, reason: str) -> None:
         """See `Phase.call_off`."""
@@ -240,7 +241,9 @@ class TrainingPhase(Phase):
             self.settle(assignment, Status.REFUSED, error.message)
             raise
         except PreconditionError:
-            await self._settled.wait()
+            if not self._over.is_set():
+                raise
+            await self._settled.wait()  # whether somebody takes it over
             if assignment.owner is self:
                 raise
             await assignment.owner.take_update(assignment, update, summary)
@@ -336,11 +339,11 @@ class EvaluationPhase(Phase):
 
 
 def _report(assignment: OpenAssignment, point: int) -> ClientReport:
-    accepted = assignment.status is Status.ACCEPTED
+    accepted = assignment.standing is Status.ACCEPTED
     return ClientReport(
         name=assignment.member.name,
         point=point,
-        diverged=assignment.status is Status.DIVERGED,
+        diverged=assignment.standing is Status.DIVERGED,
         samples=assignment.samples if accepted else 0,
         losses=tuple(assignment.log.loss),
         step_ms=tuple(assignment.log.step_ms),

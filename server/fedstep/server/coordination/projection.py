@@ -17,6 +17,9 @@ REPORTS = 20
 UNKNOWN_STEP_SHARE = 0.1
 """Of the deadline: how long a step is taken to last where none was reported."""
 
+_ENDS = 16
+"""Later ends of a round that are looked at, among all arrivals."""
+
 _ROUNDING_S = 1e-6
 _MARGIN_SHARE = 0.05
 _MARGIN_S = (0.1, 2.0)
@@ -168,7 +171,8 @@ def best_end(end: RoundEnd, accepted: int, running: Iterable[tuple[Progress, flo
     """
     clients = list(running)
     arrivals = (progress.finish_s(now_s, end.patience_s) + upload_s + end.margin_s for progress, upload_s in clients)
-    ends = [end.end_s, *sorted(time_s for time_s in arrivals if end.end_s < time_s <= end.latest_s)]
+    later = sorted(time_s for time_s in arrivals if end.end_s < time_s <= end.latest_s)
+    ends = [end.end_s, *later[:: -(-len(later) // _ENDS) or 1]]
 
     def work_per_second(time_s: float) -> float:
         shares = (

@@ -38,6 +38,11 @@ class Steering:
         self._ledger = ledger
         self._upload_s = upload_s
 
+    @property
+    def least_wait_s(self) -> float:
+        """Between two looks, each of which passes over all clients: a tenth of the margin that it is taken from."""
+        return self.end.margin_s / 10
+
     def look(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> float:
         """Tells clients what they must be told by now; answers with when to look again.
 
@@ -46,14 +51,15 @@ class Steering:
             accepted: Updates that are there.
             now_s: Seconds since the dispatch.
         """
-        look_again_s = math.inf
+        look_again_s, may_put_off = math.inf, self.end.latest_s > self.end.end_s
         for assignment in running:
             if assignment.told:
                 continue
             projected = project(_progress(assignment), self.end, self._upload_of(assignment), now_s)
             if projected.advice is Advice.STOP_AND_SEND:
-                if self._put_off(running, accepted, now_s):
+                if may_put_off and self._put_off(running, accepted, now_s):
                     return now_s
+                may_put_off = False
                 event = narrate.told_to_send(assignment, projected.finish_s, self.end.end_s)
                 self._ledger.stop_and_send(assignment, event.text)
                 self.events.append(event)
@@ -61,9 +67,7 @@ class Steering:
         return look_again_s
 
     def _put_off(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> bool:
-        """Puts the end off where that is allowed and brings more than it costs; answers whether it did."""
-        if self.end.latest_s <= self.end.end_s:
-            return False
+        """Puts the end off where that brings more than it costs; answers whether it did."""
         clients = [(_progress(a), self._upload_of(a)) for a in running if not a.told]
         end_s = best_end(self.end, accepted, clients, now_s)
         if end_s <= self.end.end_s:

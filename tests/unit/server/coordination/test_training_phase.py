@@ -249,3 +249,20 @@ async def test_an_update_that_has_reached_the_sum_counts_however_long_it_takes(
     finally:
         go_on.set()
         compute.shut_down()
+
+
+def test_an_update_of_work_that_was_called_off_is_refused_at_once() -> None:
+    async def script(clients: Clients) -> None:
+        phase = clients.phase(2, 10.0)
+        work = clients.begin(phase)
+        waiting = asyncio.create_task(phase.wait())
+        await phase._intake.turn.acquire()
+        pushing = asyncio.create_task(clients.push(work["a"], (1.0, 1.0), 100))
+        await asyncio.sleep(1.0)
+        phase.settle(work["a"], Status.DIVERGED, "its loss rose")
+        phase._intake.turn.release()
+        assert isinstance(await pushing, PreconditionError)
+        assert clients.now_s() == 1.0
+        await waiting
+
+    run(script, "a", "b")
