@@ -202,7 +202,8 @@ class TrainingPhase(Phase):
         if await self._intake.close(self._close):
             async with self._intake.turn:  # nothing of it is left to do that takes time
                 return
-        self._intake.taking = None
+        if self._intake.taking is not None and self._intake.taking.owner is self:
+            self._intake.taking = None
 
     def _close(self) -> None:
         self._closed = True
