@@ -93,7 +93,8 @@ class Generations:
         before = self.measured(line, pace)
         leg = self._trained(line, line.point, rounds, pace, "advance")
         start, end = yield from self._phases.train(before, leg)
-        return self._on_from_best(line, line.point, rounds, pace, start, [end])
+        _, (before_it, after_it) = yield from self._judged(line, [start, end], pace)
+        return self._on_from_best(line, line.point, rounds, pace, self._compared(after_it, before_it), [end])
 
     def fork(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
         """A challenger trains beside the incumbent: from the same model, on the same cohorts and seeds.
@@ -110,13 +111,14 @@ class Generations:
         incumbent = self._trained(line, line.point, rounds, pace, "fork")
         challenger = self._trained(line, proposal.point, rounds, pace, "fork")
         start, stays, moves = yield from self._phases.train(before, incumbent, challenger)
-        means, judged = yield from self._means(line, [start, stays, moves], pace)
+        means, judged = yield from self._judged(line, [start, stays, moves], pace)
         evidence = self._evidence(*judged)
         adopted = self._adopts(line.point, proposal.point, stays, moves, evidence)
         pace = self._learnt(question, proposal, evidence, moves, adopted, pace)
         point = proposal.point if adopted else line.point
         children = [moves, stays] if adopted else [stays, moves]
-        return self._on_from_best(line, point, rounds, pace, start, [*children, *means])
+        since = self._compared(judged[2 if adopted else 1], judged[0])
+        return self._on_from_best(line, point, rounds, pace, since, [*children, *means])
 
     def settle(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
         """The incumbent trains one leg with a learning rate on its way down; gone back on if that hurts.
@@ -126,16 +128,18 @@ class Generations:
         if pace.settled_from is None:
             pace = self._begins_to_settle(line, pace)
         rounds = self._leg(line)
-        before, averaged = self.measured(line, pace), self.measured_average(line, pace)
+        before = self.measured(line, pace)
         leg = self._trained(line, self._cooled(line, rounds, pace), rounds, pace, "settle")
-        start, *averages, end = yield from self._phases.train(before, *averaged, leg)
-        evidence = self._compared(end, start)
+        start, end = yield from self._phases.train(before, leg)
+        _, (before_it, after_it) = yield from self._judged(line, [start, end], pace)
+        evidence = self._compared(after_it, before_it)
         if not end.failed and self._hurt(evidence, pace):
             self._tell_rewind(line, end, evidence, "settling hurt; the next leg is gentler")
             gone, pace = line, replace(pace, rewinds=pace.rewinds + 1)
         else:
-            gone, pace = self._on_from_best(line, line.point, rounds, pace, start, [end])
-        self._deliver_best(gone, end if gone.arm == end.arm.number else start, averages)
+            gone, pace = self._on_from_best(line, line.point, rounds, pace, evidence, [end])
+        own, its = (end, after_it) if gone.arm == end.arm.number else (start, before_it)
+        self._deliver_best(gone, own, its)
         return gone, pace
 
     # arms --------------------------------------------------------------------------------------------------------
@@ -149,30 +153,36 @@ class Generations:
         wanted = line.averaged and self._settings.use_average
         return [self._phases.averaged(line, pace.generation)] if wanted else []
 
-    def _means(self, line: Line, found: Sequence[Result], pace: Pace) -> Part[tuple[list[Result], list[Result]]]:
-        """The mean of a fork's two children, and what they are judged by: their averages over the leg's rounds.
+    def _judged(self, line: Line, found: Sequence[Result], pace: Pace) -> Part[tuple[list[Result], list[Result]]]:
+        """The mean of a fork's two children, and what a generation is judged by: the averages of its models.
 
-        Where improvement is priced, its start is the average as well, or a quick child would be credited with how far
-        averages lag behind. Where a child failed there is no mean, and all are judged as they are.
+        A last model is a matter of who trained last; an average is not. Where a leg failed there is no mean, and all
+        are judged as they are.
 
         Args:
-            line: Before the fork.
-            found: What it started from, and its two children.
+            line: Before the generation.
+            found: What it started from, measured, and its leg or two.
             pace: Of the generation.
+
+        Returns:
+            The mean, where there are two legs; and for each of `found` what it is judged by, at its cost.
         """
-        _, *children = found
-        if any(child.failed for child in children):
+        legs = found[1:]
+        if any(leg.failed for leg in legs):
             return [], list(found)
-        parents = tuple(child.arm.number for child in children)
-        asked = [self._tuner.arm(line.point, parents=parents, rounds=0, **self._shared(pace, "mean"))]
+        parents = tuple(leg.arm.number for leg in legs)
+        asked = []
+        if len(legs) > 1:
+            asked.append(self._tuner.arm(line.point, parents=parents, rounds=0, **self._shared(pace, "mean")))
         if self._settings.use_averaged_evidence:
-            lines = [line] if self._priced and line.averaged else []
-            lines += [replace(line, arm=number) for number in parents]
+            lines = [line] * line.averaged + [replace(line, arm=number) for number in parents]
             asked += [self._phases.averaged(each, pace.generation) for each in lines]
-        mean, *averages = yield from self._phases.train(*asked)
-        losses = [average.losses for average in averages]
-        as_they_are = [result.losses for result in found[: len(found) - len(losses)]]
-        return [mean], [replace(each, losses=its) for each, its in zip(found, [*as_they_are, *losses], strict=True)]
+        measured = (yield from self._phases.train(*asked)) if asked else []
+        means, averages = measured[: len(legs) - 1], measured[len(legs) - 1 :]
+        unaveraged = len(found) - len(averages)
+        costs = [its.cost for its in found[unaveraged:]]
+        priced = [replace(average, cost=cost) for average, cost in zip(averages, costs, strict=True)]
+        return means, [*found[:unaveraged], *priced]
 
     def _trained(self, line: Line, point: Hyperparameters, rounds: int, pace: Pace, phase: str) -> Arm:
         return self._tuner.arm(point, parents=line.parents, rounds=rounds, **self._shared(pace, phase))
@@ -198,7 +208,7 @@ class Generations:
     # verdicts ----------------------------------------------------------------------------------------------------
 
     def _on_from_best(
-        self, line: Line, point: Hyperparameters, rounds: int, pace: Pace, start: Result, ended: Sequence[Result]
+        self, line: Line, point: Hyperparameters, rounds: int, pace: Pace, evidence: Evidence, ended: Sequence[Result]
     ) -> tuple[Line, Pace]:
         """The line at the end of a generation: from its best weights, or rewound if they are all worse.
 
@@ -207,14 +217,13 @@ class Generations:
             point: The configuration that was decided on.
             rounds: That were trained.
             pace: Of the generation.
-            start: What it started from, measured.
+            evidence: Of the leg with the point against what it started from.
             ended: What it came to; first the model that was trained with the point.
         """
         settings = self._settings
         alive = [result for result in ended if not result.failed]
         means = mean_losses([result.losses for result in alive], settings.loss_clip)
         best = alive[means.index(min(means))] if alive else ended[0]
-        evidence = self._compared(best, start)
         slower = self._scales.scaled(point, "lr", settings.rewind_factor)
         rose = self._may_rewind(pace) and evidence.relative > settings.rewind_rise and slower != dict(point)
         if best.failed or rose:
@@ -279,13 +288,11 @@ class Generations:
         )
         return adopted
 
-    def _deliver_best(self, line: Line, own: Result, averages: Sequence[Result]) -> None:
+    def _deliver_best(self, line: Line, own: Result, judged: Result) -> None:
         """Would end with the line's model, or with the average kept of it, whichever these clients like better."""
-        models = [own, *(result for result in averages if not result.failed)]
-        means = mean_losses([model.losses for model in models], self._settings.loss_clip)
-        best = means.index(min(means))
-        if best > 0:
-            self._tuner.deliver(models[best].arm)
+        averaged = judged.arm.of_average and self._settings.use_average and self._compared(judged, own).mean < 0
+        if averaged:
+            self._tuner.deliver(judged.arm)
         elif line.arm is not None:
             self._tuner.deliver(line.arm)
 

@@ -61,9 +61,9 @@ class StepwiseSettings:
         use_guard: Asks more of a challenger that would train less, early.
         use_settle: Lets the learning rate fall at the end.
         use_average: Keeps an average of the model and delivers it where it is better.
-        use_averaged_evidence: Compares the screen's members, and a fork's children, by the averages of their models. A
-            great learning rate learns fast and is noisy, and a few rounds show the noise: the short-horizon bias (Wu et
-            al., ICLR 2018). The average has less of it. Ours.
+        use_averaged_evidence: Compares the screen's members, a fork's children, and each generation with its start by
+            the averages of their models. A great learning rate learns fast and is noisy, and a few rounds show the
+            noise: the short-horizon bias (Wu et al., ICLR 2018). The average has less of it. Ours.
         probe_clients: Points of the probe, one a client. Pilot.
         probe_steps: Local steps of each. Pilot: 10 to 20.
         probe_least: With fewer clients than this there is no probe. Ours.
