@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedstep.server.aggregation.base import Aggregator
+from fedstep.server.aggregation.local_work import WHOLE, LocalWork
 
 # Every subclass runs the same inherited test: that is the point of a kit.
 inherited = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.differing_executors])
@@ -19,6 +20,8 @@ updates = st.lists(
     min_size=1,
     max_size=12,
 )
+works = st.builds(lambda due, share: LocalWork(due * share, due), st.floats(1, 1e3), st.floats(0.05, 1))
+partial = st.lists(st.tuples(updates.map(lambda some: some[0]), works), min_size=1, max_size=12)
 
 
 class AggregatorContract(ABC):
@@ -29,21 +32,62 @@ class AggregatorContract(ABC):
         """A fresh aggregator for updates of that length."""
 
     @abstractmethod
-    def expected(self, updates: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What it should make of updates [count, elements] and their weights [count], in float64."""
+    def expected(
+        self,
+        updates: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        done: NDArray[np.float64],
+        due: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """What it should make of updates [count, elements], their weights [count] and their work [count], in float64.
+
+        Args:
+            updates: As they were added.
+            weights: The same.
+            done: Effective local steps taken.
+            due: Effective local steps that were asked for.
+        """
 
     @inherited
-    @given(updates)
-    def test_combines_as_its_definition_in_float64(self, given: list[tuple[list[float], float]]) -> None:
+    @given(partial)
+    def test_combines_as_its_definition_in_float64(
+        self, given: list[tuple[tuple[list[float], float], LocalWork]]
+    ) -> None:
         aggregator = self.make(5)
-        for values, weight in given:
-            aggregator.add(torch.tensor(values), weight)
+        for (values, weight), work in given:
+            aggregator.add(torch.tensor(values), weight, work)
         combined = aggregator.finish()
         assert combined.dtype is torch.float32
         assert combined.shape == (5,)
-        exact = self.expected(np.array([v for v, _ in given], dtype=np.float64), np.array([w for _, w in given]))
-        largest = max(abs(x) for v, _ in given for x in v)
-        np.testing.assert_allclose(combined.double().numpy(), exact, rtol=1e-5, atol=1e-6 * largest)
+        exact = self.expected(
+            np.array([values for (values, _), _ in given], dtype=np.float64),
+            np.array([weight for (_, weight), _ in given]),
+            np.array([work.done for _, work in given]),
+            np.array([work.due for _, work in given]),
+        )
+        largest = max(abs(x) for (values, _), _ in given for x in values)
+        longest = max(1.0, *(a.done / b.done for _, a in given for _, b in given))
+        np.testing.assert_allclose(combined.double().numpy(), exact, rtol=1e-5, atol=1e-6 * largest * longest)
+
+    @inherited
+    @given(updates, works)
+    def test_the_same_work_of_everybody_changes_nothing(
+        self, given: list[tuple[list[float], float]], work: LocalWork
+    ) -> None:
+        results = []
+        for each in (WHOLE, work):
+            aggregator = self.make(5)
+            for values, weight in given:
+                aggregator.add(torch.tensor(values), weight, each)
+            results.append(aggregator.finish())
+        assert torch.equal(*results)
+
+    def test_partial_work_pulls_no_less_towards_its_own_data(self) -> None:
+        """Two clients of like data and opposite directions, of equal strength a step: neither wins."""
+        aggregator = self.make(1)
+        aggregator.add(torch.tensor([-10.0]), 3.0, LocalWork(10.0, 10.0))
+        aggregator.add(torch.tensor([5.0]), 3.0, LocalWork(5.0, 10.0))
+        assert aggregator.finish().tolist() == [0.0]
 
     @inherited
     @given(updates)
@@ -120,6 +164,19 @@ class AggregatorContract(ABC):
             aggregator.add(update, 1.0)
         assert aggregator.count == 1
         assert aggregator.finish().tolist() == [1.0, 2.0, 3.0]
+
+    @pytest.mark.parametrize(
+        "work",
+        [LocalWork(0.0, 1.0), LocalWork(-1.0, 1.0), LocalWork(2.0, 1.0), LocalWork(1.0, float("inf"))],
+        ids=["none", "negative", "more than was due", "without end"],
+    )
+    def test_impossible_work_is_refused_and_changes_nothing(self, work: LocalWork) -> None:
+        aggregator = self.make(1)
+        aggregator.add(torch.tensor([1.0]), 1.0)
+        with pytest.raises(ValueError, match="work"):
+            aggregator.add(torch.tensor([9.0]), 1.0, work)
+        assert aggregator.count == 1
+        assert aggregator.finish().tolist() == [1.0]
 
     @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
     def test_an_impossible_weight_is_refused_and_changes_nothing(self, weight: float) -> None:

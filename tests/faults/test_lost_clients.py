@@ -141,8 +141,9 @@ async def test_a_client_that_hangs_is_late_counted_and_told_to_stop(host: Inside
     async with raw_client(host.address, "good"), raw_client(host.address, "hangs", do_nothing) as hangs:
         await host.create(spec(round={"min_clients": 2, "deadline": "1s"}, budget={"rounds_per_trial": 1}))
         assert (await host.until_over("s")).state is StudyState.COMPLETED
-        (directive,) = await until(lambda: hangs.directives, "it is told to stop")
-    assert (directive.kind, directive.ref) == (pb.DIRECTIVE_KIND_ABANDON, hangs.trainings()[0].ref)
+        await until(lambda: len(hangs.directives) == 2, "it is told to send what it has, and then to stop")
+    assert [d.kind for d in hangs.directives] == [pb.DIRECTIVE_KIND_STOP_AND_SEND, pb.DIRECTIVE_KIND_ABANDON]
+    assert {d.ref.assignment_id for d in hangs.directives} == {hangs.trainings()[0].ref.assignment_id}
     (late,) = [a for a in await host.assignments("s", "hangs") if a.work == "train"]
     assert late.status == "late"
     assert 1.0 <= late.elapsed_s <= 2.0

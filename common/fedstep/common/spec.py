@@ -189,6 +189,7 @@ class RoundPolicy(Part):
     deadline: PositiveDuration = timedelta(seconds=60)
     min_clients: PositiveCount = 1
     wait_for_clients: Duration = timedelta(minutes=5)
+    late_updates: Literal["discount", "drop"] = "discount"
 
 
 class EvaluationPolicy(Part):

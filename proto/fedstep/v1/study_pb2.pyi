@@ -184,7 +184,7 @@ class StudySpec(_message.Message):
 
     @_builtins.property
     def aggregator(self) -> Global___Plugin:
-        """"fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"."""
+        """"fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "fednova"."""
 
     @_builtins.property
     def round(self) -> Global___RoundPolicy: ...
@@ -280,6 +280,7 @@ class RoundPolicy(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     MIN_CLIENTS_FIELD_NUMBER: _builtins.int
     WAIT_FOR_CLIENTS_FIELD_NUMBER: _builtins.int
+    LATE_UPDATES_FIELD_NUMBER: _builtins.int
     cohort_size: _builtins.int
     """Clients whose updates a round waits for; 0 for everybody there."""
     over_selection: _builtins.float
@@ -290,6 +291,10 @@ class RoundPolicy(_message.Message):
     """Updates without which a round does not count, as a share of the cohort."""
     min_clients: _builtins.int
     """Clients that must be there before a round starts."""
+    late_updates: _builtins.str
+    """"discount", which is the default, takes late updates into a later round at
+    a discount; "drop" does not.
+    """
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
         """The round ends this long after its dispatch, whoever is missing."""
@@ -307,10 +312,11 @@ class RoundPolicy(_message.Message):
         deadline: _duration_pb2.Duration | None = ...,
         min_clients: _builtins.int = ...,
         wait_for_clients: _duration_pb2.Duration | None = ...,
+        late_updates: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "wait_for_clients", b"wait_for_clients"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohort_size", b"cohort_size", "deadline", b"deadline", "min_clients", b"min_clients", "over_selection", b"over_selection", "quorum", b"quorum", "wait_for_clients", b"wait_for_clients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohort_size", b"cohort_size", "deadline", b"deadline", "late_updates", b"late_updates", "min_clients", b"min_clients", "over_selection", b"over_selection", "quorum", b"quorum", "wait_for_clients", b"wait_for_clients"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -10,12 +10,14 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from fedstep.client.answers import ended_by, measured, reported, summary_of
+from fedstep.client.durations import seconds_of
 from fedstep.client.work import AbandonedError, Job, Trained
 from fedstep.common.errors import FedstepError, InvalidInputError, PreconditionError
 from fedstep.common.handicap import UNHINDERED, Handicap
 from fedstep.common.version import VERSION
 from fedstep.server.coordination.fleet import Fetch, Fleet, Member
 from fedstep.server.coordination.ledger import MAX_STEPS_A_REPORT, Ledger
+from fedstep.server.coordination.projection import REPORTS
 from fedstep.simulation.local import Order, Training
 from fedstep.simulation.population import Roster
 from fedstep.simulation.post import Post
@@ -26,6 +28,12 @@ from fedstep.v1 import fleet_pb2
 _NOTABLE_RISE = 1.5
 _NOTABLE_MARGIN = 1.0
 """A loss that exceeds the first one by this factor and this margin is told step by step, as it happens."""
+
+_REPORTS = 2 * REPORTS
+"""In the time that is left, which may be twice a round's deadline."""
+
+_NEAR_S = 1e-5
+"""A timer may ring so much before its time."""
 
 
 @dataclass
@@ -182,6 +190,7 @@ class SimulatedClient:
             begun = 1 + bisect_left(active.ends_s, now) if now > active.begins_s else 0
             if not begun or active.order is None or not active.ends_s:
                 self._drop(active)
+                self._answer(member, active.assignment, ended_by(AbandonedError(directive.reason or "told to stop")))
             elif begun < len(active.ends_s):
                 self._cut_short(group, member, active, active.order, begun)
 
@@ -266,10 +275,7 @@ class SimulatedClient:
                 await self._in_touch.wait()
                 self._report(member, active, training, 1)
         elif losses:
-            await self._sleep_until(active.ends_s[len(losses) - 1])
-            await self._in_touch.wait()
-            while active.told < len(losses):
-                self._report(member, active, training, MAX_STEPS_A_REPORT)
+            await self._report_as_they_end(member, active, training)
         await self._in_touch.wait()
         if training.trained is None:
             error = training.error or AbandonedError("told to stop before the first local step")
@@ -281,6 +287,17 @@ class SimulatedClient:
             await self._sleep_until(self._moved_s(4 * training.trained.update.numel()))
             await self._in_touch.wait()
             await self._push(member, active, training.trained, self._loop.time() - begins_s)
+
+    async def _report_as_they_end(self, member: Member, active: _Active, training: Training) -> None:
+        """Now and then, and all that is left at the end: often enough for the coordinator to project the end."""
+        every_s = seconds_of(active.assignment.time_left) / _REPORTS or math.inf
+        ends_s = active.ends_s[: len(training.losses)]
+        while active.told < len(ends_s):
+            now = max(self._loop.time(), active.begins_s)
+            await self._sleep_until(min(now + every_s, ends_s[-1]))
+            await self._in_touch.wait()
+            while active.told < (ended := bisect_right(ends_s, self._loop.time() + _NEAR_S)):
+                self._report(member, active, training, min(ended - active.told, MAX_STEPS_A_REPORT))
 
     def _report(self, member: Member, active: _Active, training: Training, most: int) -> None:
         part = slice(active.told, active.told + most)

@@ -44,6 +44,7 @@ def specs(draw: st.DrawFn) -> StudySpec:
             "deadline": draw(_DURATIONS),
             "min_clients": draw(st.integers(1, 100)),
             "wait_for_clients": draw(st.one_of(st.just(timedelta(0)), _DURATIONS)),
+            "late_updates": draw(st.sampled_from(["discount", "drop"])),
         },
         "evaluation": {
             "cohort_size": draw(st.integers(1, 2**32 - 1)),

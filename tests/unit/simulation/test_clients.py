@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from fedstep.common.tensors import Manifest, pack, sha256
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy, Member
 from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.simulation.clients import SimulatedClient
 from fedstep.simulation.crew import LocalCrew
@@ -86,8 +88,9 @@ class Host:
         fields = {"work": fleet_pb2.WORK_TRAIN, "model_sha256": self.digest, "seed": 3, "hyperparameters": {}} | changes
         fields["hyperparameters"] = hp.map_to_proto(fields["hyperparameters"])
         message = fleet_pb2.Assignment(ref=fleet_pb2.AssignmentRef(assignment_id=name, attempt=1), study="s", **fields)
+        guard = LossGuard(GuardPolicy(window=2))
         assignment = OpenAssignment(
-            message, member, self.phase, self.manifest.update_bytes, 0.0, 60.0, LossGuard(GuardPolicy(window=2))
+            message, member, self.phase, self.manifest.update_bytes, 0.0, 60.0, guard, LocalPlan(6, 6)
         )
         self.ledger.open(assignment)
         return assignment
@@ -192,7 +195,23 @@ def test_told_to_stop_before_its_first_step_it_has_nothing_to_send() -> None:
 
     host = hosted(script)
     assert not host.phase.updates
-    assert not host.phase.outcomes
+    ((at_s, outcome),) = host.phase.outcomes
+    assert at_s == pytest.approx(FETCH_S / 2)
+    assert outcome.status == fleet_pb2.OUTCOME_STATUS_ABANDONED
+
+
+def test_steps_are_told_a_few_times_in_the_time_that_is_left() -> None:
+    """Every second step here: often enough to see when it will be done."""
+
+    async def script(host: Host, member: Member) -> None:
+        assignment = host.ask(member, time_left=timedelta(seconds=80), hyperparameters={"local_epochs": 7})
+        seen = []
+        for _ in range(22):
+            await asyncio.sleep(1)
+            seen.append(len(assignment.log.loss))
+        assert seen == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14, 16, 16, 18, 18, 20, 21]
+
+    hosted(script)
 
 
 def test_a_loss_that_rises_is_told_step_by_step_so_that_the_guard_can_stop_it() -> None:

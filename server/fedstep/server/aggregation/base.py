@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.server.aggregation.local_work import WHOLE, LocalWork
 
 OptimizerState = Mapping[str, torch.Tensor]
 """A server optimizer's moments by name, each float32 [elements]; empty before the first round."""
@@ -16,19 +17,23 @@ class Aggregator(ABC):
 
     What an implementation promises: `add` does not keep the update it is given; memory does not depend on the number
     of updates (a robust aggregator that must hold them says so); the same updates in the same order give the same
-    result, bit for bit; after `finish` it is ready for the next round.
+    result, bit for bit; a client that did less than was due pulls no less towards its own data than one that did all
+    of it (Wang et al. 2020); where everybody did the same share of what is due, the shares change nothing; after
+    `finish` it is ready for the next round.
     """
 
     @abstractmethod
-    def add(self, update: torch.Tensor, weight: float) -> None:
+    def add(self, update: torch.Tensor, weight: float, work: LocalWork = WHOLE) -> None:
         """Takes in one update.
 
         Args:
             update: float32 [elements]; left as it is.
-            weight: Greater than 0: the client's number of samples.
+            weight: Greater than 0: the client's number of samples, less what lateness takes of it.
+            work: The local training it holds.
 
         Raises:
-            ValueError: The update is not float32 [elements], or the weight not a finite number greater than 0.
+            ValueError: The update is not float32 [elements], the weight not a finite number greater than 0, or the
+                work more than was due.
         """
 
     @property

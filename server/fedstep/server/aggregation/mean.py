@@ -1,18 +1,27 @@
-"""The weighted mean of updates, kept as they land (McMahan et al. 2017, FedAvg)."""
+"""Means of updates, kept as they land: FedAvg's (McMahan et al. 2017) and FedNova's (Wang et al. 2020)."""
 
 import math
+from abc import abstractmethod
 
 import torch
 
 from fedstep.server.aggregation.base import Aggregator
+from fedstep.server.aggregation.local_work import WHOLE, LocalWork
+
+LEAST_SHARE = 0.1
+"""The least share of its work that a partial update is taken to hold: one step is not blown up to a hundred."""
 
 
-class WeightedMean(Aggregator):
-    """The mean of a round's updates, each weighted by its client's samples.
+class NormalisedMean(Aggregator):
+    """Averages updates by what they are a step, and steps as far as they went on average.
 
-    One float32 [elements] buffer serves every round: it holds the sum of the updates, each times its weight over the
-    first one's. Only ratios of weights enter float32, so clients of a billion samples overflow no sooner than clients
-    of one, and the sum of the weights is kept in float64 beside it.
+    With pᵢ the weights' shares and lᵢ the lengths of the updates Δᵢ it gives (Σ pᵢ lᵢ) · Σ pᵢ Δᵢ / lᵢ: the rule of
+    Wang et al. 2020, Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization, with
+    τ_eff = Σ pᵢ lᵢ. Where all lengths are equal that is the plain weighted mean, bit for bit.
+
+    One float32 [elements] buffer serves every round: it holds the sum of the updates, each times its weight, over its
+    length, both over the first one's. Only ratios enter float32, so clients of a billion samples overflow no sooner
+    than clients of one, and sums of weights are kept in float64 beside it.
     """
 
     def __init__(self, elements: int) -> None:
@@ -22,23 +31,33 @@ class WeightedMean(Aggregator):
             elements: The length of every update.
         """
         self._sum = torch.zeros(elements, dtype=torch.float32)
-        self._unit = 1.0
+        self._unit_weight = 1.0
+        self._unit_length = 1.0
         self._weight = 0.0
+        self._weighted_length = 0.0
         self._count = 0
 
-    def add(self, update: torch.Tensor, weight: float) -> None:
+    @abstractmethod
+    def length(self, work: LocalWork) -> float:
+        """What an update of that work is divided by: a number greater than 0, in any one unit."""
+
+    def add(self, update: torch.Tensor, weight: float, work: LocalWork = WHOLE) -> None:
         """Adds the update to the sum, in one pass over memory."""
         if update.shape != self._sum.shape or update.dtype is not torch.float32:
             given, due = f"{update.dtype} {list(update.shape)}", f"torch.float32 {list(self._sum.shape)}"
             raise ValueError(f"The update is {given} where {due} is due.")
         if not (math.isfinite(weight) and weight > 0):
             raise ValueError(f"The update's weight is {weight}; it must be a finite number greater than 0.")
+        work.check()
+        length = self.length(work)
         if self._count == 0:
             self._sum.copy_(update)
-            self._unit = weight
+            self._unit_weight, self._unit_length = weight, length
         else:
-            self._sum.add_(update, alpha=weight / self._unit)
+            relative = length / self._unit_length
+            self._sum.add_(update, alpha=weight / self._unit_weight / relative)
         self._weight += weight
+        self._weighted_length += weight * (length / self._unit_length)
         self._count += 1
 
     @property
@@ -47,9 +66,34 @@ class WeightedMean(Aggregator):
         return self._count
 
     def finish(self) -> torch.Tensor:
-        """The sum over its weight, a new tensor; the buffer stays for the next round."""
+        """The sum over its weight, as long as updates are on average; a new tensor, the buffer stays."""
         if self._count == 0:
             raise ValueError("There is no update to combine: add one before finish.")
-        mean = self._sum / (self._weight / self._unit)
-        self._weight, self._count = 0.0, 0
+        mean = self._sum / (self._weight / self._unit_weight)
+        if self._weighted_length != self._weight:
+            mean.mul_(self._weighted_length / self._weight)
+        self._weight = self._weighted_length = 0.0
+        self._count = 0
         return mean
+
+
+class WeightedMean(NormalisedMean):
+    """FedAvg: whole updates are averaged as they are, however many local steps they are of.
+
+    A partial one is an update of that share of the client's own work (at least `LEAST_SHARE`).
+    """
+
+    def length(self, work: LocalWork) -> float:
+        """The share of its work that was done."""
+        return max(LEAST_SHARE, work.done / work.due)
+
+
+class FedNova(NormalisedMean):
+    """FedNova: clients that take more local steps, for their data or by chance, do not count for more.
+
+    The mean's fixed point is that of the clients' own weights; FedAvg's leans to those of many steps.
+    """
+
+    def length(self, work: LocalWork) -> float:
+        """The effective local steps that were taken."""
+        return work.done

@@ -9,7 +9,7 @@ from fedstep.common.spec import Plugin
 from fedstep.common.standard import STANDARD, Scope
 from fedstep.common.validation import one_of, sentences, show
 from fedstep.server.aggregation.base import Aggregator, ServerOptimizer
-from fedstep.server.aggregation.mean import WeightedMean
+from fedstep.server.aggregation.mean import FedNova, WeightedMean
 from fedstep.server.aggregation.server_optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
 
 
@@ -26,6 +26,7 @@ _BUILT_IN: Mapping[str, _Parts] = MappingProxyType(
         "fedadam": _Parts(WeightedMean, FedAdam),
         "fedyogi": _Parts(WeightedMean, FedYogi),
         "fedadagrad": _Parts(WeightedMean, FedAdagrad),
+        "fednova": _Parts(FedNova, FedAvg),
     }
 )
 

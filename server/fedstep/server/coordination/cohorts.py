@@ -210,6 +210,11 @@ class Cohorts:
     def _rank_seed(self, cohort: int) -> int:
         return seed_of(self._spec.seed, "evaluate", cohort) if cohort else self._spec.seed
 
+    def needs_late_clients(self) -> bool:
+        """Whether a round could not begin without the clients that are busy with late work."""
+        there = int(np.count_nonzero(self._in_time()))
+        return there < min(self._spec.round.min_clients, self._count()) or not there
+
     def members(self, names: tuple[str, ...]) -> list[Member]:
         """The clients of these names, in their order."""
         return [self._fleet.member(name) for name in names]
@@ -299,8 +304,8 @@ class Cohorts:
         return min(asked, self._share()) if asked else 0
 
     def _share(self) -> int:
-        """Clients that one of the trials trained at once may use."""
-        return max(1, self._count() // self._spec.parallel_trials)
+        """Clients that one of the trials trained at once may use; late work is not waited for."""
+        return max(1, int(np.count_nonzero(self._in_time())) // self._spec.parallel_trials)
 
     def _matching(self) -> NDArray[np.bool_]:
         """Who of the roll's rows could train for this study, busy or not."""
@@ -313,6 +318,11 @@ class Cohorts:
             self._looked_at[row] = roll.sessions[row]
         there: NDArray[np.bool_] = self._fits[:count] & roll.connected[:count] & (roll.train_samples[:count] > 0)
         return there
+
+    def _in_time(self) -> NDArray[np.bool_]:
+        """The same, less those that are busy with late work."""
+        there = self._matching()
+        return there & ~self._fleet.roll.late[: len(there)]
 
     def _by_name(self, chosen: NDArray[np.bool_]) -> Rows:
         """The rows that are chosen, in the order of the names."""

@@ -21,10 +21,13 @@ from fedstep.server.coordination.cohorts import Announce, Cohorts
 from fedstep.server.coordination.executors import Executors
 from fedstep.server.coordination.fleet import Fleet
 from fedstep.server.coordination.guard import LossGuard
+from fedstep.server.coordination.intake import Intake
+from fedstep.server.coordination.late import LateUpdates
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError, Work, cost_of
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
+from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.coordination.run import Run, default_manifest, resolve, seed_of
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.selection.base import Selector
@@ -56,7 +59,6 @@ class _Trained:
 
     phase: TrainingPhase
     cohort: tuple[str, ...]
-    aggregator: Aggregator
     attempt: int
     quorum: int
 
@@ -112,9 +114,10 @@ class RunEngine:
         self._make_aggregator = make_aggregator
         self._server_optimizer = server_optimizer
         self._charge = charge
+        self._upload_s = paces.upload_s
         # Of this engine's own: a study that is put off and goes on trains rounds again that clients have done.
         self._life = f"{ledger.life}{uuid.uuid4().hex[:4]}"
-        self._spare: list[Aggregator] = []
+        self._arms: dict[int, LateUpdates] = {}
 
     async def prepare(self) -> None:
         """Learns the layout of the task's model, which clients are compared by. Before the first step."""
@@ -135,8 +138,8 @@ class RunEngine:
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
         try:
-            trained = await self._train(run, arm, outcome)
-            stepped = run if arm.discard else await self._aggregate(run, arm, trained)
+            trained = await self._train(run, arm, last, outcome)
+            stepped = run if arm.discard else await self._aggregate(run, arm, outcome)
             try:
                 train_loss = trained.phase.train_loss()
                 evaluating = arm.measured and not arm.discard and (last or arm.every_round)
@@ -151,7 +154,7 @@ class RunEngine:
         except _FailedError as failure:
             return replace(self._priced(run, outcome, started), failed=str(failure))
         outcome = self._priced(run, outcome, started)
-        record = self._record(run, stepped, trained, measured, outcome.cost)
+        record = self._record(run, stepped, trained, measured, outcome)
         self.cohorts.observe(record, outcome.assignments)
         return replace(
             outcome,
@@ -186,15 +189,17 @@ class RunEngine:
         missed = [assignment for assignment in training if assignment.attempt < last]
         seconds = self._clock.monotonic() - started
         cost = replace(cost_of(run, outcome.assignments), rounds=int(bool(training)), seconds=seconds)
+        cost += Cost(payload_bytes=len(outcome.late) * run.manifest.update_bytes)
         return replace(outcome, cost=cost, missed=cost_of(run, missed))
 
-    async def _train(self, run: Run, arm: Arm, outcome: StepOutcome) -> "_Trained":
+    async def _train(self, run: Run, arm: Arm, last: bool, outcome: StepOutcome) -> "_Trained":
         """Trains cohorts until one meets the quorum."""
         for attempt in range(1, ATTEMPTS + 1):
-            trained = await self._train_once(run, arm, attempt)
+            trained = await self._train_once(run, arm, attempt, last)
             phase = trained.phase
             records = [assignment.record() for assignment in phase.assignments]
             outcome.assignments.extend(records)
+            outcome.events.extend(phase.events)
             outcome.events.extend(narrate.client_faults(run.trial, run.rounds, phase.faults))
             if len(phase.accepted) >= trained.quorum or (arm.discard and phase.assignments):
                 return trained
@@ -203,33 +208,56 @@ class RunEngine:
             missed = narrate.round_missed(
                 run.trial, run.rounds, attempt, len(phase.accepted), trained.quorum, phase.faults
             )
+            self._arms[run.trial].intake.start_again(self._make_aggregator(run.manifest.elements), run.rounds)
             await self._charge(cost_of(run, records), missed)
         raise UnavailableError(
             f"Round {run.rounds} of trial {run.trial} missed its quorum {ATTEMPTS} times: "
             f"{narrate.reasons(phase.faults)}."
         )
 
-    async def _train_once(self, run: Run, arm: Arm, attempt: int) -> "_Trained":
+    async def _train_once(self, run: Run, arm: Arm, attempt: int, last: bool) -> "_Trained":
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
+        late = self._late_of(run)
+        late.begin_round(run.rounds)
+        self._free_clients()
         if not await self.cohorts.wait(run, arm):
             raise StoppedError("the study was stopped before the round began")
-        aggregator = self._spare.pop() if self._spare else self._make_aggregator(run.manifest.elements)
+        self._free_clients()  # of those that came back meanwhile
         # From here to `begin` nothing else runs: cohorts stay disjoint.
         selection = self.cohorts.select(run, arm, attempt)
+        quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))
+        take_late = self._spec.round.late_updates == "discount" and not (last or arm.discard)
         phase = TrainingPhase(
             self._ledger,
             selection.wanted,
             selection.deadline_s,
-            aggregator=aggregator,
-            compute=self._executors.compute,
-            weights_norm=run.norm,
-            max_update_ratio=self._spec.guard.max_update_ratio,
+            intake=late.intake,
+            latest_s=selection.latest_s,
+            upload_s=self._upload_s,
+            late=late if take_late else None,
+            quorum=quorum,
         )
-        await self._collect(
-            phase, self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt, selection.step_budgets)
-        )
-        quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))
-        return _Trained(phase, selection.cohort, aggregator, attempt, quorum)
+        work = self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt, selection.step_budgets)
+        await self._collect(phase, work)
+        return _Trained(phase, selection.cohort, attempt, quorum)
+
+    def _late_of(self, run: Run) -> LateUpdates:
+        if run.trial not in self._arms:
+            aggregator = self._make_aggregator(run.manifest.elements)
+            intake = Intake(aggregator, self._executors.compute, self._spec.guard.max_update_ratio)
+            self._arms[run.trial] = LateUpdates(self._ledger, intake)
+        return self._arms[run.trial]
+
+    def _free_clients(self) -> None:
+        """Calls late work off where the next round could not begin without its clients."""
+        if self.cohorts.needs_late_clients():
+            for late in self._arms.values():
+                late.call_off("its client is needed for the next round")
+
+    def end(self, trial: int) -> None:
+        """An arm trains no more: its late work is called off."""
+        if late := self._arms.pop(trial, None):
+            late.call_off("its trial is over")
 
     async def _collect(self, phase: Phase, assignments: Sequence[OpenAssignment]) -> None:
         try:
@@ -240,16 +268,18 @@ class RunEngine:
             phase.call_off(Status.ABANDONED, "the study was interrupted")
             self._fleet.wake()  # clients are free again
 
-    async def _aggregate(self, run: Run, arm: Arm, trained: "_Trained") -> Run:
+    async def _aggregate(self, run: Run, arm: Arm, outcome: StepOutcome) -> Run:
         """The next model, on the shelf for clients."""
+        intake = self._arms[run.trial].intake
 
         def step() -> Run | None:
-            update = trained.aggregator.finish()
+            update = intake.finish()
             weights, state = self._server_optimizer.step(run.weights, update, run.optimizer_state, run.hyperparameters)
             return run.stepped(weights, state, arm.average)
 
         stepped = await self._executors.compute.run(step)
-        self._spare.append(trained.aggregator)
+        outcome.late.extend(intake.drain_late())
+        outcome.events.extend(map(narrate.late_update, outcome.late))
         if stepped is None:
             raise _FailedError("the aggregated model is not finite")
         payload = stepped.payload()
@@ -279,21 +309,24 @@ class RunEngine:
         evaluators = tuple(assignment.member.name for assignment in phase.accepted)
         return _Measured(value, metrics, phase.losses("loss"), evaluators)
 
-    def _record(self, run: Run, stepped: Run, trained: _Trained, measured: _Measured, cost: Cost) -> RoundRecord:
+    def _record(
+        self, run: Run, stepped: Run, trained: _Trained, measured: _Measured, outcome: StepOutcome
+    ) -> RoundRecord:
+        counts = {"partial_updates": trained.phase.partial, "late_updates": len(outcome.late)}
         return RoundRecord(
             trial=run.trial,
             round=run.rounds,
             attempts=trained.attempt,
             model_sha256=stepped.model_sha256,
             value=measured.value,
-            metrics=measured.metrics,
+            metrics=measured.metrics | {name: float(count) for name, count in counts.items() if count},
             train_loss=measured.metrics["train_loss"],
             cohort=trained.cohort,
             updates=len(trained.phase.accepted),
             evaluators=measured.evaluators,
-            seconds=cost.seconds,
+            seconds=outcome.cost.seconds,
             ended_at=self._clock.now(),
-            payload_bytes=cost.payload_bytes,
+            payload_bytes=outcome.cost.payload_bytes,
         )
 
     def _value(self, metrics: Mapping[str, float], answered: bool) -> float | None:
@@ -321,7 +354,7 @@ class RunEngine:
         kind: Work,
         names: tuple[str, ...],
         attempt: int,
-        step_budgets: Mapping[str, int] = _NO_BUDGETS,
+        budgets: Mapping[str, int] = MappingProxyType({}),
     ) -> list[OpenAssignment]:
         """The assignments of one phase, one a client.
 
@@ -332,21 +365,21 @@ class RunEngine:
             kind: What to do.
             names: The cohort, in the order of dispatch.
             attempt: The round's attempt.
-            step_budgets: The most local steps of a client, where there is such a bound.
+            budgets: The most local steps of some of them.
         """
         training = kind is Work.TRAIN
         dealt: list[Hyperparameters] = [resolve(self._spec, self._task, point) for point in arm.points]
-        configurations = [hp.map_to_proto(values) for values in (training and dealt) or [run.hyperparameters]]
+        points = (training and dealt) or [run.hyperparameters]
+        configurations = [hp.map_to_proto(values) for values in points]
         assignments = []
         for position, member in enumerate(self.cohorts.members(names)):
-            values = configurations[position % len(configurations)]
-            message = self._assignment(run, kind, member.name, attempt, values)
-            message.time_left.FromTimedelta(timedelta(seconds=phase.deadline_s))
+            place = position % len(points)
+            budget = budgets.get(member.name, 0)
+            message = self._assignment(run, kind, member.name, attempt, configurations[place])
+            message.time_left.FromTimedelta(timedelta(seconds=phase.time_left_s))
             if training:
-                bounds = (arm.max_steps, step_budgets.get(member.name, 0))
-                message.max_steps = min((steps for steps in bounds if steps), default=0)
-                message.report_only = arm.discard
-                message.local_validation = arm.local_validation
+                message.max_steps = min(arm.max_steps or budget, budget or arm.max_steps)
+                message.report_only, message.local_validation = arm.discard, arm.local_validation
             assignments.append(
                 OpenAssignment(
                     message=message,
@@ -354,8 +387,10 @@ class RunEngine:
                     owner=phase,
                     update_bytes=run.manifest.update_bytes if training else 0,
                     sent_at=self._clock.monotonic(),
-                    deadline_s=phase.deadline_s,
+                    deadline_s=phase.time_left_s,
                     guard=LossGuard(self._spec.guard),
+                    plan=LocalPlan.of(member.train_samples, points[place], arm.max_steps, budget),
+                    weights_norm=run.norm,
                 )
             )
         return assignments

@@ -18,7 +18,7 @@ from fedstep.v1 import fleet_pb2
 OUTBOX_MESSAGES = 256
 MAX_NAME_LENGTH = 128
 
-_ON_THE_ROLL = frozenset({"presence", "busy", "session_id", "train_samples", "validation_samples"})
+_ON_THE_ROLL = frozenset({"presence", "busy", "late", "session_id", "train_samples", "validation_samples"})
 """What of a member is kept in the roll's columns too."""
 
 
@@ -71,6 +71,7 @@ class Member:
         stream: Counts its Connect calls: the number of the live one.
         streaming: Its Connect call is open.
         busy: The assignment it trains on; "" when it could be given one.
+        late: That assignment's round is over, and what it has is still taken.
         working: How many assignments of any kind it has.
         message: Why it gets no work, if it gets none.
         fetch: The last model that went to it, until a training's end tells of it.
@@ -94,6 +95,7 @@ class Member:
     stream: int = 0
     streaming: bool = False
     busy: str = ""
+    late: bool = False
     working: int = 0
     message: str = ""
     updates_accepted: int = 0

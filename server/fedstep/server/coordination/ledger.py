@@ -18,6 +18,7 @@ from fedstep.common.clock import Clock
 from fedstep.common.errors import DataLossError, InvalidInputError, PreconditionError
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.guard import LossGuard
+from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, Steps
 from fedstep.v1 import fleet_pb2
 
@@ -110,6 +111,11 @@ class OpenAssignment:
         sent_at: By the coordinator's monotonic clock.
         fetch_s: How long the client says that its model took to come.
         push_s: How long its update took to come, by the coordinator's clock.
+        plan: Its local steps; of an evaluation those it would train.
+        reported_at: When the last of its steps were reported, by the same clock; `sent_at` before.
+        told: Why it was told to stop and send what it has; "" while it was not.
+        late: Its round is over, and its update may still come.
+        weights_norm: L2 norm of the model it starts from.
     """
 
     message: fleet_pb2.Assignment
@@ -119,6 +125,11 @@ class OpenAssignment:
     sent_at: float
     deadline_s: float
     guard: LossGuard
+    plan: LocalPlan
+    reported_at: float = 0.0
+    told: str = ""
+    late: bool = False
+    weights_norm: float = 0.0
     status: Status = Status.OPEN
     note: str = ""
     samples: int = 0
@@ -133,6 +144,11 @@ class OpenAssignment:
     def ref(self) -> fleet_pb2.AssignmentRef:
         """Its fencing token."""
         return self.message.ref
+
+    @property
+    def standing(self) -> Status:
+        """How it stands in the round that it was made for, whatever comes of it later."""
+        return Status.LATE if self.late else self.status
 
     @property
     def is_training(self) -> bool:
@@ -160,7 +176,7 @@ class OpenAssignment:
             attempt=self.ref.attempt,
             client=self.member.name,
             work="train" if self.is_training else "evaluate",
-            status=self.status.value,
+            status=self.standing.value,
             message=self.note,
             samples=self.samples,
             elapsed_s=self.elapsed_s,
@@ -179,12 +195,13 @@ class Ledger:
 
     Attributes:
         life: Stands in every id: what an earlier life of the coordinator gave out is never taken for this one's.
+        clock: That of its times.
     """
 
     def __init__(self, fleet: Fleet, clock: Clock) -> None:
         self.life = uuid.uuid4().hex[:8]
         self._fleet = fleet
-        self._clock = clock
+        self.clock = clock
         self._open: dict[str, OpenAssignment] = {}
         self._called_off: deque[str] = deque(maxlen=CALLED_OFF_KEPT)
         self._closed_hooks: list[Callable[[OpenAssignment], None]] = []
@@ -210,22 +227,31 @@ class Ledger:
     def open(self, assignment: OpenAssignment) -> None:
         """Sends the assignment to its client and keeps it until it is closed."""
         self._open[assignment.ref.assignment_id] = assignment
+        assignment.reported_at = assignment.sent_at
         assignment.member.working += 1
         if assignment.is_training:
             assignment.member.busy = assignment.ref.assignment_id
         self._fleet.send(assignment.member, fleet_pb2.ConnectResponse(assignment=assignment.message))
 
+    def hand_over(self, assignment: OpenAssignment, owner: Owner, note: str) -> None:
+        """The assignment's round is over, and it stays open for another owner."""
+        assignment.owner, assignment.late, assignment.note = owner, True, note
+        assignment.elapsed_s = self.clock.monotonic() - assignment.sent_at
+        assignment.member.late = True
+
     def close(self, assignment: OpenAssignment, status: Status, note: str = "") -> None:
         """Ends the assignment; nothing that comes later for it is taken."""
         if assignment.status is not Status.OPEN:
             return
-        assignment.status, assignment.note = status, note
-        assignment.elapsed_s = self._clock.monotonic() - assignment.sent_at
+        assignment.status = status
+        if not assignment.late:
+            assignment.note = note
+        assignment.elapsed_s = self.clock.monotonic() - assignment.sent_at
         del self._open[assignment.ref.assignment_id]
         member = assignment.member
         member.working -= 1
         if member.busy == assignment.ref.assignment_id:
-            member.busy = ""
+            member.busy, member.late = "", False
         if status is Status.ACCEPTED and assignment.is_training:
             member.updates_accepted += 1
         elif status in (Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE, Status.DIVERGED):
@@ -247,8 +273,32 @@ class Ledger:
 
     def direct(self, member: Member, ref: fleet_pb2.AssignmentRef, reason: str) -> None:
         """Tells a client to abandon some work."""
-        directive = fleet_pb2.Directive(ref=ref, kind=fleet_pb2.DIRECTIVE_KIND_ABANDON, reason=reason)
+        self._direct(member, fleet_pb2.Directive(ref=ref, kind=fleet_pb2.DIRECTIVE_KIND_ABANDON, reason=reason))
+
+    def stop_and_send(self, assignment: OpenAssignment, reason: str) -> None:
+        """Tells its client to take no further step and to send what it has."""
+        assignment.told = reason
+        kind = fleet_pb2.DIRECTIVE_KIND_STOP_AND_SEND
+        self._direct(assignment.member, fleet_pb2.Directive(ref=assignment.ref, kind=kind, reason=reason))
+
+    def extend(self, assignment: OpenAssignment, deadline_s: float, reason: str) -> None:
+        """Gives its client more time.
+
+        Args:
+            assignment: What it works on.
+            deadline_s: Seconds after its dispatch, in all.
+            reason: Why.
+        """
+        assignment.deadline_s = deadline_s
+        directive = fleet_pb2.Directive(ref=assignment.ref, kind=fleet_pb2.DIRECTIVE_KIND_EXTEND, reason=reason)
+        directive.time_left.FromTimedelta(self._time_left(assignment))
+        self._direct(assignment.member, directive)
+
+    def _direct(self, member: Member, directive: fleet_pb2.Directive) -> None:
         self._fleet.send(member, fleet_pb2.ConnectResponse(directive=directive))
+
+    def _time_left(self, assignment: OpenAssignment) -> timedelta:
+        return timedelta(seconds=max(0.1, assignment.deadline_s - (self.clock.monotonic() - assignment.sent_at)))
 
     def find(self, ref: fleet_pb2.AssignmentRef, member: Member) -> OpenAssignment:
         """The open assignment of that id and attempt, of that client.
@@ -304,7 +354,9 @@ class Ledger:
             text = f"a report of {len(report.loss)} steps, or of columns that differ in length, is passed over"
             self.fault(member, report.ref.assignment_id, "report_refused", text)
             return
-        assignment.log.add(report)
+        if not assignment.late:  # its steps are on record already
+            assignment.log.add(report)
+        assignment.reported_at = self.clock.monotonic()
         reason = assignment.guard.feed(report.loss)
         if reason:
             self.direct(member, assignment.ref, reason)
@@ -335,8 +387,9 @@ class Ledger:
     def _hand_over_again(self, member: Member) -> None:
         """A client that came back is sent its open work again: it may never have arrived. A double is passed over."""
         for assignment in self._of(member):
-            left_s = max(0.1, assignment.deadline_s - (self._clock.monotonic() - assignment.sent_at))
             again = fleet_pb2.Assignment()
             again.CopyFrom(assignment.message)
-            again.time_left.FromTimedelta(timedelta(seconds=left_s))
+            again.time_left.FromTimedelta(self._time_left(assignment))
             self._fleet.send(member, fleet_pb2.ConnectResponse(assignment=again))
+            if assignment.told:
+                self.stop_and_send(assignment, assignment.told)

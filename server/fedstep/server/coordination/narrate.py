@@ -1,9 +1,11 @@
 """What a study's events say: one sentence for people, the same facts for programs."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fedstep.common.hyperparameters import describe
 from fedstep.common.spec import StudySpec
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import OpenAssignment
 from fedstep.server.report.progress import plan_text
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
@@ -66,9 +68,11 @@ def round_committed(spec: StudySpec, record: RoundRecord) -> NewEvent:
     metric = spec.objective.metric
     # Either nobody could measure it, or nobody was asked to.
     value = f"no {metric} measured" if record.value is None else f"{metric} {record.value:.4f}"
+    partial, late = (int(record.metrics.get(name, 0)) for name in ("partial_updates", "late_updates"))
+    updates = f"{record.updates} updates{f' ({partial} partial)' * bool(partial)}{f' and {late} late' * bool(late)}"
     return NewEvent(
         "round_committed",
-        f"Trial {record.trial} round {record.round}: {value}, {record.updates} updates, {record.seconds:.2f} s.",
+        f"Trial {record.trial} round {record.round}: {value}, {updates}, {record.seconds:.2f} s.",
         {
             "trial": record.trial,
             "round": record.round,
@@ -108,12 +112,67 @@ def client_faults(trial: int, number: int, faults: Sequence[OpenAssignment]) -> 
     """One event for every client whose work came to nothing, and why."""
     return [
         NewEvent(
-            f"client_{a.status.value}",
-            f"{a.member.name} in round {number} of trial {trial}: {a.status.value}, {a.note.removesuffix('.')}.",
+            f"client_{a.standing.value}",
+            f"{a.member.name} in round {number} of trial {trial}: {a.standing.value}, {a.note.removesuffix('.')}.",
             {"client": a.member.name, "trial": trial, "round": number, "reason": a.note},
         )
         for a in faults
     ]
+
+
+def told_to_send(assignment: OpenAssignment, finish_s: float, end_s: float) -> NewEvent:
+    """A client will miss the end of its round: it is told to send what it has."""
+    if math.isinf(finish_s):
+        why = "has told of no step yet"
+    else:
+        why = f"would be done after {finish_s:.1f} s"
+    text = f"{_who(assignment)} {why}, and the round ends after {end_s:g} s: it is told to send what it has."
+    return NewEvent("client_told_to_send", text, _when(assignment, finish_s, end_s))
+
+
+def given_more_time(assignment: OpenAssignment, finish_s: float, deadline_s: float, end_s: float) -> NewEvent:
+    """A round is put off, and a client has until then."""
+    done = "is not known to be done in time" if math.isinf(finish_s) else f"will be done after {finish_s:.1f} s"
+    text = f"{_who(assignment)} {done}: the round is put off from {deadline_s:g} to {end_s:.1f} s."
+    return NewEvent("client_given_more_time", text, _when(assignment, finish_s, end_s))
+
+
+def late_update(taken: TakenLate) -> NewEvent:
+    """A late update was of use."""
+    text = (
+        f"{taken.client}'s update of round {taken.made_in} of trial {taken.trial} came late: it counts in round "
+        f"{taken.taken_in}, at {taken.discount:.2f} of its weight."
+    )
+    told = {"client": taken.client, "trial": taken.trial, "round": taken.taken_in, "made_in": taken.made_in}
+    return NewEvent("late_update_taken", text, {**told, "staleness": taken.staleness, "discount": taken.discount})
+
+
+def dismissed(assignments: Sequence[OpenAssignment], reason: str) -> list[NewEvent]:
+    """Clients whose work nobody will use: one event for all of them."""
+    if not assignments:
+        return []
+    names, message = [a.member.name for a in assignments], assignments[0].message
+    who = f"{', '.join(names[:8])}{' and others' * (len(names) > 8)}"
+    text = f"Round {message.round} of trial {message.trial}: {reason}; told to stop: {who}."
+    told = {"trial": message.trial, "round": message.round, "clients": names, "reason": reason}
+    return [NewEvent("clients_told_to_stop", text, told)]
+
+
+def _who(assignment: OpenAssignment) -> str:
+    return f"{assignment.member.name} in round {assignment.message.round} of trial {assignment.message.trial}"
+
+
+def _when(assignment: OpenAssignment, finish_s: float, end_s: float) -> dict[str, object]:
+    message = assignment.message
+    return {
+        "client": assignment.member.name,
+        "trial": message.trial,
+        "round": message.round,
+        "steps": len(assignment.log.loss),
+        "steps_due": assignment.plan.steps,
+        "projected_finish_s": None if math.isinf(finish_s) else finish_s,
+        "deadline_s": end_s,
+    }
 
 
 def divergence(diverged: Sequence[OpenAssignment], asked: int) -> str:

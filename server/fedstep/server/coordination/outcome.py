@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.run import Run
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
 from fedstep.server.tuning.base import ClientReport, Cost
@@ -30,6 +31,7 @@ class StepOutcome:
         metrics: Of the evaluation.
         losses: The loss by client of the evaluation.
         clients: What the training cohort told.
+        late: Late updates of the arm's earlier rounds that were taken in.
         cost: What it cost, all attempts.
         missed: The part of it for attempts that missed their quorum, which is charged already.
     """
@@ -43,6 +45,7 @@ class StepOutcome:
     metrics: dict[str, float] = field(default_factory=dict)
     losses: Mapping[str, float] = field(default_factory=dict)
     clients: Sequence[ClientReport] = ()
+    late: list[TakenLate] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
     missed: Cost = field(default_factory=Cost)
 

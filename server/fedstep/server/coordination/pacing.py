@@ -1,6 +1,5 @@
 """Who is how fast: what finished work and transfers tell of every client's pace, and its way to the store and back."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +45,11 @@ class PaceBook:
         """What a training takes, see `Paces.predict`."""
         self._paces.fit(len(self._fleet.roll))
         return self._paces.predict(rows, steps, batch_size, manifest.payload_bytes, manifest.update_bytes)
+
+    def upload_s(self, member: Member, payload_bytes: int) -> float:
+        """Seconds that so many bytes are expected to be on their way from a client; 0 where nothing is known of it."""
+        self._paces.fit(len(self._fleet.roll))
+        return self._paces.upload_s(member.row, payload_bytes)
 
     def known(self, name: str) -> Known:
         """What is known of a client, for people; also of one that has not come yet in this life of the coordinator."""
@@ -102,7 +106,7 @@ class PaceBook:
 
     def _learn_bound(self, assignment: OpenAssignment, batch_size: int, step_s: float | None) -> None:
         """It was cut off before its last step. What it did not tell of is longer than the time that has passed."""
-        planned, taken = planned_steps(assignment), len(assignment.log.step_ms)
+        planned, taken = assignment.plan.steps, len(assignment.log.step_ms)
         if taken < planned:
             silent_s = assignment.elapsed_s - (step_s or 0.0) * taken
             # Where nothing was reported, all steps may be as far as one another; else the next one was under way.
@@ -112,14 +116,8 @@ class PaceBook:
 
 def batch_size_of(assignment: OpenAssignment) -> int:
     """Samples of a local step."""
-    return int(_value(assignment, "batch_size"))
-
-
-def planned_steps(assignment: OpenAssignment) -> int:
-    """Local steps that a training takes unless it is stopped."""
-    samples, epochs = assignment.member.train_samples, int(_value(assignment, "local_epochs"))
-    steps = math.ceil(samples / max(1, batch_size_of(assignment))) * epochs
-    return min(steps, assignment.message.max_steps or steps)
+    given = assignment.message.hyperparameters
+    return int(from_proto(given["batch_size"]) if "batch_size" in given else DEFAULTS["batch_size"])
 
 
 def steps_of(train_samples: NDArray[np.int64], hyperparameters: Hyperparameters, most: int) -> NDArray[np.int64]:
@@ -133,8 +131,3 @@ def steps_of(train_samples: NDArray[np.int64], hyperparameters: Hyperparameters,
     batch_size, epochs = max(1, int(hyperparameters["batch_size"])), int(hyperparameters["local_epochs"])
     steps = -(-train_samples // batch_size) * epochs
     return np.minimum(steps, most) if most else steps
-
-
-def _value(assignment: OpenAssignment, name: str) -> float:
-    given = assignment.message.hyperparameters
-    return float(from_proto(given[name]) if name in given else DEFAULTS[name])

@@ -8,21 +8,28 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 
 from fedstep.common.errors import InvalidInputError, PreconditionError
-from fedstep.server.aggregation.base import Aggregator
-from fedstep.server.aggregation.checks import DivergedUpdateError, check_update
-from fedstep.server.coordination.executors import Executor
+from fedstep.server.aggregation.checks import DivergedUpdateError
+from fedstep.server.coordination import narrate
+from fedstep.server.coordination.intake import ABSURD, Intake
+from fedstep.server.coordination.late import LateUpdates
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.projection import RoundEnd
+from fedstep.server.coordination.steering import Steering, UploadTime, no_upload_time
+from fedstep.server.storage.base import NewEvent
 from fedstep.server.tuning.base import ClientReport
 from fedstep.v1 import fleet_pb2
 
 MAX_METRICS = 64
 MAX_METRIC_NAME = 100
-ABSURD = 1e100
-"""Of a loss or a metric: no model has one, and sums over clients stay finite below it."""
+
+_LEAST_WAIT_S = 0.001
+_REST_S = 0.5
+"""How long a phase that is over waits for an update whose arithmetic has not begun."""
 
 
 class Phase(ABC):
@@ -52,7 +59,7 @@ class Phase(ABC):
         return self._with(Status.DIVERGED, Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE)
 
     def _with(self, *statuses: Status) -> list[OpenAssignment]:
-        return [assignment for assignment in self.assignments if assignment.status in statuses]
+        return [assignment for assignment in self.assignments if assignment.standing in statuses]
 
     def begin(self, assignments: Sequence[OpenAssignment]) -> None:
         """Sends the work out."""
@@ -64,18 +71,40 @@ class Phase(ABC):
     async def wait(self) -> None:
         """Waits for the end of the phase, then calls off what is still open."""
         try:
-            async with asyncio.timeout(self.deadline_s):
-                await self._over.wait()
+            await self._until_over()
             status, reason = Status.ABANDONED, "enough clients have answered"
         except TimeoutError:
-            status, reason = Status.LATE, f"the deadline of {self.deadline_s:g} s has passed"
+            status, reason = Status.LATE, f"the deadline of {self._end_s:g} s has passed"
         self._over.set()
         await self._come_to_rest()
-        self.call_off(status, reason)
+        self._finish(status, reason)
+
+    async def _until_over(self) -> None:
+        """Waits until the phase is over.
+
+        Raises:
+            TimeoutError: Its time is up.
+        """
+        async with asyncio.timeout(self.deadline_s):
+            await self._over.wait()
+
+    @property
+    def _end_s(self) -> float:
+        """When its time is up."""
+        return self.deadline_s
+
+    @property
+    def time_left_s(self) -> float:
+        """What its clients are told: how long their work will be waited for."""
+        return self.deadline_s
 
     async def _come_to_rest(self) -> None:
         """Lets what is being taken in at this moment be taken in whole; nothing more is begun."""
         return
+
+    def _finish(self, status: Status, reason: str) -> None:
+        """Ends what is still open."""
+        self.call_off(status, reason)
 
     def call_off(self, status: Status, reason: str) -> None:
         """Ends every open assignment and tells its client to stop."""
@@ -110,10 +139,11 @@ class TrainingPhase(Phase):
         ledger: See `Phase`.
         wanted: See `Phase`.
         deadline_s: See `Phase`.
-        aggregator: Takes the updates in, in the order they arrive.
-        compute: Where the arithmetic runs.
-        weights_norm: L2 norm of the model that was sent out.
-        max_update_ratio: An update of a norm this many times larger is refused.
+        intake: Takes the updates in, in the order they arrive.
+        latest_s: Where it is worth it, the end is put off, and never further than this; 0: it is not.
+        upload_s: How long updates are expected to be on their way.
+        late: Takes over what is open at the end; None where nobody does.
+        quorum: Only where so many were in time.
     """
 
     def __init__(
@@ -122,27 +152,77 @@ class TrainingPhase(Phase):
         wanted: int,
         deadline_s: float,
         *,
-        aggregator: Aggregator,
-        compute: Executor,
-        weights_norm: float,
-        max_update_ratio: float,
+        intake: Intake,
+        latest_s: float = 0.0,
+        upload_s: UploadTime = no_upload_time,
+        late: LateUpdates | None = None,
+        quorum: int = 1,
     ) -> None:
         super().__init__(ledger, wanted, deadline_s)
-        self._aggregator = aggregator
-        self._compute = compute
-        self._weights_norm = weights_norm
-        self._max_update_ratio = max_update_ratio
-        self._one_at_a_time = asyncio.Lock()
-        self._taking: OpenAssignment | None = None
+        self._intake = intake
+        self._steering = Steering(ledger, RoundEnd.at(deadline_s, latest_s), upload_s)
+        self._late = late
+        self._quorum = quorum
+        self._closed = False
+        self._settled = asyncio.Event()
         self._ran_away: list[OpenAssignment] = []
 
+    @property
+    def events(self) -> list[NewEvent]:
+        """What its clients were told while they trained."""
+        return self._steering.events
+
+    @property
+    def _end_s(self) -> float:
+        return self._steering.end.end_s
+
+    @property
+    def time_left_s(self) -> float:
+        """As long again, where late work is of use: who gave up at the deadline would have nothing to send."""
+        return self.deadline_s if self._late is None else 2 * self.deadline_s
+
+    async def _until_over(self) -> None:
+        began_s = self._ledger.clock.monotonic()
+        while not self._over.is_set():
+            now_s = self._ledger.clock.monotonic() - began_s
+            if now_s >= self._end_s - _LEAST_WAIT_S:
+                raise TimeoutError
+            look_again_s = self._steering.look(self._with(Status.OPEN), len(self.accepted), now_s)
+            wait_s = min(max(look_again_s - now_s, self._steering.least_wait_s), self._end_s - now_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(_LEAST_WAIT_S, wait_s)):
+                    await self._over.wait()
+
     async def _come_to_rest(self) -> None:
-        async with self._one_at_a_time:
-            return
+        """What has reached the sum is waited for, and for a moment what waits for its turn in a busy executor."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REST_S), self._intake.turn:
+                self._closed = True
+                return
+        if await self._intake.close(self._close):
+            async with self._intake.turn:  # nothing of it is left to do that takes time
+                return
+        if self._intake.taking is not None and self._intake.taking.owner is self:
+            self._intake.taking = None
+
+    def _close(self) -> None:
+        self._closed = True
+
+    def _finish(self, status: Status, reason: str) -> None:
+        if self._late is not None and status is Status.LATE and len(self.accepted) >= self._quorum:
+            self._late.take_over(self._with(Status.OPEN), reason)
+        if status is Status.ABANDONED:
+            self.events.extend(narrate.dismissed(self._with(Status.OPEN), reason))
+        super()._finish(status, reason)
+
+    def call_off(self, status: Status, reason: str) -> None:
+        """See `Phase.call_off`."""
+        super().call_off(status, reason)
+        self._settled.set()
 
     def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
         """Ends one assignment; not one whose update is in the sum already or about to be: that one is accepted."""
-        if assignment is not self._taking:
+        if assignment is not self._intake.taking:
             super().settle(assignment, status, message)
 
     async def take_update(
@@ -154,41 +234,22 @@ class TrainingPhase(Phase):
             InvalidInputError: It is refused: not finite, absurdly large, or of no samples.
             PreconditionError: The round ended while it waited its turn.
         """
-        async with self._one_at_a_time:
-            if assignment.status is not Status.OPEN or self._over.is_set():
-                raise PreconditionError(f"Round {assignment.message.round} is over; this update came too late.")
-            self._taking = assignment
-            try:
-                weight = self._weight(assignment, summary)
-                await self._compute.run(self._check_and_add, update, weight)
-            except InvalidInputError as error:
-                self._taking = None
-                if isinstance(error, DivergedUpdateError):
-                    self._ran_away.append(assignment)
-                self.settle(assignment, Status.REFUSED, error.message)
+        try:
+            await self._intake.take(assignment, update, summary, self._over.is_set, lambda: self._closed)
+        except InvalidInputError as error:
+            if isinstance(error, DivergedUpdateError):
+                self._ran_away.append(assignment)
+            self.settle(assignment, Status.REFUSED, error.message)
+            raise
+        except PreconditionError:
+            if not self._over.is_set():
                 raise
-            finally:
-                self._taking = None
-            assignment.samples = summary.samples
-            assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)} | _local_validation(summary)
-            if (loss_rms := assignment.log.root_mean_square_loss()) is not None:
-                assignment.metrics["loss_rms"] = loss_rms
-            assignment.payload_bytes = assignment.update_bytes
+            await self._settled.wait()  # whether somebody takes it over
+            if assignment.owner is self:
+                raise
+            await assignment.owner.take_update(assignment, update, summary)
+        else:
             self.settle(assignment, Status.ACCEPTED)
-
-    def _check_and_add(self, update: torch.Tensor, weight: float) -> None:
-        check_update(update, self._weights_norm, self._max_update_ratio)
-        self._aggregator.add(update, weight)
-
-    def _weight(self, assignment: OpenAssignment, summary: fleet_pb2.TrainingSummary) -> float:
-        declared = assignment.member.train_samples
-        if not 0 < summary.samples <= declared:
-            raise InvalidInputError(
-                f"{assignment.member.name} claims {summary.samples} training samples where it announced {declared}."
-            )
-        if not abs(summary.loss) < ABSURD:
-            raise InvalidInputError(f"{assignment.member.name} claims a training loss of {summary.loss}.")
-        return float(summary.samples)
 
     def take_outcome(self, assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> None:
         """A client that sends no update says why; one that was asked for reports only has done its work."""
@@ -201,6 +262,11 @@ class TrainingPhase(Phase):
         self.settle(
             assignment, Status.REFUSED if refused else Status.FAILED, outcome.message[:500] or "no reason given"
         )
+
+    @property
+    def partial(self) -> int:
+        """Updates of fewer steps than were due."""
+        return sum(0 < assignment.metrics.get("steps", 0.0) < assignment.plan.due for assignment in self.accepted)
 
     @property
     def diverged(self) -> list[OpenAssignment]:
@@ -273,21 +339,12 @@ class EvaluationPhase(Phase):
         }
 
 
-def _local_validation(summary: fleet_pb2.TrainingSummary) -> dict[str, float]:
-    losses = {}
-    if summary.HasField("validation_loss_before"):
-        losses["validation_loss_before"] = summary.validation_loss_before
-    if summary.HasField("validation_loss_after"):
-        losses["validation_loss_after"] = summary.validation_loss_after
-    return losses
-
-
 def _report(assignment: OpenAssignment, point: int) -> ClientReport:
-    accepted = assignment.status is Status.ACCEPTED
+    accepted = assignment.standing is Status.ACCEPTED
     return ClientReport(
         name=assignment.member.name,
         point=point,
-        diverged=assignment.status is Status.DIVERGED,
+        diverged=assignment.standing is Status.DIVERGED,
         samples=assignment.samples if accepted else 0,
         losses=tuple(assignment.log.loss),
         step_ms=tuple(assignment.log.step_ms),

@@ -15,6 +15,7 @@ class Listed(Protocol):
     name: str
     session_id: str
     busy: str
+    late: bool
     train_samples: int
     validation_samples: int
     roll: "Roll | None"
@@ -34,6 +35,7 @@ class Roll:
         keys: See `selection.draw.key_of`.
         connected: Whether they can be reached.
         busy: Whether they train.
+        late: Whether that is late work: its round is over.
         sessions: How often they joined.
         train_samples: As they last announced.
         validation_samples: As they last announced.
@@ -44,6 +46,7 @@ class Roll:
         self.keys: NDArray[np.uint64] = np.empty(0, np.uint64)
         self.connected: NDArray[np.bool_] = np.empty(0, bool)
         self.busy: NDArray[np.bool_] = np.empty(0, bool)
+        self.late: NDArray[np.bool_] = np.empty(0, bool)
         self.sessions: NDArray[np.int64] = np.empty(0, np.int64)
         self.train_samples: NDArray[np.int64] = np.empty(0, np.int64)
         self.validation_samples: NDArray[np.int64] = np.empty(0, np.int64)
@@ -79,6 +82,7 @@ class Roll:
         row = member.row
         self.connected[row] = member.connected
         self.busy[row] = bool(member.busy)
+        self.late[row] = member.late
         self.train_samples[row] = min(member.train_samples, _MOST)
         self.validation_samples[row] = min(member.validation_samples, _MOST)
         if self._last_session[row] != member.session_id:
@@ -86,9 +90,11 @@ class Roll:
             self.sessions[row] += 1
 
     def _grow(self, rows: int) -> None:
-        for name in ("names", "keys", "connected", "busy", "sessions", "train_samples", "validation_samples"):
+        for name in _COLUMNS:
             setattr(self, name, grown(getattr(self, name), rows, 0))
 
+
+_COLUMNS = ("names", "keys", "connected", "busy", "late", "sessions", "train_samples", "validation_samples")
 
 _MOST = 2**62
 """Clients say what they like of their samples."""

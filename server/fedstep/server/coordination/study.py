@@ -266,6 +266,7 @@ class StudyRunner:
         except StoppedError:
             pass
         finally:
+            self.engine.end(run.trial)
             if committing is not None:
                 await to_its_end(committing)
         if state is TrialState.RUNNING:
@@ -318,7 +319,7 @@ class StudyRunner:
                     trial,
                     state=state,
                     values=(*trial.values, outcome.record.value),
-                    metrics=outcome.record.metrics,
+                    metrics=outcome.metrics,
                     model_sha256=outcome.run.model_sha256,
                     optimizer_sha256=await self._runs.save(outcome.run),
                 )
@@ -368,7 +369,10 @@ class StudyRunner:
         missing = self.spec.budget.rounds_per_trial + self.spec.budget.final_rounds - run.rounds
         if self._the_tuner().per_trial and best.state is TrialState.COMPLETED and missing > 0 and not self._over():
             await self.announce(narrate.final_rounds(best, missing))
-            run = await self._train_on(run, missing)
+            try:
+                run = await self._train_on(run, missing)
+            finally:
+                self.engine.end(run.trial)
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
         result = await conclusion.conclude(self.spec, self._task, run, list(self.trials.values()), self._parts, state)
         lag = self._parts.lag

@@ -138,12 +138,14 @@ class Selection:
         wanted: The round closes at this many updates; at most the size of the cohort.
         deadline_s: Seconds from dispatch to the end of the round.
         step_budgets: The most local steps of a client of the cohort; no bound for those that are not in it.
+        latest_s: Where it is worth it, the end may be put off to so many seconds after dispatch; 0: never.
     """
 
     cohort: tuple[str, ...]
     wanted: int
     deadline_s: float
     step_budgets: Mapping[str, int] = field(default_factory=dict)
+    latest_s: float = 0.0
 
 
 @dataclass(frozen=True)

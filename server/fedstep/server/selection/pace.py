@@ -218,6 +218,11 @@ class Paces:
         beside_s = np.where(np.isfinite(log_time), beside_s, np.nan)
         return Prediction(log_time, np.sqrt(np.maximum(log_variance, LEAST_SD**2)), step_s, beside_s)
 
+    def upload_s(self, row: int, size_bytes: int) -> float:
+        """Seconds that so many bytes are expected to be on their way from a client; 0 where nothing is known of it."""
+        log, variance = (float(column[0]) for column in self._ways["upload"].known(np.array([row])))
+        return size_bytes / 1e6 * math.exp(log + variance / 2) if math.isfinite(log) else 0.0
+
     def kept(self, row: int) -> dict[str, Any]:
         """What is known of one client, as JSON types; {} when nothing is."""
         steps = {str(place): kept for place, track in self._steps.items() if (kept := track.kept(row))}

@@ -50,7 +50,7 @@ class Scales:
         rate = self._number(point, "server_lr")
         if self._aggregator == "fedavgm":
             return rate / max(1.0 - self._number(point, "server_momentum"), _TINY)
-        return rate if self._aggregator == "fedavg" else None
+        return rate if self._aggregator in ("fedavg", "fednova") else None
 
     def strength(self, point: Hyperparameters) -> float:
         """How hard a round trains: lr_eff · epochs / batch."""

@@ -3,20 +3,27 @@ import torch
 
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.spec import Plugin
-from fedstep.server.aggregation.mean import WeightedMean
+from fedstep.server.aggregation.mean import FedNova, WeightedMean
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer, validate_aggregator
 from fedstep.server.aggregation.server_optimizers import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
-    [("fedavg", FedAvg), ("fedavgm", FedAvgM), ("fedadam", FedAdam), ("fedyogi", FedYogi), ("fedadagrad", FedAdagrad)],
+    ("name", "mean", "kind"),
+    [
+        ("fedavg", WeightedMean, FedAvg),
+        ("fedavgm", WeightedMean, FedAvgM),
+        ("fedadam", WeightedMean, FedAdam),
+        ("fedyogi", WeightedMean, FedYogi),
+        ("fedadagrad", WeightedMean, FedAdagrad),
+        ("fednova", FedNova, FedAvg),
+    ],
 )
-def test_every_built_in_name_makes_its_parts(name: str, kind: type) -> None:
+def test_every_built_in_name_makes_its_parts(name: str, mean: type, kind: type) -> None:
     spec = Plugin(name=name)
     validate_aggregator(spec)
     aggregator = create_aggregator(spec, 3)
-    assert isinstance(aggregator, WeightedMean)
+    assert type(aggregator) is mean
     aggregator.add(torch.ones(3), 1.0)
     assert aggregator.finish().tolist() == [1.0, 1.0, 1.0]
     assert type(create_server_optimizer(spec)) is kind
@@ -35,7 +42,9 @@ def test_a_misspelt_name_is_refused_with_the_nearest() -> None:
 
 
 def test_a_name_like_no_other_is_refused_with_all() -> None:
-    with pytest.raises(InvalidInputError, match=r"known are `fedavg`, `fedavgm`, `fedadam`, `fedyogi`, `fedadagrad`"):
+    with pytest.raises(
+        InvalidInputError, match=r"known are `fedavg`, `fedavgm`, `fedadam`, `fedyogi`, `fedadagrad`, `fednova`"
+    ):
         validate_aggregator(Plugin(name="zzz"))
 
 

@@ -1,10 +1,19 @@
-from typing import Any
+import math
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from unit.server.report.arms import NOW, arm, study
 
+from fedstep.common.spec import GuardPolicy
 from fedstep.server.coordination import narrate
+from fedstep.server.coordination.fleet import Member
+from fedstep.server.coordination.guard import LossGuard
+from fedstep.server.coordination.intake import TakenLate
+from fedstep.server.coordination.ledger import OpenAssignment, Owner
+from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.storage.base import RoundRecord, TrialRecord, TrialState
+from fedstep.v1 import fleet_pb2 as pb
 
 SPEC = study().spec
 
@@ -66,3 +75,45 @@ def test_a_study_begins_with_what_it_is_going_to_spend(budget: dict[str, Any], t
 def test_a_round_that_nobody_measured_says_so() -> None:
     record = RoundRecord(1, 4, 1, b"", None, {}, 0.5, ("a",), 3, (), 1.5, NOW)
     assert narrate.round_committed(SPEC, record).text == "Trial 1 round 4: no loss measured, 3 updates, 1.50 s."
+
+
+def test_a_round_says_what_was_partial_and_what_was_late() -> None:
+    counts = {"loss": 0.5, "partial_updates": 2.0, "late_updates": 1.0}
+    record = RoundRecord(1, 4, 1, b"", 0.5, counts, 0.5, ("a",), 9, ("b",), 1.5, NOW)
+    text = "Trial 1 round 4: loss 0.5000, 9 updates (2 partial) and 1 late, 1.50 s."
+    assert narrate.round_committed(SPEC, record).text == text
+
+
+def test_what_a_client_is_told_is_one_sentence_with_the_facts() -> None:
+    work = OpenAssignment(
+        pb.Assignment(trial=1, round=3),
+        cast("Member", SimpleNamespace(name="b")),
+        owner=cast("Owner", None),
+        update_bytes=8,
+        sent_at=0.0,
+        deadline_s=10.0,
+        guard=LossGuard(GuardPolicy()),
+        plan=LocalPlan(40, 40),
+    )
+    told = narrate.told_to_send(work, 12.34, 10.0)
+    ending = "and the round ends after 10 s: it is told to send what it has."
+    assert told.text == f"b in round 3 of trial 1 would be done after 12.3 s, {ending}"
+    assert told.details == {
+        "client": "b",
+        "trial": 1,
+        "round": 3,
+        "steps": 0,
+        "steps_due": 40,
+        "projected_finish_s": 12.34,
+        "deadline_s": 10.0,
+    }
+    silent = narrate.told_to_send(work, math.inf, 10.0)
+    assert silent.text == f"b in round 3 of trial 1 has told of no step yet, {ending}"
+    assert silent.details["projected_finish_s"] is None
+    more = narrate.given_more_time(work, 12.0, 10.0, 12.5).text
+    assert more == "b in round 3 of trial 1 will be done after 12.0 s: the round is put off from 10 to 12.5 s."
+    (dismissed,) = narrate.dismissed([work], "enough clients have answered")
+    assert dismissed.text == "Round 3 of trial 1: enough clients have answered; told to stop: b."
+    late = narrate.late_update(TakenLate("b", 1, 3, 5))
+    assert late.text == "b's update of round 3 of trial 1 came late: it counts in round 5, at 0.58 of its weight."
+    assert (late.details["staleness"], late.details["discount"]) == (2, pytest.approx(3**-0.5))

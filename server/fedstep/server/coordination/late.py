@@ -1,0 +1,87 @@
+"""Work of an arm's earlier rounds that is still out when they are over: its updates are taken once, at a discount."""
+
+from collections.abc import Iterable
+
+import torch
+
+from fedstep.common.errors import InvalidInputError, PreconditionError
+from fedstep.server.coordination.intake import MAX_STALENESS, Intake
+from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.v1 import fleet_pb2
+
+
+class LateUpdates:
+    """Owns the late work of one arm (see `ledger.Owner`), and takes what comes of it into the arm's next mean.
+
+    What holds: an update goes into the mean of the arm that it was made for and of no other, once; its weight is
+    divided by √(1 + s), where s counts the rounds since the model it was computed from, and past `MAX_STALENESS` it is
+    dropped; its client has no other work meanwhile. Nothing is kept of an update but the mean that it is in.
+
+    Args:
+        ledger: Where the work is open.
+        intake: The arm's.
+    """
+
+    def __init__(self, ledger: Ledger, intake: Intake) -> None:
+        self.intake = intake
+        self._ledger = ledger
+        self._open: dict[str, OpenAssignment] = {}
+
+    def take_over(self, assignments: Iterable[OpenAssignment], reason: str) -> None:
+        """Takes over what a round leaves open. Every client sends what it has now: it is wanted again.
+
+        Args:
+            assignments: Of one round that met its quorum.
+            reason: Why they are late.
+        """
+        for assignment in assignments:
+            self._ledger.hand_over(assignment, self, f"{reason}; its update is still taken, at a discount")
+            self._open[assignment.ref.assignment_id] = assignment
+            if not assignment.told:
+                self._ledger.stop_and_send(assignment, reason)
+
+    def begin_round(self, round: int) -> None:
+        """A round of the arm begins: what would be too stale for it is called off."""
+        self.intake.round = round
+        stale = [a for a in self._open.values() if round - a.message.round > MAX_STALENESS]
+        for assignment in stale:
+            self._end(assignment, f"its model is more than {MAX_STALENESS} rounds old")
+
+    def call_off(self, reason: str) -> None:
+        """Ends all of it: the arm is over, or its clients are needed."""
+        for assignment in list(self._open.values()):
+            self._end(assignment, reason)
+
+    def _end(self, assignment: OpenAssignment, reason: str) -> None:
+        if assignment is not self.intake.taking:  # that one is in the mean already, or about to be
+            del self._open[assignment.ref.assignment_id]
+            self._ledger.dismiss(assignment, Status.LATE, reason)
+
+    async def take_update(
+        self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary
+    ) -> None:
+        """Takes in a late update.
+
+        Raises:
+            InvalidInputError: It is refused, as one in time would be.
+            PreconditionError: Its model is too old.
+        """
+        try:
+            await self.intake.take(assignment, update, summary, lambda: False, lambda: False)
+        except InvalidInputError as error:
+            self.settle(assignment, Status.REFUSED, error.message)
+            raise
+        except PreconditionError as error:
+            self.settle(assignment, Status.LATE, error.message)
+            raise
+        self.settle(assignment, Status.ACCEPTED)
+
+    def take_outcome(self, assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> None:
+        """Nothing will come: the client is free again."""
+        self.settle(assignment, Status.LATE, outcome.message[:500])
+
+    def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
+        """Ends one assignment."""
+        if assignment is not self.intake.taking:
+            self._open.pop(assignment.ref.assignment_id, None)
+            self._ledger.close(assignment, status, message)

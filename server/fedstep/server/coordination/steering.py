@@ -1,0 +1,89 @@
+"""What the clients of a round are told while they train: to send what they have, or that there is more time."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from fedstep.server.coordination import narrate
+from fedstep.server.coordination.fleet import Member
+from fedstep.server.coordination.ledger import Ledger, OpenAssignment
+from fedstep.server.coordination.projection import Advice, Progress, RoundEnd, best_end, project
+from fedstep.server.storage.base import NewEvent
+
+UploadTime = Callable[[Member, int], float]
+"""Seconds that an update of so many bytes is expected to be on its way from a client."""
+
+
+def no_upload_time(member: Member, payload_bytes: int) -> float:
+    """Where nothing is known of connections: the margin before the deadline is all there is."""
+    return 0.0
+
+
+class Steering:
+    """Looks after the clients of one training phase.
+
+    Args:
+        ledger: Through which they are told.
+        end: When the phase ends.
+        upload_s: How long updates are on their way.
+
+    Attributes:
+        end: When it ends now.
+        events: What was told to whom, and why.
+    """
+
+    def __init__(self, ledger: Ledger, end: RoundEnd, upload_s: UploadTime) -> None:
+        self.end = end
+        self.events: list[NewEvent] = []
+        self._ledger = ledger
+        self._upload_s = upload_s
+
+    @property
+    def least_wait_s(self) -> float:
+        """Between two looks, each of which passes over all clients: a tenth of the margin that it is taken from."""
+        return self.end.margin_s / 10
+
+    def look(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> float:
+        """Tells clients what they must be told by now; answers with when to look again.
+
+        Args:
+            running: What is open.
+            accepted: Updates that are there.
+            now_s: Seconds since the dispatch.
+        """
+        look_again_s, may_put_off = math.inf, self.end.latest_s > self.end.end_s
+        for assignment in running:
+            if assignment.told:
+                continue
+            projected = project(_progress(assignment), self.end, self._upload_of(assignment), now_s)
+            if projected.advice is Advice.STOP_AND_SEND:
+                if may_put_off and self._put_off(running, accepted, now_s):
+                    return now_s
+                may_put_off = False
+                event = narrate.told_to_send(assignment, projected.finish_s, self.end.end_s)
+                self._ledger.stop_and_send(assignment, event.text)
+                self.events.append(event)
+            look_again_s = min(look_again_s, projected.look_again_s)
+        return look_again_s
+
+    def _put_off(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> bool:
+        """Puts the end off where that brings more than it costs; answers whether it did."""
+        clients = [(_progress(a), self._upload_of(a)) for a in running if not a.told]
+        end_s = best_end(self.end, accepted, clients, now_s)
+        if end_s <= self.end.end_s:
+            return False
+        self.end = replace(self.end, end_s=end_s)
+        for assignment, (progress, upload_s) in zip((a for a in running if not a.told), clients, strict=True):
+            finish_s = progress.finish_s(now_s, self.end.patience_s) + upload_s
+            event = narrate.given_more_time(assignment, finish_s, self.end.deadline_s, end_s)
+            self._ledger.extend(assignment, max(end_s, assignment.deadline_s), event.text)
+            self.events.append(event)
+        return True
+
+    def _upload_of(self, assignment: OpenAssignment) -> float:
+        return 0.0 if assignment.message.report_only else self._upload_s(assignment.member, assignment.update_bytes)
+
+
+def _progress(assignment: OpenAssignment) -> Progress:
+    reported_s = assignment.reported_at - assignment.sent_at
+    return Progress.of(assignment.plan.steps, assignment.log.step_ms, reported_s)

@@ -1,0 +1,70 @@
+"""What simulated clients are told by the coordinator's own engine, and what becomes of the updates they send."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from unit.simulation.kit import Clouds, study
+from unit.simulation.test_run import decided
+
+from fedstep.server.storage.base import StudyState
+from fedstep.simulation.run import Federation, Simulated, simulate
+from fedstep.simulation.speed import SpeedModel
+
+UNEVEN = SpeedModel(step_ms=1000, sample_ms=0, bytes_per_s=300, spread=0.7)
+"""A second a step, and 0.8 s for the model, on the median; the slowest clients take several times as long."""
+
+
+def simulated(aggregator: str = "fedavg", speed: SpeedModel = UNEVEN, **policy: Any) -> Simulated:
+    rounds: dict[str, Any] = {"min_clients": 1, "cohort_size": 8, "deadline": "6s", "quorum": 0.1, **policy}
+    spec = study(
+        tuner={"name": "fixed"}, aggregator={"name": aggregator}, round=rounds, budget={"rounds": 12, "trials": 1}
+    )
+    return simulate(spec, Clouds(), Federation(12, speed=speed))
+
+
+def kinds(found: Simulated) -> Counter[str]:
+    return Counter(event.kind for event in found.events)
+
+
+@pytest.mark.parametrize("aggregator", ["fedavg", "fednova"])
+def test_slow_clients_send_what_they_have_and_rounds_end_in_time(aggregator: str) -> None:
+    found = simulated(aggregator)
+    assert found.record.state is StudyState.COMPLETED
+    partial = sum(r.metrics.get("partial_updates", 0) for r in found.rounds)
+    assert partial > 5
+    assert kinds(found)["client_told_to_send"] >= partial
+    told = [event for event in found.events if event.kind == "client_told_to_send"]
+    assert all(float(e.details["projected_finish_s"] or 99) > 5.0 for e in told)
+    training = [e for e in found.events if e.kind == "client_late"]
+    assert len(training) < partial  # most that would have been late are not
+
+
+def test_late_updates_count_and_every_round_says_how_many() -> None:
+    found = simulated()
+    late = [event for event in found.events if event.kind == "late_update_taken"]
+    assert late
+    assert sum(r.metrics.get("late_updates", 0) for r in found.rounds) == len(late)
+    assert all(1 <= event.details["staleness"] <= 3 for event in late)
+    once = {(e.details["client"], e.details["trial"], e.details["made_in"]) for e in late}
+    assert len(once) == len(late)
+    assert kinds(simulated(late_updates="drop"))["late_update_taken"] == 0
+
+
+def test_bytes_of_late_updates_are_paid_for() -> None:
+    found = simulated()
+    assert found.record.spent.payload_bytes == sum(r.payload_bytes for r in found.rounds)
+    models = sum(4 * 59 * (len(r.cohort) + len(r.evaluators)) for r in found.rounds)
+    updates = sum(4 * 59 * (r.updates + int(r.metrics.get("late_updates", 0))) for r in found.rounds)
+    assert found.record.spent.payload_bytes >= models + updates
+
+
+def test_the_same_seeds_give_the_same_study_with_partial_and_late_updates() -> None:
+    first, second = simulated(), simulated()
+    assert decided(first) == decided(second)
+
+
+def test_where_everybody_is_in_time_nobody_is_told_anything() -> None:
+    found = simulated(speed=SpeedModel(step_ms=100, sample_ms=0, bytes_per_s=1e6, spread=0.1))
+    assert not {"client_told_to_send", "client_late", "late_update_taken"} & kinds(found).keys()
+    assert all(r.metrics.keys() == found.rounds[0].metrics.keys() for r in found.rounds)
