@@ -8,6 +8,7 @@ from e2e.studies import spec
 from e2e.tiny import TinyWork, tiny_agent
 from e2e.waiting import until
 
+from fedstep.client.work import AbandonedError, Control, Job, StepSink, Trained
 from fedstep.server.coordination.ledger import Status
 from fedstep.server.selection.pace import Known
 from fedstep.server.storage.base import StudyState
@@ -32,15 +33,24 @@ async def test_a_pace_is_measured_and_a_restart_does_not_begin_blind(tmp_path: P
             assert host.coordinator.parts.paces.known("b") == Known()
 
 
+class OneLongStep(TinyWork):
+    """Takes one step, and is in the middle of the next one whatever it is told."""
+
+    def train(self, job: Job, control: Control, steps: StepSink) -> Trained:
+        steps.step(1.0, 5, 2.0)
+        self.gate.wait(60)
+        raise AbandonedError("told to stop")
+
+
 async def test_who_is_cut_off_at_the_deadline_is_known_not_to_be_faster(tmp_path: Path) -> None:
-    slow = TinyWork()
+    slow = OneLongStep()
     slow.gate.clear()
     async with (
         inside(tmp_path / "data") as host,
         tiny_agent(host.address, "fast"),
         tiny_agent(host.address, "slow", slow),
     ):
-        policy = {"min_clients": 2, "deadline": "0.5s", "quorum": 0.5}
+        policy = {"min_clients": 2, "deadline": "0.5s", "quorum": 0.5, "late_updates": "drop"}
         await host.create(spec(round=policy, hyperparameters={"batch_size": 5}, budget={"rounds_per_trial": 1}))
         assert (await host.until_over("s")).state is StudyState.COMPLETED
         statuses = {part.status for part in await host.assignments("s", "slow") if part.work == "train"}

@@ -23,7 +23,7 @@ def spread(deadline_s: float) -> Simulated:
 
 
 def test_every_attempt_of_a_round_is_paid_for() -> None:
-    found = spread(3.4)
+    found = spread(2.2)
     attempts = sum(record.attempts for record in found.rounds)
     assert attempts > len(found.rounds)
     assert found.record.state is StudyState.COMPLETED, found.record.message

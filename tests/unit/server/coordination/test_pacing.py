@@ -14,7 +14,8 @@ from fedstep.common.spec import GuardPolicy
 from fedstep.server.coordination.fleet import Fetch, Fleet, LeasePolicy, Member
 from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
-from fedstep.server.coordination.pacing import PaceBook, planned_steps, steps_of
+from fedstep.server.coordination.pacing import PaceBook, steps_of
+from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.selection.pace import Known
 from fedstep.server.storage.base import PaceRecord
 from fedstep.v1 import fleet_pb2
@@ -49,17 +50,18 @@ class Host:
     def train(
         self, member: Member, seconds: float, status: Status, step_ms: list[float], **facts: Any
     ) -> OpenAssignment:
-        values = hp.map_to_proto({"batch_size": 10, "local_epochs": 2})
+        values = {"batch_size": 10, "local_epochs": 2}
         message = fleet_pb2.Assignment(
             ref=fleet_pb2.AssignmentRef(assignment_id="x", attempt=1),
             work=facts.pop("work", fleet_pb2.WORK_TRAIN),
             model_sha256=DIGEST,
-            hyperparameters=values,
+            hyperparameters=hp.map_to_proto(values),
             max_steps=facts.pop("max_steps", 0),
         )
         owner = Owner()
         guard = LossGuard(GuardPolicy())
-        assignment = OpenAssignment(message, member, owner, 1_000_000, self.clock.monotonic(), 60.0, guard)
+        plan = LocalPlan.of(member.train_samples, values, message.max_steps)
+        assignment = OpenAssignment(message, member, owner, 1_000_000, self.clock.monotonic(), 60.0, guard, plan)
         self.ledger.open(assignment)
         losses, samples = [1.0] * len(step_ms), [10] * len(step_ms)
         self.ledger.report(member, fleet_pb2.StepReport(ref=message.ref, loss=losses, samples=samples, step_ms=step_ms))
@@ -83,6 +85,8 @@ async def test_an_update_tells_of_steps_and_transfers_and_what_else_there_was() 
     assert (known.batch_size, known.step_ms) == (10, pytest.approx(100.0)) or known.batch_size == 11
     assert known.download_bytes_per_s == pytest.approx(2e6)  # as the client says: its last byte came later
     assert known.upload_bytes_per_s == pytest.approx(5e5)
+    assert host.paces.upload_s(member, 1_000_000) == pytest.approx(2.0, rel=0.2)
+    assert host.paces.upload_s(await host.join("b"), 1_000_000) == 0.0
     assert host.predicted_s(member) > 2.0 + 1.0  # the steps, and the second that was neither
     assert [record.client for record in host.paces.unsaved()] == ["a"]
     assert host.paces.unsaved() == []
@@ -149,8 +153,8 @@ async def test_what_could_not_be_saved_is_saved_the_next_time() -> None:
 async def test_the_steps_planned_are_those_a_client_takes() -> None:
     host = Host()
     member = await host.join()
-    assert planned_steps(host.train(member, 1.0, Status.ACCEPTED, [])) == 20
-    assert planned_steps(host.train(member, 1.0, Status.ACCEPTED, [], max_steps=7)) == 7
+    assert host.train(member, 1.0, Status.ACCEPTED, []).plan.steps == 20
+    assert host.train(member, 1.0, Status.ACCEPTED, [], max_steps=7).plan.steps == 7
     samples, values = np.array([1, 10, 11, 100]), {"batch_size": 10, "local_epochs": 2}
     assert steps_of(samples, values, 0).tolist() == [2, 2, 4, 20]
     assert steps_of(samples, values, 3).tolist() == [2, 2, 3, 3]
