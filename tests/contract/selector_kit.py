@@ -91,6 +91,7 @@ class SelectorContract(ABC):
         assert len(set(selection.cohort)) == len(selection.cohort)
         assert 1 <= selection.wanted <= len(selection.cohort)
         assert 0 < selection.deadline_s <= 60.0
+        assert 0 <= selection.latest_s <= 60.0
         assert set(selection.step_budgets) <= set(selection.cohort)
         assert all(type(steps) is int and steps >= 1 for steps in selection.step_budgets.values())
 

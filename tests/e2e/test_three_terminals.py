@@ -60,6 +60,7 @@ def test_a_run_prints_every_event_and_then_the_study(terminals: Terminals) -> No
     assert [event["kind"] for event in events] == [
         "study_started",
         *(["trial_started", "round_committed", "round_committed", "trial_completed"] * 2),
+        "study_participation",
         "study_completed",
     ]
     numbers = [int(event["number"]) for event in events]

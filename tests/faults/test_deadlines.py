@@ -79,7 +79,7 @@ async def test_a_process_frozen_over_the_end_of_a_round_still_counts_in_the_next
         (tmp_path / "b.hold").unlink()
         frozen.send(signal.SIGCONT)
         await until(lambda: b.updates_accepted, "b's update has come")
-        assert not b.busy
+        assert not b.late
         (tmp_path / "a.hold").unlink()
         assert (await host.until_over("s")).state is StudyState.COMPLETED
     (taken,) = await host.events("s", "late_update_taken")

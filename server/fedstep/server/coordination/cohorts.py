@@ -252,7 +252,7 @@ class Cohorts:
         """Waits a little for clients that were there before the coordinator was started again."""
 
         def missing() -> set[str]:
-            return set(names).difference(self._names())
+            return set(names).difference(self.names())
 
         if absent := sorted(missing()):
             text = (
@@ -282,7 +282,7 @@ class Cohorts:
             return self._stopping or self._count() >= least
 
         if not ready():
-            here = self._names()
+            here = self.names()
             until = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S UTC")
             text = (
                 f"Waiting until {until} for {wanted} of task {self._spec.task}; here now: {', '.join(here) or 'none'}."
@@ -329,7 +329,8 @@ class Cohorts:
         order = self._fleet.roll.by_name
         return order[chosen[order]]
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """Who is there for this study, by name."""
         names: list[str] = self._fleet.roll.names[self._by_name(self._matching())].tolist()
         return names
 

@@ -13,6 +13,10 @@ from fedstep.server.selection.turns import Turns, turns
 from fedstep.server.selection.utility import statistical_utility
 
 _CLIP = 0.95
+
+_MOST_LATER = 1.25
+"""A round is put off to so much of its deadline at most, where that brings more work a second."""
+
 Places = NDArray[np.intp]
 
 
@@ -82,7 +86,8 @@ class DeadlineSelector(Selector):
         known = np.isfinite(candidates.log_time)
         deadline_s = self._extended(candidates, waited_for[known[waited_for]], deadline_s, context)
         budgets = self._budgets(candidates, cohort[known[cohort] & ~timely[cohort]], deadline_s)
-        return Selection(taken(candidates, cohort), min(closes_at, len(cohort)), deadline_s, budgets)
+        latest_s = min(_MOST_LATER * deadline_s, context.deadline_s)
+        return Selection(taken(candidates, cohort), min(closes_at, len(cohort)), deadline_s, budgets, latest_s)
 
     def _drawn(
         self,

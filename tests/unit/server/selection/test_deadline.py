@@ -93,6 +93,12 @@ def test_the_deadline_is_where_four_in_five_are_done() -> None:
     assert select(fleet(seconds / 1000)).deadline_s == LEAST_S
 
 
+def test_a_round_may_be_put_off_by_a_quarter_and_never_beyond_the_studys_deadline() -> None:
+    free, bound = select(fleet()), select(fleet(), deadline_s=12.0)
+    assert free.latest_s == pytest.approx(1.25 * free.deadline_s)
+    assert bound.deadline_s < bound.latest_s == 12.0
+
+
 def test_while_nobody_is_known_and_when_it_is_tried_again_the_deadline_is_the_studys() -> None:
     assert select(fleet(np.nan)).deadline_s == 600.0
     few = np.where(np.arange(100) < 9, 10.0, np.nan)

@@ -1,0 +1,57 @@
+"""Who is said to be left out, and what that means on their data."""
+
+import pytest
+
+from fedstep.server.report.participation import left_out, participation, shares_of
+from fedstep.server.storage.base import AssignmentRecord
+
+
+def trained(round: int, client: str, status: str = "accepted") -> AssignmentRecord:
+    return AssignmentRecord(f"t{round}{client}{status}", 0, round, 1, client, "train", status)
+
+
+def measured(round: int, client: str, loss: float) -> AssignmentRecord:
+    return AssignmentRecord(f"e{round}{client}", 0, round, 1, client, "evaluate", "accepted", metrics={"loss": loss})
+
+
+def federation() -> list[AssignmentRecord]:
+    """Two clients train every round, one is late but for once, one is never asked; the slow ones' data is harder."""
+    records = []
+    for round in range(8):
+        records += [trained(round, "a"), trained(round, "b"), trained(round, "c", "late" if round else "accepted")]
+        records += [measured(round, name, loss) for name, loss in (("a", 1.0), ("b", 1.0), ("c", 2.0), ("d", 2.0))]
+    return records
+
+
+def test_how_often_each_was_asked_and_taken() -> None:
+    a, _, c, d = shares_of(federation(), ["a", "b", "c", "d"])
+    assert (a.asked, a.taken, a.missed) == (8, 8, 0)
+    assert (c.asked, c.taken, c.missed) == (8, 1, 7)
+    assert (d.asked, d.taken, d.relative_loss) == (0, 0, pytest.approx(2 / 1.5))
+
+
+def test_those_left_out_are_named_with_the_loss_on_their_data() -> None:
+    shares = shares_of(federation(), ["a", "b", "c", "d"])
+    assert [share.client for share in left_out(shares)] == ["d", "c"]
+    event = participation(shares)
+    assert event.text == (
+        "2 of 4 clients trained less than half as often as the median client (4.5 times): d, c. "
+        "The loss on their data is 2.00 times that on the others'."
+    )
+    assert event.details["never_trained"] == 1
+    assert event.details["left_out"]["c"] == {"asked": 8, "taken": 1, "missed": 7, "relative_loss": 1.3333}
+
+
+def test_nobody_is_left_out_where_all_train_alike() -> None:
+    event = participation(shares_of([trained(round, name) for round in range(3) for name in "ab"], "ab"))
+    assert event.text == "No client was left out: training was taken from each of 2 clients 3 times."
+    assert event.details["left_out"] == {}
+
+
+def test_a_measurement_by_nobody_else_says_nothing() -> None:
+    only = [trained(round, "a") for round in range(4)] + [trained(9, "b", "lost")]
+    assert "relative_loss" not in participation(shares_of(only, ["a", "b"])).details
+
+
+def test_a_study_without_clients_has_a_sentence_too() -> None:
+    assert participation([]).text.startswith("No client was left out")
