@@ -192,7 +192,7 @@ class Selector(ABC):
     What an implementation promises:
 
     - The cohort is a subset of the candidates; `wanted` is at least 1 and at most the cohort's size; the deadline is
-      above 0 and, put off or not, at most the study's own; a step budget is at least 1, and its client is in the cohort.
+      above 0 and, put off or not, at most the study's own; a step budget is at least 1 and its client in the cohort.
     - The same candidates and context, after the same `observe`, give the same selection. `select` keeps nothing.
     - Whoever is in `context.earlier` and a candidate is in the cohort, before all others, as far as there is room. So
       arms that are compared are trained on the same clients, whatever was learnt between. A selector that learns
