@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("rounds", "steps", "control", "large_model", "selection", "mnist_writers", "deadlines")
+NAMES = ("rounds", "steps", "control", "directives", "large_model", "selection", "mnist_writers", "deadlines")
 
 
 def main() -> None:
