@@ -35,7 +35,7 @@ class DeadlineOptions(BaseModel):
 
     on_time: float = Field(default=0.8, strict=True, gt=0.0, lt=1.0)
     exploration: float = Field(default=0.3, strict=True, ge=0.0, le=1.0)
-    quantile: float = Field(default=0.8, strict=True, gt=0.0, le=1.0)
+    quantile: float = Field(default=0.4, strict=True, gt=0.0, le=1.0)
     adapt: bool = Field(default=True, strict=True)
     turns: float = Field(default=3.0, strict=True, ge=0.0, le=1000.0, allow_inf_nan=False)
 

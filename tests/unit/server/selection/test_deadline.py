@@ -86,9 +86,9 @@ def test_slow_clients_get_as_many_steps_as_fit() -> None:
         assert 1 <= steps < 50
 
 
-def test_the_deadline_is_where_four_in_five_are_done() -> None:
+def test_the_deadline_is_where_two_in_five_are_done() -> None:
     seconds = np.linspace(1, 100, 100)
-    assert select(fleet(seconds)).deadline_s == pytest.approx(80.2 * np.exp(0.08416), rel=0.01)
+    assert select(fleet(seconds)).deadline_s == pytest.approx(40.6 * np.exp(0.08416), rel=0.01)
     assert select(fleet(seconds), deadline_s=30.0).deadline_s == 30.0
     assert select(fleet(seconds / 1000)).deadline_s == LEAST_S
 
