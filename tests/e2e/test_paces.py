@@ -58,4 +58,4 @@ async def test_who_is_cut_off_at_the_deadline_is_known_not_to_be_faster(tmp_path
         fast, known_slow = paces.known("fast"), paces.known("slow")
     assert statuses == {Status.LATE}
     assert fast.step_ms == pytest.approx(2.0)
-    assert known_slow.step_ms > 10.0
+    assert known_slow.step_ms > 4 * fast.step_ms  # believed by and by

@@ -205,7 +205,7 @@ class FleetService:
 
     async def _take(self, upload: Upload, assignment: OpenAssignment, summary: fleet_pb2.TrainingSummary) -> None:
         upload.verify()
-        assignment.fetch_s = summary.fetch_time.ToTimedelta().total_seconds()
+        assignment.fetch_s = max(0.0, summary.fetch_time.seconds + summary.fetch_time.nanos / 1e9)
         await assignment.owner.take_update(assignment, upload.update(), summary)
 
     async def _fill(

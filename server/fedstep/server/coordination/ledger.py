@@ -114,6 +114,7 @@ class OpenAssignment:
         plan: Its local steps; of an evaluation those it would train.
         reported_at: When the last of its steps were reported, by the same clock; `sent_at` before.
         told: Why it was told to stop and send what it has; "" while it was not.
+        told_at: When that was, by the same clock as `sent_at`.
         late: Its round is over, and its update may still come.
         weights_norm: L2 norm of the model it starts from.
     """
@@ -128,6 +129,7 @@ class OpenAssignment:
     plan: LocalPlan
     reported_at: float = 0.0
     told: str = ""
+    told_at: float = 0.0
     late: bool = False
     weights_norm: float = 0.0
     status: Status = Status.OPEN
@@ -277,7 +279,7 @@ class Ledger:
 
     def stop_and_send(self, assignment: OpenAssignment, reason: str) -> None:
         """Tells its client to take no further step and to send what it has."""
-        assignment.told = reason
+        assignment.told, assignment.told_at = reason, self.clock.monotonic()
         kind = fleet_pb2.DIRECTIVE_KIND_STOP_AND_SEND
         self._direct(assignment.member, fleet_pb2.Directive(ref=assignment.ref, kind=kind, reason=reason))
 

@@ -86,29 +86,37 @@ class PaceBook:
         row, batch_size = assignment.member.row, batch_size_of(assignment)
         step_s = self._paces.stepped(row, batch_size, np.frombuffer(assignment.log.step_ms, np.float32))
         accepted = assignment.status is Status.ACCEPTED
-        self._learn_download(assignment, accepted)
+        fetch_s = self._learn_download(assignment, accepted)
         if accepted and step_s is not None and not assignment.message.report_only:
             self._paces.moved(row, "upload", assignment.update_bytes, assignment.push_s)
             steps_s = step_s * len(assignment.log.step_ms)
             self._paces.rested(row, assignment.elapsed_s - assignment.fetch_s - assignment.push_s - steps_s)
         elif assignment.status in _CUT_OFF:
-            self._learn_bound(assignment, batch_size, step_s)
+            self._learn_bound(assignment, batch_size, step_s, fetch_s)
         self._unsaved.add(row)
 
-    def _learn_download(self, assignment: OpenAssignment, accepted: bool) -> None:
-        """A download is what the coordinator saw go; the client knows better how long it took, unless it had it."""
+    def _learn_download(self, assignment: OpenAssignment, accepted: bool) -> float:
+        """A download is what the coordinator saw go; the client knows better how long it took, unless it had it.
+
+        Returns:
+            The seconds that it took, 0 where none was seen.
+        """
         member = assignment.member
         fetch, member.fetch = member.fetch, None
         if fetch is None or fetch.sha256 != assignment.message.model_sha256:
-            return
+            return 0.0
+        took_s = max(fetch.seconds, assignment.fetch_s)
         if accepted or fetch.size_bytes >= _LEAST_FETCHED:
-            self._paces.moved(member.row, "download", fetch.size_bytes, max(fetch.seconds, assignment.fetch_s))
+            self._paces.moved(member.row, "download", fetch.size_bytes, took_s)
+        return took_s
 
-    def _learn_bound(self, assignment: OpenAssignment, batch_size: int, step_s: float | None) -> None:
+    def _learn_bound(self, assignment: OpenAssignment, batch_size: int, step_s: float | None, fetch_s: float) -> None:
         """It was cut off before its last step. What it did not tell of is longer than the time that has passed."""
         planned, taken = assignment.plan.steps, len(assignment.log.step_ms)
         if taken < planned:
-            silent_s = assignment.elapsed_s - (step_s or 0.0) * taken
+            # Who was told to stop takes no more steps from then on.
+            elapsed_s = assignment.told_at - assignment.sent_at if assignment.told else assignment.elapsed_s
+            silent_s = elapsed_s - fetch_s - (step_s or 0.0) * taken
             # Where nothing was reported, all steps may be as far as one another; else the next one was under way.
             least_s = silent_s / (1 if taken else planned)
             self._paces.steps_take_at_least(assignment.member.row, batch_size, least_s)

@@ -14,6 +14,9 @@ from fedstep.server.selection.utility import statistical_utility
 
 _CLIP = 0.95
 
+MOST_STEPS = 2**31
+"""Clients say what they like of their samples and of their steps; the protocol counts steps in 32 bits."""
+
 _MOST_LATER = 1.25
 """A round is put off to so much of its deadline at most, where that brings more work a second."""
 
@@ -118,7 +121,8 @@ class DeadlineSelector(Selector):
             return {}
         slower = quantile_s(np.zeros(late.size), candidates.log_time_sd[late], self._options.on_time)
         fit = np.floor((deadline_s / slower - candidates.beside_s[late]) / candidates.step_s[late])
-        steps = np.clip(fit, 1, np.maximum(candidates.steps[late], 1)).astype(np.int64)
+        most = np.clip(candidates.steps[late], 1, MOST_STEPS)
+        steps = np.clip(fit, 1, most).astype(np.int64)
         return dict(zip(taken(candidates, late), steps.tolist(), strict=True))
 
     def _extended(

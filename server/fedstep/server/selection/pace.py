@@ -86,8 +86,9 @@ class Track:
         away = bound - self.mean[row]
         if away <= 0:
             return False
+        away = min(away, SURPRISE * max(math.sqrt(self.variance[row]), LEAST_SD))
         doubt = self.variance[row] / (self.variance[row] + FIRST_SD**2 / 4)
-        self.mean[row] += max(ALPHA, doubt) * (away + FIRST_SD)
+        self.mean[row] = min(self.mean[row] + max(ALPHA, doubt) * (away + FIRST_SD), math.log(_MOST_S))
         return True
 
     def forget(self, row: int) -> None:

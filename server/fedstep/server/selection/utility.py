@@ -23,7 +23,7 @@ def statistical_utility(candidates: Candidates, clip: float, rounds: int) -> Flo
     known = np.isfinite(utility)
     if not known.any():
         return utility
-    highest = float(np.quantile(utility[known], clip))
+    highest = float(np.quantile(utility[known], clip, method="lower"))  # of few clients too, not the greatest
     utility = np.minimum(utility, highest) / max(highest, np.finfo(np.float64).tiny)
     last = np.maximum(rounds - candidates.waited, 1)
     bonus: Floats = np.sqrt(_UNCERTAINTY * np.log(max(rounds, 1)) / last)

@@ -117,7 +117,8 @@ class Generations:
         pace = self._learnt(question, proposal, evidence, moves, adopted, pace)
         point = proposal.point if adopted else line.point
         children = [moves, stays] if adopted else [stays, moves]
-        since = self._compared(judged[2 if adopted else 1], judged[0])
+        alive = [each for each in judged[1:] if not each.failed] or judged[1:]
+        since = min((self._compared(each, judged[0]) for each in alive), key=lambda evidence: evidence.mean)
         return self._on_from_best(line, point, rounds, pace, since, [*children, *means])
 
     def settle(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
@@ -217,7 +218,7 @@ class Generations:
             point: The configuration that was decided on.
             rounds: That were trained.
             pace: Of the generation.
-            evidence: Of the leg with the point against what it started from.
+            evidence: Of the best leg against what it started from.
             ended: What it came to; first the model that was trained with the point.
         """
         settings = self._settings

@@ -118,7 +118,9 @@ async def test_a_client_that_stood_still_is_slower_than_its_steps_say() -> None:
     host.train(stood, 60.0, Status.LATE, [100.0] * 5)
     host.train(went, 1.9, Status.ABANDONED, [100.0] * 19)
     assert host.paces.known("went").step_ms == pytest.approx(100.0)
-    assert host.paces.known("stood").step_ms > 1000.0
+    assert host.paces.known("stood").step_ms > 400.0
+    host.train(stood, 60.0, Status.LATE, [100.0] * 5)
+    assert host.paces.known("stood").step_ms > 1000.0  # believed by and by: once it may have been the connection
 
 
 async def test_measurements_and_refusals_tell_nothing_of_a_pace() -> None:
@@ -158,3 +160,23 @@ async def test_the_steps_planned_are_those_a_client_takes() -> None:
     samples, values = np.array([1, 10, 11, 100]), {"batch_size": 10, "local_epochs": 2}
     assert steps_of(samples, values, 0).tolist() == [2, 2, 4, 20]
     assert steps_of(samples, values, 3).tolist() == [2, 2, 3, 3]
+
+
+async def test_what_a_download_took_is_no_step() -> None:
+    host = Host()
+    member = await host.join()
+    for _ in range(4):
+        host.train(member, 2.5, Status.ACCEPTED, [100.0] * 20)
+    for _ in range(4):
+        member.fetch = Fetch(DIGEST, 2_000_000, 9.0)
+        host.train(member, 10.05, Status.ABANDONED, [100.0] * 10)
+    assert host.paces.known("a").step_ms < 300.0
+
+
+async def test_who_was_told_to_stop_takes_no_slower_steps_for_it() -> None:
+    host = Host()
+    member = await host.join()
+    host.train(member, 2.5, Status.ACCEPTED, [100.0] * 20)
+    before, at = host.paces.known("a").step_ms, host.clock.monotonic()
+    host.train(member, 60.0, Status.LATE, [100.0] * 10, told="too late", told_at=at + 1.05)
+    assert host.paces.known("a").step_ms == pytest.approx(before)

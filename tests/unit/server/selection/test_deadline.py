@@ -9,6 +9,7 @@ from contract.selector_kit import context
 from fedstep.server.selection.adaptive import LEAST_S, ROUNDS, AdaptiveDeadline
 from fedstep.server.selection.base import Candidates, RoundSeen, Selection
 from fedstep.server.selection.deadline import DeadlineOptions, DeadlineSelector
+from fedstep.server.selection.utility import statistical_utility
 
 FLEET = [f"c{number:03}" for number in range(100)]
 
@@ -84,6 +85,19 @@ def test_slow_clients_get_as_many_steps_as_fit() -> None:
     for steps in selection.step_budgets.values():
         assert steps == int((selection.deadline_s / np.exp(0.08416) - 4.0) / 0.72)
         assert 1 <= steps < 50
+
+
+def test_a_budget_fits_the_protocol_whatever_a_client_claims() -> None:
+    claims = fleet(1e9, step_s=1e-6, beside_s=1e-6, steps=2**62)
+    budgets = select(claims, attempt=2, deadline_s=1e5).step_budgets
+    assert budgets
+    assert max(budgets.values()) < 2**32
+
+
+def test_one_of_few_who_claims_too_much_does_not_silence_the_others() -> None:
+    samples = np.where(np.arange(12) == 0, 2**60, 100)
+    few = Candidates.of(FLEET[:12], train_samples=samples, loss=1.0, waited=1)
+    assert statistical_utility(few, 0.95, 50)[1:].min() > 0.9
 
 
 def test_the_deadline_is_where_two_in_five_are_done() -> None:

@@ -179,3 +179,13 @@ def test_on_time_means_with_that_probability() -> None:
     assert by[:2] == pytest.approx([1.0878, 2.3200], rel=1e-3)
     assert in_time(log_time, spread, 1.2, 0.8).tolist() == [True, False, False]
     assert in_time(log_time, spread, 2.4, 0.8).tolist() == [True, True, False]
+
+
+def test_what_is_only_known_to_take_longer_never_runs_away() -> None:
+    paces = Paces()
+    paces.fit(1)
+    for _ in range(4):
+        paces.stepped(0, 16, [100.0] * 10)
+    paces.steps_take_at_least(0, 16, 1e30)
+    (step_s,) = paces.predict(np.array([0]), 1, 16, 0, 0).step_s
+    assert step_s < 5.0
