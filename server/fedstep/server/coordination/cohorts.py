@@ -19,6 +19,7 @@ from fedstep.server.coordination.outcome import Work
 from fedstep.server.coordination.pacing import PaceBook, steps_of
 from fedstep.server.coordination.roll import grown
 from fedstep.server.coordination.run import Run, rng_of, seed_of
+from fedstep.server.report.words import names_text
 from fedstep.server.selection.base import Candidates, RoundSeen, Selection, SelectionContext, Selector
 from fedstep.server.selection.evaluation import Ranks
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
@@ -257,7 +258,7 @@ class Cohorts:
         if absent := sorted(missing()):
             text = (
                 f"Waiting {RETURN_WAIT_S:g} s for clients that trained before and are not back yet: "
-                f"{', '.join(absent[:8])}{' and others' * (len(absent) > 8)}."
+                f"{names_text(absent)}."
             )
             await self._announce(NewEvent("clients_missing", text, {"missing": absent}))
             await self._fleet.wait_until(lambda: self._stopping or not missing(), RETURN_WAIT_S)

@@ -8,6 +8,7 @@ from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import OpenAssignment
 from fedstep.server.report.progress import plan_text
+from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
 from fedstep.server.tuning.base import Note
 
@@ -152,8 +153,7 @@ def dismissed(assignments: Sequence[OpenAssignment], reason: str) -> list[NewEve
     if not assignments:
         return []
     names, message = [a.member.name for a in assignments], assignments[0].message
-    who = f"{', '.join(names[:8])}{' and others' * (len(names) > 8)}"
-    text = f"Round {message.round} of trial {message.trial}: {reason}; told to stop: {who}."
+    text = f"Round {message.round} of trial {message.trial}: {reason}; told to stop: {names_text(names)}."
     told = {"trial": message.trial, "round": message.round, "clients": names, "reason": reason}
     return [NewEvent("clients_told_to_stop", text, told)]
 

@@ -11,6 +11,7 @@ from fedstep.common.standard import DEFAULTS
 from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.plan import whole_steps
 from fedstep.server.selection.pace import Known, Paces, Prediction, known
 from fedstep.server.storage.base import PaceRecord
 
@@ -129,13 +130,12 @@ def batch_size_of(assignment: OpenAssignment) -> int:
 
 
 def steps_of(train_samples: NDArray[np.int64], hyperparameters: Hyperparameters, most: int) -> NDArray[np.int64]:
-    """The same for many clients, by their numbers of samples.
+    """Local steps of many clients, by their numbers of samples.
 
     Args:
         train_samples: Of each client.
         hyperparameters: All of them.
         most: A bound; 0 for none.
     """
-    batch_size, epochs = max(1, int(hyperparameters["batch_size"])), int(hyperparameters["local_epochs"])
-    steps = -(-train_samples // batch_size) * epochs
+    steps = whole_steps(train_samples, hyperparameters)
     return np.minimum(steps, most) if most else steps

@@ -19,7 +19,7 @@ from fedstep.server.coordination.intake import ABSURD, Intake
 from fedstep.server.coordination.late import LateUpdates
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.projection import RoundEnd
-from fedstep.server.coordination.steering import Steering, UploadTime, no_upload_time
+from fedstep.server.coordination.steering import Steering, UploadTime
 from fedstep.server.storage.base import NewEvent
 from fedstep.server.tuning.base import ClientReport
 from fedstep.v1 import fleet_pb2
@@ -140,8 +140,8 @@ class TrainingPhase(Phase):
         wanted: See `Phase`.
         deadline_s: See `Phase`.
         intake: Takes the updates in, in the order they arrive.
-        latest_s: Where it is worth it, the end is put off, and never further than this; 0: it is not.
         upload_s: How long updates are expected to be on their way.
+        latest_s: Where it is worth it, the end is put off, and never further than this; 0: it is not.
         late: Takes over what is open at the end; None where nobody does.
         quorum: Only where so many were in time.
     """
@@ -153,8 +153,8 @@ class TrainingPhase(Phase):
         deadline_s: float,
         *,
         intake: Intake,
+        upload_s: UploadTime,
         latest_s: float = 0.0,
-        upload_s: UploadTime = no_upload_time,
         late: LateUpdates | None = None,
         quorum: int = 1,
     ) -> None:

@@ -1,10 +1,16 @@
 """What one client is asked to train: how many local steps, and what they count for."""
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.standard import STANDARD
 from fedstep.server.aggregation.local_work import LocalWork, effective_steps
+
+Samples = TypeVar("Samples", int, NDArray[np.int64])
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class LocalPlan:
             max_steps: The round's own bound on local steps; 0 for none.
             budget: This client's; 0 for none.
         """
-        whole = int(_of(values, "local_epochs")) * -(-samples // int(_of(values, "batch_size")))
+        whole = whole_steps(samples, values)
         due = max(1, min(whole, max_steps) if max_steps else whole)
         steps = min(due, budget) if budget else due
         sgd = _of(values, "optimizer") == "sgd"
@@ -51,6 +57,16 @@ class LocalPlan:
         if not 0 < steps < self.due:
             return LocalWork(due, due)
         return LocalWork(min(due, effective_steps(steps, self.momentum, self.pull)), due)
+
+
+def whole_steps(samples: Samples, values: Hyperparameters) -> Samples:
+    """Local steps of all epochs, the last batch of each short or not.
+
+    Args:
+        samples: Of a client's training set, or of many clients'.
+        values: The hyper-parameters that it is sent.
+    """
+    return -(-samples // int(_of(values, "batch_size"))) * int(_of(values, "local_epochs"))
 
 
 def _of(values: Hyperparameters, name: str) -> Value:

@@ -14,11 +14,6 @@ UploadTime = Callable[[Member, int], float]
 """Seconds that an update of so many bytes is expected to be on its way from a client."""
 
 
-def no_upload_time(member: Member, payload_bytes: int) -> float:
-    """Where nothing is known of connections: the margin before the deadline is all there is."""
-    return 0.0
-
-
 class Steering:
     """Looks after the clients of one training phase.
 

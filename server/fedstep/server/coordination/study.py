@@ -21,7 +21,6 @@ from fedstep.server.coordination.outcome import StepOutcome, StoppedError
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
-from fedstep.server.report.participation import participation, shares_of
 from fedstep.server.selection.registry import create_selector
 from fedstep.server.storage.base import (
     AssignmentRecord,
@@ -379,18 +378,9 @@ class StudyRunner:
         lag = self._parts.lag
         event = narrate.study_ended(state.value, self.trials[best.number], result, lag.percentile_ms(0.99), lag.max_ms)
         delivered = self.trials[best.number]
-        events = [await self._participation(), event]
+        told = await conclusion.told_participation(self.spec.name, self.engine.cohorts.names(), self._parts)
+        events = [told, event]
         await self._commit(Change(trials=[delivered], state=state, result=result, events=events), state)
-
-    async def _participation(self) -> NewEvent:
-        """Who took part and who was left out, over all lives of the coordinator."""
-        there = self.engine.cohorts.names()
-
-        def told() -> NewEvent:
-            assignments = self._parts.store.assignments(self.spec.name, with_steps=False)
-            return participation(shares_of(assignments, there))
-
-        return await self._parts.executors.storage.run(told)
 
     async def _train_on(self, run: Run, rounds: int) -> Run:
         """The final rounds of the best trial's model, as many as there is time for."""

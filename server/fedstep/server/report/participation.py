@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
+from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import AssignmentRecord, NewEvent
 
-_NAMED = 8
 _LISTED = 200
 
 _TAKEN = "accepted"
@@ -98,7 +98,7 @@ def _text(shares: Sequence[Share], out: Sequence[Share], ratio: float | None) ->
             f"{min(counts)} to {max(counts)}" if counts and min(counts) < max(counts) else f"{max(counts, default=0)}"
         )
         return f"No client was left out: training was taken from each of {len(shares)} clients {spread} times."
-    names = ", ".join(share.client for share in out[:_NAMED]) + " and others" * (len(out) > _NAMED)
+    names = names_text([share.client for share in out])
     worse = "" if ratio is None else f" The loss on their data is {ratio:.2f} times that on the others'."
     return (
         f"{len(out)} of {len(shares)} clients trained less than half as often as the median client "

@@ -8,6 +8,7 @@ from fedstep.server.storage.base import RoundRecord, StudyRecord, StudyState
 
 _LONGEST_LINE = 145
 _MOST_METRICS = 4
+_MOST_NAMES = 8
 
 
 def outcome(study: StudyRecord, best: Course | None) -> str:
@@ -50,6 +51,11 @@ def cost(study: StudyRecord, trials: int, rounds: Sequence[RoundRecord], noun: s
     if study.state is not StudyState.COMPLETED:
         said.append(study.state.value)
     return "  ·  ".join(said)
+
+
+def names_text(names: Sequence[str]) -> str:
+    """The first names of what may be many."""
+    return ", ".join(names[:_MOST_NAMES]) + " and others" * (len(names) > _MOST_NAMES)
 
 
 def say(value: Value, length: int) -> str:

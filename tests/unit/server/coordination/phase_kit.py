@@ -50,7 +50,8 @@ class Clients:
         **options: Any,
     ) -> TrainingPhase:
         intake = Intake(aggregator or WeightedMean(2), compute or InlineExecutor(), 100.0)
-        return TrainingPhase(self.ledger, wanted, deadline_s, **{"intake": intake, **options})
+        parts: dict[str, Any] = {"intake": intake, "upload_s": lambda member, size: 0.0, **options}
+        return TrainingPhase(self.ledger, wanted, deadline_s, **parts)
 
     def begin(self, phase: TrainingPhase, steps: int = 100, round: int = 0) -> dict[str, OpenAssignment]:
         """Asks everybody who is free for so many steps."""
