@@ -1,6 +1,7 @@
 """Trials beside each other, pruned and stopped, over clients inside the test's own process."""
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -15,6 +16,8 @@ from e2e.waiting import until, until_true
 
 from fedstep.client.work import Job
 from fedstep.server.storage.base import StudyState, TrialState
+from fedstep.server.tuning.base import Arm, ProposeContext
+from fedstep.server.tuning.optuna_study import OptunaTuner
 
 
 @pytest.fixture
@@ -105,6 +108,26 @@ async def test_a_study_out_of_time_ends_with_what_it_has(host: Inside) -> None:
     assert record.state is StudyState.COMPLETED
     assert record.result is not None
     assert not [t for t in await host.trials("s") if t.state is TrialState.RUNNING]
+    assert query(host.folder, "SELECT count(*) FROM trials WHERE state = 'RUNNING'") == [(0,)]
+
+
+async def test_a_trial_that_is_asked_for_when_the_time_runs_out_does_not_stay_open(
+    host: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose = OptunaTuner.propose
+
+    def slow(tuner: OptunaTuner, context: ProposeContext) -> list[Arm]:
+        arms = propose(tuner, context)
+        if context.next_number:
+            time.sleep(0.6)  # longer than the study may take
+        return arms
+
+    monkeypatch.setattr(OptunaTuner, "propose", slow)
+    async with tiny_agent(host.address, "ann"):
+        budget = {"trials": 1000, "rounds_per_trial": 1, "time": "0.5s"}
+        await host.create(spec(tuner={"name": "optuna"}, budget=budget))
+        assert (await host.until_over("s")).state is StudyState.COMPLETED
+    assert query(host.folder, "SELECT count(*) FROM trials") == [(2,)]
     assert query(host.folder, "SELECT count(*) FROM trials WHERE state = 'RUNNING'") == [(0,)]
 
 

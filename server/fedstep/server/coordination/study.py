@@ -226,12 +226,19 @@ class StudyRunner:
                 context = ProposeContext(slots=1, next_number=number, open_arms=self._runs.open)
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
                 if arms and self._over(arms[0].rounds):
+                    await self._withdraw(arms[0])
                     return None
                 if arms and self._runs.has_ended(arms[0].parents):
                     return await to_its_end(self._start(arms[0]))
                 if not arms and not self._runs.open:
                     return None
                 await self._tuning.wait()  # for an observation, or for the parents' last commits; then it asks again
+
+    async def _withdraw(self, arm: Arm) -> None:
+        """The budget was used up while an arm was proposed: no trial of the tuner's own stays open for it."""
+        if self._the_tuner().per_trial:
+            observation = Observation(arm.number, 0, None, failed=self._why_over())
+            await self._parts.executors.storage.run(self._the_tuner().observe, observation)
 
     async def _start(self, arm: Arm) -> Run:
         """A new arm, from the study's initial model or from where its parents ended."""
@@ -340,7 +347,7 @@ class StudyRunner:
 
     async def _give_up(self, run: Run) -> None:
         """The study is over before the trial is."""
-        reason = "the study was stopped" if self.state is StudyState.STOPPING else "the study's budget is used up"
+        reason = self._why_over()
         observation = Observation(run.trial, run.rounds, None, failed=reason)
         async with self._tuning:
             await self._parts.executors.storage.run(self._the_tuner().observe, observation)
@@ -352,6 +359,9 @@ class StudyRunner:
         """Whether an arm of so many rounds may not begin, or go on; one of none is measured only."""
         used_up = self._account.used_up_for_measuring if rounds == 0 else self._account.used_up
         return self.state is StudyState.STOPPING or used_up
+
+    def _why_over(self) -> str:
+        return "the study was stopped" if self.state is StudyState.STOPPING else "the study's budget is used up"
 
     # conclude -------------------------------------------------------------------------------------------------------
 
