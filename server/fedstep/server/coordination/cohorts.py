@@ -15,6 +15,7 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.history import History, round_seen
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.outcome import Work
 from fedstep.server.coordination.pacing import PaceBook, steps_of
 from fedstep.server.coordination.roll import grown
@@ -144,9 +145,11 @@ class Cohorts:
             **self._history.columns(rows),
         )
 
-    def observe(self, record: RoundRecord, assignments: Sequence[AssignmentRecord]) -> None:
-        """Takes in a round that was trained, before the next one is drawn."""
-        self.take_in(round_seen(record, assignments))
+    def observe(
+        self, record: RoundRecord, assignments: Sequence[AssignmentRecord], late: Sequence[TakenLate] = ()
+    ) -> None:
+        """Takes in a round that was trained, and the late updates that it took, before the next one is drawn."""
+        self.take_in(round_seen(record, assignments, late))
 
     def take_in(self, seen: RoundSeen) -> None:
         """The same, as a selector is told of it."""
@@ -154,7 +157,11 @@ class Cohorts:
         self._selector.observe(seen)
 
     def recall(
-        self, rounds: Iterable[RoundRecord], assignments: Iterable[AssignmentRecord], cohorts: Mapping[int, int]
+        self,
+        rounds: Iterable[RoundRecord],
+        assignments: Iterable[AssignmentRecord],
+        cohorts: Mapping[int, int],
+        late: Iterable[TakenLate] = (),
     ) -> None:
         """Takes in all rounds of earlier lives of the coordinator, in the order of their ends.
 
@@ -162,7 +169,11 @@ class Cohorts:
             rounds: Committed ones.
             assignments: Theirs.
             cohorts: The number of each trial's evaluation cohort, which arms that are compared share.
+            late: Every late update that was taken.
         """
+        late_in: defaultdict[tuple[int, int], list[TakenLate]] = defaultdict(list)
+        for taken in late:
+            late_in[taken.trial, taken.taken_in].append(taken)
         by_round: defaultdict[tuple[int, int], list[AssignmentRecord]] = defaultdict(list)
         for assignment in assignments:
             if assignment.work == Work.TRAIN:
@@ -173,7 +184,7 @@ class Cohorts:
                 asked = tuple(part.client for part in parts if part.attempt == attempt)
                 self._history.drawn((cohorts[record.trial], record.round, attempt), asked)
             self._history.drawn((cohorts[record.trial], record.round, record.attempts), record.cohort)
-            self.observe(record, parts)
+            self.observe(record, parts, late_in[record.trial, record.round])
 
     def _apart(self, there: NDArray[np.bool_], wanted: int, cohort: int) -> NDArray[np.bool_]:
         """Who trains for a generation: those who do not measure it, and of these the last ones where others are few.

@@ -14,7 +14,6 @@ from fedstep.common.task import Task
 from fedstep.common.tensors import unpack
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.run import Run
-from fedstep.server.report.participation import participation, shares_of
 from fedstep.server.report.picture import draw_study
 from fedstep.server.storage.base import Change, NewEvent, StudyResult, StudyState, TrialRecord
 
@@ -55,21 +54,6 @@ async def conclude(
     if parts.folder is None:
         return result
     return await _written(parts.folder / spec.name, spec, result, trials, parts, state)
-
-
-async def told_participation(study: str, there: Sequence[str], parts: Parts) -> NewEvent:
-    """Who took part in a study and who was left out, over all lives of the coordinator.
-
-    Args:
-        study: Its name.
-        there: The clients that are there for it now.
-        parts: The coordinator's.
-    """
-
-    def told() -> NewEvent:
-        return participation(shares_of(parts.store.assignments(study, with_steps=False), there))
-
-    return await parts.executors.storage.run(told)
 
 
 async def _written(

@@ -155,7 +155,7 @@ class RunEngine:
             return replace(self._priced(run, outcome, started), failed=str(failure))
         outcome = self._priced(run, outcome, started)
         record = self._record(run, stepped, trained, measured, outcome)
-        self.cohorts.observe(record, outcome.assignments)
+        self.cohorts.observe(record, outcome.assignments, outcome.late)
         return replace(
             outcome,
             run=stepped,

@@ -53,5 +53,11 @@ def test_a_measurement_by_nobody_else_says_nothing() -> None:
     assert "relative_loss" not in participation(shares_of(only, ["a", "b"])).details
 
 
+def test_a_late_update_that_was_taken_was_not_missed() -> None:
+    """One of the seven that came late was taken."""
+    _, _, c, _ = shares_of(federation(), ["a", "b", "c", "d"], [(0, 3, "c"), (1, 4, "c"), (0, 3, "a")])
+    assert (c.asked, c.taken, c.missed) == (8, 2, 6)
+
+
 def test_a_study_without_clients_has_a_sentence_too() -> None:
     assert participation([]).text.startswith("No client was left out")
