@@ -5,8 +5,8 @@ from collections.abc import Collection
 
 from fedstep.server.coordination import narrate
 from fedstep.server.coordination.parts import Parts
-from fedstep.server.report.participation import Share, Tally
-from fedstep.server.storage.base import events_of_kind
+from fedstep.server.report.participation import PARTICIPATION, Share, Tally
+from fedstep.server.storage.base import Store, events_of_kind
 
 _AT_ONCE = 1000
 
@@ -32,3 +32,9 @@ async def shares_in(study: str, there: Collection[str], parts: Parts) -> list[Sh
     while await storage.run(count_some):
         pass
     return tally.shares()
+
+
+def never_asked(store: Store, study: str) -> list[str]:
+    """Clients that were there at a study's end and need not be among its assignments; none before its end."""
+    told = events_of_kind(store, study, PARTICIPATION)
+    return [*told[-1].details["left_out"]] if told else []

@@ -12,6 +12,9 @@ from typing import Any
 from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import AssignmentRecord, NewEvent
 
+PARTICIPATION = "study_participation"
+"""The kind of the event."""
+
 LISTED = 200
 """Clients left out that are told of one by one."""
 
@@ -139,11 +142,13 @@ def shares_of(
 
 
 def left_out(shares: Sequence[Share]) -> list[Share]:
-    """Those whose training was taken less than half as often as the median client's, the least often first."""
-    middle = median(share.taken for share in shares) if shares else 0
-    return sorted(
-        (share for share in shares if 2 * share.taken < middle), key=lambda share: (share.taken, share.client)
-    )
+    """Those whose training was taken less than half as often as the median client's, or never, where others' was.
+
+    The least often taken first.
+    """
+    counts = [share.taken for share in shares]
+    least = max(median(counts) / 2, 0.5) if any(counts) else 0
+    return sorted((share for share in shares if share.taken < least), key=lambda share: (share.taken, share.client))
 
 
 def groups(shares: Sequence[Share]) -> tuple[Group, Group]:
@@ -164,24 +169,28 @@ def participation(shares: Sequence[Share]) -> NewEvent:
     ratio = _ratio(*groups(shares))
     if ratio is not None:
         details["relative_loss"] = round(ratio, 4)
-    return NewEvent("study_participation", participation_text(shares), details)
+    return NewEvent(PARTICIPATION, participation_text(shares), details)
 
 
-def participation_text(shares: Sequence[Share]) -> str:
-    """Who took part, in a sentence or two."""
+def participation_text(shares: Sequence[Share], named: bool = True) -> str:
+    """Who took part, in a sentence or two.
+
+    Args:
+        shares: Every client's part.
+        named: Whether with the names of those left out.
+    """
     counts, out = [share.taken for share in shares], left_out(shares)
     if not out:
         spread = (
             f"{min(counts)} to {max(counts)}" if counts and min(counts) < max(counts) else f"{max(counts, default=0)}"
         )
         return f"No client was left out: training was taken from each of {len(shares)} clients {spread} times."
-    names = names_text([share.client for share in out])
+    names = f": {names_text([share.client for share in out])}" if named else ""
     ratio = _ratio(*groups(shares))
     worse = "" if ratio is None else f" The loss on their data is {ratio:.2f} times that on the others'."
-    return (
-        f"{len(out)} of {len(shares)} clients trained less than half as often as the median client "
-        f"({median(counts):g} times): {names}.{worse}"
-    )
+    seldom = f"trained less than half as often as the median client ({median(counts):g} times)"
+    how = seldom if out[-1].taken or median(counts) > 1 else "never trained"
+    return f"{len(out)} of {len(shares)} clients {how}{names}.{worse}"
 
 
 def _ratio(theirs: Group, others: Group) -> float | None:
