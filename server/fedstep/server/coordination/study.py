@@ -391,11 +391,12 @@ class StudyRunner:
             finally:
                 self.engine.end(run.trial)
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
-        result = await conclusion.conclude(self.spec, self._task, run, list(self.trials.values()), self._parts, state)
+        shares = await shares_in(self.spec.name, self.engine.cohorts.names(), self._parts)
+        trials = list(self.trials.values())
+        result = await conclusion.conclude(self.spec, self._task, run, trials, shares, self._parts, state)
         lag = self._parts.lag
         event = narrate.study_ended(state.value, self.trials[best.number], result, lag.percentile_ms(0.99), lag.max_ms)
         delivered = self.trials[best.number]
-        shares = await shares_in(self.spec.name, self.engine.cohorts.names(), self._parts)
         events = [participation(shares), event]
         await self._commit(Change(trials=[delivered], state=state, result=result, events=events), state)
 
