@@ -28,11 +28,12 @@ from fedstep.server.coordination.outcome import StepOutcome, StoppedError, Work,
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
 from fedstep.server.coordination.plan import LocalPlan
+from fedstep.server.coordination.pricing import Experience
 from fedstep.server.coordination.run import Run, default_manifest, resolve, seed_of
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.selection.base import Selector
 from fedstep.server.storage.base import NewEvent, RoundRecord
-from fedstep.server.tuning.base import Arm, Cost
+from fedstep.server.tuning.base import Arm, Cost, Prices, Unpriced
 from fedstep.v1 import fleet_pb2
 from fedstep.v1.hyperparameters_pb2 import HyperparameterValue
 
@@ -118,6 +119,11 @@ class RunEngine:
         # Of this engine's own: a study that is put off and goes on trains rounds again that clients have done.
         self._life = f"{ledger.life}{uuid.uuid4().hex[:4]}"
         self._arms: dict[int, LateUpdates] = {}
+        self._experience = Experience()
+
+    def prices(self) -> Prices:
+        """What rounds are expected to take, as it stands now, for the tuner's thread."""
+        return self.cohorts.prices(self._task, self._experience) or Unpriced()
 
     async def prepare(self) -> None:
         """Learns the layout of the task's model, which clients are compared by. Before the first step."""
@@ -238,7 +244,13 @@ class RunEngine:
             quorum=quorum,
         )
         work = self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt, selection.step_budgets)
+        as_any_other = attempt == 1 and not (arm.discard or arm.clients or arm.max_steps)
+        prices = self.cohorts.prices(self._task, self._experience) if as_any_other else None
+        began = self._clock.monotonic()
         await self._collect(phase, work)
+        if prices is not None:
+            predicted_s = prices.predicted_s(run.hyperparameters, [run.rounds])
+            self._experience.trained(predicted_s, self._clock.monotonic() - began)
         return _Trained(phase, selection.cohort, attempt, quorum)
 
     def _late_of(self, run: Run) -> LateUpdates:
@@ -296,6 +308,7 @@ class RunEngine:
         for attempt in range(1, ATTEMPTS + 1):
             if evaluating and not await self.cohorts.wait_for(1, arm.cohort):
                 raise StoppedError("the study was stopped before the model was measured")
+            began = self._clock.monotonic()
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
             phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
             await self._collect(phase, self._dispatch(phase, run, arm, Work.EVALUATE, cohort, attempt))
@@ -304,6 +317,8 @@ class RunEngine:
             outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
             if not evaluating or any(assignment.status is not Status.LOST for assignment in phase.assignments):
                 break
+        if evaluating:
+            self._experience.measure_s = self._clock.monotonic() - began
         metrics = {**phase.metrics(), "train_loss": train_loss}
         value = self._value(metrics, bool(phase.accepted))
         evaluators = tuple(assignment.member.name for assignment in phase.accepted)

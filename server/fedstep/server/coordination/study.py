@@ -230,7 +230,7 @@ class StudyRunner:
                 per_trial = self._the_tuner().per_trial
                 if self._over(None if per_trial else 0) or (per_trial and number >= self.spec.budget.trials):
                     return None
-                context = ProposeContext(slots=1, next_number=number, open_arms=self._runs.open)
+                context = ProposeContext(1, number, self._runs.open, self.engine.prices())
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
                 if arms and self._over(arms[0].rounds):
                     await self._withdraw(arms[0])
