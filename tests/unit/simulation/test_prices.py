@@ -7,8 +7,10 @@ import pytest
 from unit.simulation.kit import Clouds, study
 
 from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.server.storage.base import StudyState
 from fedstep.server.tuning.base import Arm, ProposeContext
 from fedstep.server.tuning.random_search import RandomTuner
+from fedstep.server.tuning.stepwise import StepwiseTuner
 from fedstep.simulation.run import Federation, Simulated, simulate
 from fedstep.simulation.speed import SpeedModel
 
@@ -80,3 +82,38 @@ def test_a_deadline_that_is_tuned_is_in_the_price(told: dict[int, float | None])
     assert bounded
     for trial in bounded:
         assert told[trial] == pytest.approx(seconds[trial], rel=0.3)
+
+
+@pytest.mark.parametrize(("selector", "budget_s"), [("deadline", 400), ("random", 1200)])
+def test_a_step_wise_study_of_seconds_ends_inside_them_and_knew_its_prices(
+    selector: str, budget_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[int, float | None] = {}
+    plain = StepwiseTuner.propose
+
+    def propose(self: StepwiseTuner, context: ProposeContext) -> list[Arm]:
+        arms = plain(self, context)
+        told.update({arm.number: context.prices.round_s(arm.hyperparameters) for arm in arms if arm.rounds})
+        return arms
+
+    monkeypatch.setattr(StepwiseTuner, "propose", propose)
+    ratios = []
+    for seed in (1, 2):
+        told.clear()
+        spec = study(
+            seed=seed,
+            selector={"name": selector},
+            space=SPACE,
+            tuner={"name": "stepwise", "sampler": "random"},
+            round={"cohort_size": 6, "deadline": "600s"},
+            budget={"time": f"{budget_s}s"},
+        )
+        found = simulate(spec, Clouds(), Federation(16, speed=UNEVEN, seed=seed))
+        assert found.record.state is StudyState.COMPLETED
+        assert 0.9 * budget_s < found.virtual_s <= budget_s
+        assert not [trial for trial in found.trials if "budget" in trial.message]  # nothing was cut off
+        seconds = took(found)
+        first, *later = sorted(told)
+        assert told[first] is None
+        ratios += [(told[arm] or 0.0) / seconds[arm] for arm in later if arm in seconds]
+    assert sum(0.7 < ratio < 1.3 for ratio in ratios) > 0.8 * len(ratios), sorted(ratios)
