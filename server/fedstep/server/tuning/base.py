@@ -176,8 +176,8 @@ class Note:
     """A decision of a tuner with its evidence, for people: it becomes an event of the study.
 
     Attributes:
-        kind: "window", "elimination", "adoption", "rejection", "rewind", "settling", "averaging", "delivery", or a
-            tuner's own.
+        kind: "window", "elimination", "adoption", "rejection", "too_dear", "rewind", "settling", "averaging",
+            "delivery", or a tuner's own.
         text: One sentence.
         details: The evidence, of JSON types: z, mean difference, n, clients, arms.
     """
