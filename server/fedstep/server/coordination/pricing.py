@@ -19,7 +19,6 @@ MOST_CLIENTS = 2_000
 _DRAWS = 7
 """Cohorts that are drawn for a price: their mean is what a round is expected to take."""
 
-
 _MOST_OFF = 4.0
 """Rounds that took so many times what was predicted, or a part of it, were held up by something else."""
 

@@ -13,7 +13,7 @@ from fedstep.common.task import Task
 from fedstep.common.validation import one_of
 from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.needed import needed_models
-from fedstep.server.coordination.participants import never_asked, shares_in
+from fedstep.server.coordination.participants import shares_in, there_at_its_end
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.report.participation import Share
@@ -150,8 +150,7 @@ class Studies:
         runner = self._runners.get(name)
         if runner is not None:
             return await shares_in(name, runner.engine.cohorts.names(), self._parts)
-        there = await self._parts.executors.storage.run(never_asked, self._parts.store, name)
-        return await shares_in(name, there, self._parts)
+        return await shares_in(name, await there_at_its_end(name, self._parts), self._parts)
 
     async def stop(self, name: str) -> StudyRecord:
         """Ends a study after the rounds under way; one that has ended stays as it is.
