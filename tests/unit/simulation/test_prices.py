@@ -5,6 +5,7 @@ from statistics import fmean
 
 import pytest
 from unit.simulation.kit import Clouds, study
+from unit.simulation.test_run import decided
 
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.server.storage.base import StudyState
@@ -111,6 +112,8 @@ def test_a_step_wise_study_of_seconds_ends_inside_them_and_knew_its_prices(
         found = simulate(spec, Clouds(), Federation(16, speed=UNEVEN, seed=seed))
         assert found.record.state is StudyState.COMPLETED
         assert 0.9 * budget_s < found.virtual_s <= budget_s
+        if seed == 1:
+            assert decided(found) == decided(simulate(spec, Clouds(), Federation(16, speed=UNEVEN, seed=seed)))
         assert not [trial for trial in found.trials if "budget" in trial.message]  # nothing was cut off
         seconds = took(found)
         first, *later = sorted(told)

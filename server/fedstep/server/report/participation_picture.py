@@ -25,7 +25,7 @@ _APART = 60
 """From more clients than these the bars touch."""
 
 _LEAST_RANGE = (0.8, 1.25)
-"""Losses over their mean that are shown at least: what lies within is no more than chance."""
+"""Losses over their mean that are shown at least: a narrower range would make much of little."""
 
 _TAKEN, _LEFT_OUT, _ASKED = "#1c7ed6", "#c92a2a", "#ced4da"
 _LETTER = 0.075
@@ -75,9 +75,17 @@ def _measured(shares: Sequence[Share]) -> bool:
 def _draw_counts(axes: Axes, ordered: Sequence[Share], out: int) -> None:
     """How often each was asked, and over it how often its training was taken."""
     asked, taken = [share.asked for share in ordered], [share.taken for share in ordered]
-    places, width = range(len(ordered)), 0.75 if len(ordered) <= _APART else 1.0
-    axes.bar(places, asked, width, color=_ASKED, linewidth=0)
-    axes.bar(places, taken, width, color=[_LEFT_OUT] * out + [_TAKEN] * (len(ordered) - out), linewidth=0)
+    count = len(ordered)
+    for values, color, first, last in (
+        (asked, _ASKED, 0, count),
+        (taken, _LEFT_OUT, 0, out),
+        (taken, _TAKEN, out, count),
+    ):
+        if count <= _APART:
+            axes.bar(range(first, last), values[first:last], 0.75, color=color, linewidth=0)
+        elif first < last:  # one shape, where bars would be as many as clients
+            edges = [place - 0.5 for place in range(first, last + 1)]
+            axes.stairs(values[first:last], edges, fill=True, color=color, linewidth=0)
     axes.set_ylim(0, max(*asked, 1) * 1.05)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
     axes.set_ylabel("trainings", color=FAINT, fontsize=9)

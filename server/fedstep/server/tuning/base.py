@@ -202,7 +202,7 @@ class Tuner(ABC):
     What an implementation promises:
 
     - It is called from one thread at a time and may block (it runs on the storage executor, never on the event loop).
-    - Same seed, same observations in the same order: same arms.
+    - Same seed, same prices and observations in the same order: same arms.
     - `propose` returns at most `context.slots` arms, numbered upwards from `context.next_number`; an empty list while
       arms are open means "ask again after the next observation", and with none open "there is nothing left to try".
     - An arm with parents is not started before their last commits. Until it is, `propose` is asked again with the same
