@@ -7,6 +7,7 @@ from fedstep.common.hyperparameters import describe
 from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import OpenAssignment
+from fedstep.server.coordination.trained import Trained
 from fedstep.server.report.progress import plan_text
 from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
@@ -91,14 +92,13 @@ def decision(note: Note) -> NewEvent:
     return NewEvent(note.kind, note.text, dict(note.details))
 
 
-def round_missed(
-    trial: int, number: int, attempt: int, updates: int, quorum: int, faults: Sequence[OpenAssignment]
-) -> NewEvent:
+def round_missed(trial: int, number: int, trained: Trained) -> NewEvent:
     """A round brought too few updates and is tried again."""
+    attempt, updates, quorum = trained.attempt, len(trained.accepted), trained.quorum
     return NewEvent(
         "round_missed",
         f"Round {number} of trial {trial}, attempt {attempt}: {updates} updates where {quorum} are the quorum "
-        f"({reasons(faults)}).",
+        f"({reasons(trained.faults)}).",
         {"trial": trial, "round": number, "attempt": attempt, "updates": updates, "quorum": quorum},
     )
 

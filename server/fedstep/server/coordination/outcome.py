@@ -32,8 +32,9 @@ class StepOutcome:
         losses: The loss by client of the evaluation.
         clients: What the training cohort told.
         late: Late updates of the arm's earlier rounds that were taken in.
-        cost: What it cost, all attempts.
-        missed: The part of it for attempts that missed their quorum, which is charged already.
+        trained: What each attempt to train cost.
+        charged: The parts of it that are charged already: those of attempts that missed their quorum.
+        cost: What it cost, all attempts and the measurement.
     """
 
     run: Run
@@ -46,13 +47,14 @@ class StepOutcome:
     losses: Mapping[str, float] = field(default_factory=dict)
     clients: Sequence[ClientReport] = ()
     late: list[TakenLate] = field(default_factory=list)
+    trained: list[Cost] = field(default_factory=list)
+    charged: list[Cost] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
-    missed: Cost = field(default_factory=Cost)
 
     @property
     def due(self) -> Cost:
         """What of the cost is still to be charged."""
-        return self.cost - self.missed
+        return self.cost - sum(self.charged, Cost())
 
 
 class StoppedError(Exception):
