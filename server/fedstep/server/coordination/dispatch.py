@@ -73,6 +73,7 @@ class Dispatcher:
         members: list[Member],
         attempt: int,
         budgets: Mapping[str, int] = _NO_BUDGETS,
+        fresh: bool = False,
     ) -> list[OpenAssignment]:
         """The assignments of a cohort that trains, one a client.
 
@@ -84,6 +85,7 @@ class Dispatcher:
             members: The cohort, in the order of dispatch.
             attempt: The round's attempt.
             budgets: The most local steps of some of them.
+            fresh: Whether each attempt has a seed of its own; else they train the same again.
         """
         dealt: list[Hyperparameters] = [resolve(self._spec, self._task, point) for point in arm.points]
         points = dealt or [run.hyperparameters]
@@ -92,6 +94,8 @@ class Dispatcher:
         for position, member in enumerate(members):
             place, budget = position % len(points), budgets.get(member.name, 0)
             message = self._message(run, Work.TRAIN, member.name, attempt, configurations[place], time_left_s)
+            if fresh and attempt > 1:  # the same seed twice would give the same update twice
+                message.seed = seed_of(self._spec.seed, run.rounds, member.name, attempt)
             message.max_steps = min(arm.max_steps or budget, budget or arm.max_steps)
             message.report_only, message.local_validation = arm.discard, arm.local_validation
             plan = LocalPlan.of(member.train_samples, points[place], arm.max_steps, budget)

@@ -13,6 +13,7 @@ from fedstep.common.task import Task
 from fedstep.common.tensors import sha256
 from fedstep.server.aggregation.base import Aggregator, ServerOptimizer
 from fedstep.server.coordination import narrate
+from fedstep.server.coordination.buffered import BufferedArm
 from fedstep.server.coordination.cohorts import Announce, Cohorts
 from fedstep.server.coordination.dispatch import Dispatcher
 from fedstep.server.coordination.executors import Executors
@@ -100,6 +101,7 @@ class RunEngine:
         life = f"{ledger.life}{uuid.uuid4().hex[:4]}"
         self._dispatcher = Dispatcher(spec, task, clock, life)
         self._arms: dict[int, LateUpdates] = {}
+        self._buffered: dict[int, BufferedArm] = {}
 
     async def prepare(self) -> None:
         """Learns the layout of the task's model, which clients are compared by. Before the first step."""
@@ -120,13 +122,16 @@ class RunEngine:
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
         try:
-            trained = await self._train(run, arm, last, outcome)
+            buffered = self._spec.round.buffered and not arm.discard
+            train = self._fill if buffered else self._train
+            trained = await train(run, arm, last, outcome)
             stepped = run if arm.discard else await self._aggregate(run, arm, outcome)
             try:
                 train_loss = trained.train_loss()
                 evaluating = arm.measured and not arm.discard and (last or arm.every_round)
                 measured = await self._evaluate(stepped, arm, evaluating, train_loss, outcome)
             except BaseException as error:
+                self.end(run.trial)
                 if stepped is not run:
                     self._shelf.drop(stepped.model_sha256)
                 if isinstance(error, UnavailableError | StoppedError):
@@ -166,6 +171,8 @@ class RunEngine:
 
     def _priced(self, run: Run, outcome: StepOutcome, started: float) -> StepOutcome:
         """What was done, well or not, with what it cost."""
+        if run.trial in self._buffered:
+            outcome.trained.append(self._buffered[run.trial].drain_cost())  # of what goes on
         measuring = [assignment for assignment in outcome.assignments if assignment.work == Work.EVALUATE]
         seconds = self._clock.monotonic() - started
         cost = sum(outcome.trained, cost_of(run, measuring))
@@ -188,6 +195,41 @@ class RunEngine:
             self._arms[run.trial].intake.start_again(self._make_aggregator(run.manifest.elements), run.rounds)
             await self._miss(run, trained, outcome)
         raise _missed_too_often(run, trained)
+
+    async def _fill(self, run: Run, arm: Arm, last: bool, outcome: StepOutcome) -> Trained:
+        """Fills a buffer, in one attempt or several: what is in it stays there."""
+        buffered = self._buffered_of(run, arm)
+        for attempt in range(1, ATTEMPTS + 1):
+            trained = await buffered.train(attempt, last)
+            outcome.trained.append(buffered.drain_cost())
+            if len(trained.accepted) >= trained.quorum:
+                # On record in the round that they went into, whatever round they were begun in.
+                records = [replace(assignment.record(), round=run.rounds) for assignment in trained.assignments]
+                outcome.assignments.extend(records)
+                outcome.events.extend(trained.events)
+                outcome.events.extend(narrate.client_faults(run.trial, run.rounds, trained.faults))
+                return trained
+            if trained.diverged:
+                raise _FailedError(narrate.divergence(trained.diverged, len(trained.assignments)))
+            await self._miss(run, trained, outcome)
+        raise _missed_too_often(run, trained)
+
+    def _buffered_of(self, run: Run, arm: Arm) -> BufferedArm:
+        if run.trial not in self._buffered:
+            aggregator = self._make_aggregator(run.manifest.elements)
+            bounds = self._spec.guard.max_update_ratio, self._spec.round.max_staleness
+            self._buffered[run.trial] = BufferedArm(
+                self._spec,
+                arm,
+                run,
+                cohorts=self.cohorts,
+                dispatcher=self._dispatcher,
+                ledger=self._ledger,
+                fleet=self._fleet,
+                shelf=self._shelf,
+                intake=Intake(aggregator, self._executors.compute, *bounds, damped=True),
+            )
+        return self._buffered[run.trial]
 
     async def _miss(self, run: Run, trained: Trained, outcome: StepOutcome) -> None:
         """An attempt has missed its quorum: it is charged at once, since it may have been the last thing done."""
@@ -235,9 +277,12 @@ class RunEngine:
                 late.call_off("its client is needed for the next round")
 
     def end(self, trial: int) -> None:
-        """An arm trains no more: its late work is called off."""
+        """An arm trains no more: what is still under way for it is called off."""
+        reason = "its trial is over"
         if late := self._arms.pop(trial, None):
-            late.call_off("its trial is over")
+            late.call_off(reason)
+        if buffered := self._buffered.pop(trial, None):
+            buffered.end(reason)
 
     async def _collect(self, phase: Phase, assignments: Sequence[OpenAssignment]) -> None:
         try:
@@ -250,7 +295,8 @@ class RunEngine:
 
     async def _aggregate(self, run: Run, arm: Arm, outcome: StepOutcome) -> Run:
         """The next model, on the shelf for clients."""
-        intake = self._arms[run.trial].intake
+        buffered = self._buffered.get(run.trial)
+        intake = buffered.buffer.intake if buffered else self._arms[run.trial].intake
 
         def step() -> Run | None:
             update = intake.finish()
@@ -258,8 +304,10 @@ class RunEngine:
             return run.stepped(weights, state, arm.average)
 
         stepped = await self._executors.compute.run(step)
-        outcome.late.extend(intake.drain_late())
-        outcome.events.extend(map(narrate.late_update, outcome.late))
+        late = intake.drain_late()
+        if not buffered:  # there, most updates are of an earlier model
+            outcome.late.extend(late)
+            outcome.events.extend(map(narrate.late_update, late))
         if stepped is None:
             raise _FailedError("the aggregated model is not finite")
         payload = stepped.payload()
@@ -267,7 +315,10 @@ class RunEngine:
             self._executors.bulk.run(sha256, payload), self._executors.compute.run(cut, payload)
         )
         self._shelf.put(ready, stepped.manifest, digest)
-        return replace(stepped, model_sha256=digest)
+        stepped = replace(stepped, model_sha256=digest)
+        if buffered:
+            buffered.went_on(stepped)
+        return stepped
 
     async def _evaluate(
         self, run: Run, arm: Arm, evaluating: bool, train_loss: float, outcome: StepOutcome
@@ -294,7 +345,11 @@ class RunEngine:
     def _record(
         self, run: Run, stepped: Run, trained: Trained, measured: _Measured, outcome: StepOutcome
     ) -> RoundRecord:
-        counts = {"partial_updates": trained.partial, "late_updates": len(outcome.late)}
+        counts = {
+            "partial_updates": trained.partial,
+            "late_updates": len(outcome.late),
+            "staleness": trained.staleness,
+        }
         return RoundRecord(
             trial=run.trial,
             round=run.rounds,

@@ -96,6 +96,7 @@ class Intake:
         self._weight = self._discounted = 0.0
         self._adding = threading.Lock()
         self._added: OpenAssignment | None = None
+        self._added_at = 0
 
     async def take(
         self,
@@ -131,6 +132,8 @@ class Intake:
             assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)} | _local_validation(summary)
             if (loss_rms := assignment.log.root_mean_square_loss()) is not None:
                 assignment.metrics["loss_rms"] = loss_rms
+            if staleness := self._added_at - assignment.message.round:
+                assignment.metrics["staleness"] = float(staleness)
             assignment.payload_bytes = assignment.update_bytes
 
     def _check_and_add(
@@ -146,7 +149,7 @@ class Intake:
             self._aggregator.add(update, discounted, work)
             self._weight += weight
             self._discounted += discounted
-            self._added = assignment
+            self._added, self._added_at = assignment, self.round
             if staleness:
                 taken = TakenLate(assignment.member.name, assignment.message.trial, made_in, self.round)
                 self.taken_late.append(taken)

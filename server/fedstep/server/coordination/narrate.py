@@ -72,6 +72,8 @@ def round_committed(spec: StudySpec, record: RoundRecord) -> NewEvent:
     value = f"no {metric} measured" if record.value is None else f"{metric} {record.value:.4f}"
     partial, late = (int(record.metrics.get(name, 0)) for name in ("partial_updates", "late_updates"))
     updates = f"{record.updates} updates{f' ({partial} partial)' * bool(partial)}{f' and {late} late' * bool(late)}"
+    if staleness := record.metrics.get("staleness"):
+        updates += f" {staleness:.1f} rounds old on average"
     return NewEvent(
         "round_committed",
         f"Trial {record.trial} round {record.round}: {value}, {updates}, {record.seconds:.2f} s.",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.run import Run
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
@@ -66,3 +67,8 @@ def cost_of(run: Run, assignments: Sequence[AssignmentRecord]) -> Cost:
     asked = sum(assignment.work == Work.TRAIN for assignment in assignments)
     updates = sum(assignment.payload_bytes for assignment in assignments)
     return Cost(0, asked, len(assignments) * run.manifest.payload_bytes + updates)
+
+
+def sent_to(clients: int, manifest: Manifest) -> Cost:
+    """What it costs to ask so many clients to train a model, before anything comes back."""
+    return Cost(0, clients, clients * manifest.payload_bytes)
