@@ -85,7 +85,7 @@ class BufferedArm:
             return trained
         if last:
             reason = "its trial has all its updates"
-            events = narrate.dismissed(buffer.call_off(reason), reason)
+            events = narrate.dismissed(buffer.call_off(reason), reason, self._run.rounds)
             trained = replace(buffer.trained(attempt, quorum), events=events)
         buffer.close()
         return trained

@@ -150,13 +150,13 @@ def late_update(taken: TakenLate) -> NewEvent:
     return NewEvent("late_update_taken", text, {**told, "staleness": taken.staleness, "discount": taken.discount})
 
 
-def dismissed(assignments: Sequence[OpenAssignment], reason: str) -> list[NewEvent]:
+def dismissed(assignments: Sequence[OpenAssignment], reason: str, round: int) -> list[NewEvent]:
     """Clients whose work nobody will use: one event for all of them."""
     if not assignments:
         return []
-    names, message = [a.member.name for a in assignments], assignments[0].message
-    text = f"Round {message.round} of trial {message.trial}: {reason}; told to stop: {names_text(names)}."
-    told = {"trial": message.trial, "round": message.round, "clients": names, "reason": reason}
+    names, trial = [a.member.name for a in assignments], assignments[0].message.trial
+    text = f"Round {round} of trial {trial}: {reason}; told to stop: {names_text(names)}."
+    told = {"trial": trial, "round": round, "clients": names, "reason": reason}
     return [NewEvent("clients_told_to_stop", text, told)]
 
 

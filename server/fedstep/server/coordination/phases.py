@@ -200,8 +200,8 @@ class TrainingPhase(Phase):
     def _finish(self, status: Status, reason: str) -> None:
         if self._late is not None and status is Status.LATE and len(self.accepted) >= self._quorum:
             self._late.take_over(self._with(Status.OPEN), reason)
-        if status is Status.ABANDONED:
-            self.events.extend(narrate.dismissed(self._with(Status.OPEN), reason))
+        if status is Status.ABANDONED and (left := self._with(Status.OPEN)):
+            self.events.extend(narrate.dismissed(left, reason, left[0].message.round))
         super()._finish(status, reason)
 
     def call_off(self, status: Status, reason: str) -> None:
