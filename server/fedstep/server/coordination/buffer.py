@@ -28,7 +28,8 @@ class Buffer:
 
     What holds: an update goes into one mean of the arm that it was made for, once, whatever round it was begun in; no
     update is added from the moment a buffer is full, or its time is up, until the next model is there: those that come
-    meanwhile wait for the next buffer. While a model is measured its successor's buffer fills, also beyond its size.
+    meanwhile wait for the next buffer. While a model is measured the next buffer fills. If it is full before that is
+    over, it takes what is under way still, and nobody is given new work.
     A client that let the buffer down is not asked again before the next one.
 
     Args:
@@ -58,6 +59,7 @@ class Buffer:
         self._refill = refill
         self._refilling: asyncio.Handle | None = None
         self._wanted = 0
+        self._filling = False
         self._taking = asyncio.Event()
         self._taking.set()
         self._shut = False
@@ -81,13 +83,17 @@ class Buffer:
 
     def refill_soon(self) -> None:
         """Gives out the places that are free, those that became free at the same time together."""
-        if self._refilling is None and self._taking.is_set() and not self._over:
+        if self._refilling is None and self._gives_out:
             self._refilling = asyncio.get_running_loop().call_soon(self._refill_now)
 
     def _refill_now(self) -> None:
         self._refilling = None
-        if self._taking.is_set() and not self._over:
+        if self._gives_out:
             self._refill()
+
+    @property
+    def _gives_out(self) -> bool:
+        return self._taking.is_set() and not (self._over or self._full)
 
     # a round ------------------------------------------------------------------------------------------------------
 
@@ -99,7 +105,7 @@ class Buffer:
             deadline_s: It ends after so many seconds, by the coordinator's own timer.
             most_failed: It ends when so many clients have brought nothing: others would do no better.
         """
-        self._wanted, self._over = wanted, False
+        self._wanted, self._filling, self._over = wanted, True, False
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
                 while not self._full and len(self.failed) < most_failed:
@@ -110,7 +116,7 @@ class Buffer:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_LOOK_AGAIN_S):
                             await self._changed.wait()
-        self._wanted = 0
+        self._filling = False
         self._taking.clear()
         await self.intake.come_to_rest(self, self._shut_now)
 
@@ -236,7 +242,7 @@ class Buffer:
         if assignment.status is Status.ACCEPTED:
             self.taken += 1
             self._cost += Cost(payload_bytes=assignment.payload_bytes)
-            if self._full:
+            if self._full and self._filling:
                 self._taking.clear()
         elif assignment.status in FAULTS:
             self.failed.add(assignment.member.name)

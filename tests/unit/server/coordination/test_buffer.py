@@ -199,16 +199,19 @@ def test_an_update_that_comes_when_it_is_over_goes_into_the_next_one() -> None:
     run(script, "a", "b")
 
 
-def test_while_a_model_is_measured_the_next_buffer_fills_also_beyond_its_size() -> None:
+def test_while_a_model_is_measured_the_next_buffer_fills_and_once_it_is_full_nobody_begins_anew() -> None:
     async def script(arm: Arm) -> None:
         await arm.round("a")
         for name in ("a", "b", "c"):
             await arm.push(arm.of(name))
             await asyncio.sleep(0)
+        assert not arm.buffer.open
         filling = arm.filling(1)
         await filling
         assert len(arm.buffer.trained(1, 1).accepted) == 3
         assert arm.aggregate() == pytest.approx((1 + 2 * discount(1)) / 3)
+        await asyncio.sleep(0)
+        assert len(arm.buffer.open) == 3
 
     run(script, "a", "b", "c")
 
