@@ -153,6 +153,7 @@ def test_a_configuration_that_runs_away_fails_its_trial_soon() -> None:
     assert found.record.state is StudyState.FAILED
     assert all("diverged" in trial.message for trial in found.trials)
     assert found.virtual_s < 60.0
+    assert {a.status for a in trainings(found)} == {"diverged", "refused"}
 
 
 def test_clients_that_come_and_go_are_replaced() -> None:

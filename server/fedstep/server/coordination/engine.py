@@ -28,7 +28,7 @@ from fedstep.server.coordination.run import Run, default_manifest
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.coordination.trained import Trained
 from fedstep.server.selection.base import Selector
-from fedstep.server.storage.base import NewEvent, RoundRecord
+from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
 from fedstep.server.tuning.base import Arm, Cost
 
 ATTEMPTS = 3
@@ -122,8 +122,7 @@ class RunEngine:
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
         try:
-            buffered = self._spec.round.buffered and not arm.discard
-            train = self._fill if buffered else self._train
+            train = self._fill if self._is_buffered(arm) else self._train
             trained = await train(run, arm, last, outcome)
             stepped = run if arm.discard else await self._aggregate(run, arm, outcome)
             try:
@@ -131,11 +130,11 @@ class RunEngine:
                 evaluating = arm.measured and not arm.discard and (last or arm.every_round)
                 measured = await self._evaluate(stepped, arm, evaluating, train_loss, outcome)
             except BaseException as error:
+                due = self._priced(run, outcome, started).due
                 self.end(run.trial)
                 if stepped is not run:
                     self._shelf.drop(stepped.model_sha256)
                 if isinstance(error, UnavailableError | StoppedError):
-                    due = self._priced(run, outcome, started).due
                     await self._charge(due, narrate.round_unmeasured(run.trial, run.rounds))
                 raise
         except _FailedError as failure:
@@ -184,10 +183,8 @@ class RunEngine:
         for attempt in range(1, ATTEMPTS + 1):
             trained = await self._train_once(run, arm, attempt, last)
             records = [assignment.record() for assignment in trained.assignments]
-            outcome.assignments.extend(records)
             outcome.trained.append(cost_of(run, records))
-            outcome.events.extend(trained.events)
-            outcome.events.extend(narrate.client_faults(run.trial, run.rounds, trained.faults))
+            self._note(run, trained, records, outcome)
             if len(trained.accepted) >= trained.quorum or (arm.discard and trained.assignments):
                 return trained
             if trained.diverged:
@@ -202,17 +199,21 @@ class RunEngine:
         for attempt in range(1, ATTEMPTS + 1):
             trained = await buffered.train(attempt, last)
             outcome.trained.append(buffered.drain_cost())
-            if len(trained.accepted) >= trained.quorum:
+            enough = len(trained.accepted) >= trained.quorum
+            if enough or trained.diverged:
                 # On record in the round that they went into, whatever round they were begun in.
                 records = [replace(assignment.record(), round=run.rounds) for assignment in trained.assignments]
-                outcome.assignments.extend(records)
-                outcome.events.extend(trained.events)
-                outcome.events.extend(narrate.client_faults(run.trial, run.rounds, trained.faults))
+                self._note(run, trained, records, outcome)
+            if enough:
                 return trained
             if trained.diverged:
                 raise _FailedError(narrate.divergence(trained.diverged, len(trained.assignments)))
             await self._miss(run, trained, outcome)
         raise _missed_too_often(run, trained)
+
+    def _is_buffered(self, arm: Arm) -> bool:
+        """Not where updates are thrown away, nor where each client is dealt a configuration of its own."""
+        return self._spec.round.buffered and not (arm.discard or arm.points)
 
     def _buffered_of(self, run: Run, arm: Arm) -> BufferedArm:
         if run.trial not in self._buffered:
@@ -230,6 +231,12 @@ class RunEngine:
                 intake=Intake(aggregator, self._executors.compute, *bounds, damped=True),
             )
         return self._buffered[run.trial]
+
+    @staticmethod
+    def _note(run: Run, trained: Trained, records: list[AssignmentRecord], outcome: StepOutcome) -> None:
+        outcome.assignments.extend(records)
+        outcome.events.extend(trained.events)
+        outcome.events.extend(narrate.client_faults(run.trial, run.rounds, trained.faults))
 
     async def _miss(self, run: Run, trained: Trained, outcome: StepOutcome) -> None:
         """An attempt has missed its quorum: it is charged at once, since it may have been the last thing done."""
