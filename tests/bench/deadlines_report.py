@@ -42,7 +42,7 @@ def rows_of(found: Sequence[Ran], target: float) -> list[list[str]]:
             f"{ran.everyone:.3f}",
             f"{ran.slow:.3f}",
             f"{ran.waits.longest_s:.0f} ({ran.waits.longest_rounds})",
-            str(ran.waits.never),
+            f"{ran.waits.never}{f', {ran.gone} of them never there' * bool(ran.gone)}",
         ]
         rows.append([ran.policy, str(ran.rounds), told, final, *shares])
     return rows

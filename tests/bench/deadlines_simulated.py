@@ -1,6 +1,6 @@
 """The part of `deadlines` on a virtual clock: many clients of log-normal speeds, some of them away at any time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from fedstep.common.evaluate import evaluate
 from fedstep.common.task import Samples
 from fedstep.common.tasks import full_hyperparameters, load_task
 from fedstep.common.tensors import Manifest, unpack
+from fedstep.server.storage.base import AssignmentRecord
 from fedstep.simulation.hardship import Hardship
 from fedstep.simulation.population import CPU, Population
 from fedstep.simulation.run import Federation, SimulatedRunner, simulate
@@ -113,4 +114,15 @@ def ran(policy: Policy, stage: Stage, terms: Terms) -> Ran:
         Waits.of(stage.population.names, asked, ended),
         asked,
         "" if found.record.state.value == "completed" else f"{found.record.state.value}: {found.record.message}",
+        gone=_gone(stage, asked, ended),
     )
+
+
+def _gone(stage: Stage, asked: Sequence[AssignmentRecord], ended: Mapping[int, float]) -> int:
+    """How many of the clients that were never trained were away at the start of every round."""
+    names, federation = stage.population.names, stage.federation
+    trained = {record.client for record in asked if record.status == "accepted"}
+    begins_s = [0.0, *sorted(ended.values())[:-1]]
+    handicaps = zip(names, federation.hardship.draw(names, federation.seed), strict=True)
+    away = [handicap.absences for name, handicap in handicaps if name not in trained]
+    return sum(all(absences.at(second)[0] <= second for second in begins_s) for absences in away)

@@ -150,6 +150,7 @@ class Ran:
         waits: How long clients waited to be trained.
         assignments: All training that was asked for.
         ended: How the study ended, where that was not as it should.
+        gone: Of the clients that were never trained, those that were away at the start of every round.
     """
 
     policy: str
@@ -161,6 +162,7 @@ class Ran:
     waits: Waits
     assignments: Sequence[AssignmentRecord] = field(default=(), repr=False)
     ended: str = ""
+    gone: int = 0
 
     def reached_s(self, target: float) -> float | None:
         """When the accuracy was there for the first time."""

@@ -20,6 +20,9 @@ MOST_STEPS = 2**31
 _MOST_LATER = 1.25
 """A round is put off to so much of its deadline at most, where that brings more work a second."""
 
+_MOST_PATIENCE = 3
+"""Times its deadline: so much longer is waited at most for those who were late before."""
+
 Places = NDArray[np.intp]
 
 
@@ -89,6 +92,9 @@ class DeadlineSelector(Selector):
         known = np.isfinite(candidates.log_time)
         deadline_s = self._extended(candidates, waited_for[known[waited_for]], deadline_s, context)
         budgets = self._budgets(candidates, cohort[known[cohort] & ~timely[cohort]], deadline_s)
+        if waited_for.size:  # who was late all the same is given as much time again, for the same steps
+            patience = 1 + min(int(candidates.missed[waited_for].max()), _MOST_PATIENCE)
+            deadline_s = min(patience * deadline_s, context.deadline_s)
         latest_s = min(_MOST_LATER * deadline_s, context.deadline_s)
         return Selection(taken(candidates, cohort), min(closes_at, len(cohort)), deadline_s, budgets, latest_s)
 
@@ -102,10 +108,12 @@ class DeadlineSelector(Selector):
         context: SelectionContext,
     ) -> list[int]:
         """Those waited for or in turn first, then those drawn for their worth, and more in turn if these are few."""
-        in_turn = min(max(round(self._options.exploration * asked), turn.places), asked)
-        front = turn.queue[:in_turn]
-        if waited_for.size:
-            front = waited_for[:asked]
+        if waited_for.size:  # beside them only those who must be asked now
+            in_vain = candidates.unasked < candidates.waited
+            in_turn = turn.queue[~in_vain[turn.queue]][: turn.places]
+        else:
+            in_turn = turn.queue[: max(round(self._options.exploration * asked), turn.places)]
+        front = [*waited_for.tolist(), *in_turn.tolist()][:asked]
         worth = statistical_utility(candidates, _CLIP, context.draws)
         if not (known := np.isfinite(worth)).all():
             worth = np.where(known, worth, np.median(worth[known]) if known.any() else 1.0)
@@ -113,7 +121,7 @@ class DeadlineSelector(Selector):
         free[front] = False
         luck = uniforms(candidates.keys, context.rng)
         for_worth = weighted(luck, worth, np.flatnonzero(free), asked - len(front))
-        return [*dict.fromkeys([*front.tolist(), *for_worth.tolist(), *turn.queue.tolist()])][:asked]
+        return [*dict.fromkeys([*front, *for_worth.tolist(), *turn.queue.tolist()])][:asked]
 
     def _budgets(self, candidates: Candidates, late: Places, deadline_s: float) -> dict[str, int]:
         """Steps that fit: floor((D − transfer)/τ), each taken to be as slow as the whole may turn out."""

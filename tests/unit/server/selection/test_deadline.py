@@ -143,6 +143,27 @@ def test_the_deadline_is_extended_for_one_step_of_them() -> None:
     assert select(there, deadline_s=50.0).deadline_s == 50.0
 
 
+def test_a_round_that_waits_also_asks_those_whose_turn_cannot_be_put_off() -> None:
+    in_vain, never = np.arange(100) < 6, np.arange(100) >= 96
+    waited = np.where(in_vain, 25, np.where(never, 29, 1))  # of a window of 30
+    there = fleet(np.where(in_vain, 100.0, 10.0), waited=waited, unasked=np.where(in_vain, 10, waited))
+    cohort = select(there).cohort
+    assert sum(name < "c006" for name in cohort) == 5
+    assert set(FLEET[96:]) <= set(cohort)
+
+
+def test_who_was_late_though_waited_for_is_given_more_time_for_the_same_steps() -> None:
+    in_vain = np.arange(100) < 6
+    late = {"waited": np.where(in_vain, 28, 1), "unasked": np.where(in_vain, 10, 1)}
+    seconds = np.where(in_vain, 2000.0, 10.0)
+    first, second = (select(fleet(seconds, **late, missed=np.where(in_vain, missed, 0))) for missed in (0, 1))
+    assert second.deadline_s == pytest.approx(2 * first.deadline_s)
+    assert second.step_budgets == first.step_budgets
+    assert select(fleet(seconds, **late, missed=np.where(in_vain, 1, 0)), deadline_s=300.0).deadline_s == 300.0
+    always = {"waited": np.where(in_vain, 99, 1), "unasked": np.where(in_vain, 50, 1), "missed": in_vain * 40}
+    assert select(fleet(seconds, **always), deadline_s=3600.0).deadline_s == pytest.approx(4 * first.deadline_s)
+
+
 def test_who_never_answers_is_waited_for_ever_less_often() -> None:
     in_vain = np.arange(100) < 6
     late = {"waited": np.where(in_vain, 25, 1), "unasked": np.where(in_vain, 10, 1)}
