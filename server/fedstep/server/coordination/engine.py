@@ -106,8 +106,9 @@ class RunEngine:
         self._experience = Experience()
 
     def prices(self) -> Prices:
-        """What rounds are expected to take, as it stands now, for the tuner's thread."""
-        return self.cohorts.prices(self._task, self._experience) or Unpriced()
+        """What rounds are expected to take, as it stands now, for the tuner's thread; of buffered rounds nothing."""
+        known = None if self._spec.round.buffered else self.cohorts.prices(self._task, self._experience)
+        return known or Unpriced()
 
     async def prepare(self) -> None:
         """Learns the layout of the task's model, which clients are compared by. Before the first step."""
