@@ -6,9 +6,9 @@ import os
 # wait for each other far longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from hypothesis import settings  # noqa: E402  # what it imports may read it
+from hypothesis import settings  # what it imports may read it
 
-from contract.postgres import postgres_database, postgres_server  # noqa: E402
+from contract.postgres import postgres_database, postgres_server
 
 __all__ = ["postgres_database", "postgres_server"]
 
