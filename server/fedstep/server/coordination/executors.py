@@ -53,7 +53,7 @@ class Executors:
 
 
 async def to_its_end(work: Coroutine[Any, Any, R] | asyncio.Future[R]) -> R:
-    """Lets work finish that must not be left half-done: a cancellation comes after it."""
+    """Lets work finish that must not be left half-done: a cancellation comes after it, with the work's error if any."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -62,5 +62,5 @@ async def to_its_end(work: Coroutine[Any, Any, R] | asyncio.Future[R]) -> R:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        raise cancelled
+        raise cancelled from (None if task.cancelled() else task.exception())
     return task.result()
