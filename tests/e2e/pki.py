@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from fedstep.common.errors import InvalidInputError
 from fedstep.common.identity import Identity, Role
 from fedstep.common.security import Security
 from fedstep.common.tls import Pair, read_authorities, read_pair
@@ -52,6 +53,6 @@ def pair_of(made: Made) -> Pair:
     """As `read_pair` does, but one that has expired is taken too."""
     try:
         return read_pair(made.certificate, made.key)
-    except Exception:
+    except InvalidInputError:
         in_time = datetime.now(UTC) + DAY
         return Pair(made.certificate.read_bytes(), made.key.read_bytes(), made.certificate, made.key, in_time, None)

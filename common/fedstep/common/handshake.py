@@ -43,7 +43,7 @@ async def why_not(address: str, security: Security) -> FedstepError | None:
                 "or leave --tls-ca out."
             )
         return None
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a host that cannot be the name of one
         return None
     if security.authorities is None:
         return UnauthenticatedError(

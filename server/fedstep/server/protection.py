@@ -60,12 +60,14 @@ class Protection:
         )
 
     def words(self, host: str) -> str:
-        """What a person who starts the coordinator there should know; nothing on loopback without TLS."""
+        """What a person who starts the coordinator there should know, in brackets; "" on loopback without TLS."""
+        exposed = self.callers is Callers.UNKNOWN and not is_loopback(host)
+        if self.pair is None and not exposed:
+            return ""
+        tls = f"TLS until {self.pair.ends:%Y-%m-%d}" if self.pair else "no TLS"
         if self.callers is not Callers.UNKNOWN:
-            return f" (TLS; callers are known by their {self.callers})"
-        encrypted = "TLS, but " if self.pair else ""
-        exposed = "" if is_loopback(host) else "OPEN to whoever reaches that address"
-        return f" ({encrypted}{exposed or 'open to this machine'})" if encrypted or exposed else ""
+            return f" ({tls}; callers are known by their {self.callers})"
+        return f" ({tls}; {'OPEN to whoever reaches that address' if exposed else 'open to this machine'})"
 
     def check(self, host: str, port: int) -> None:
         """Raises where strangers could reach the coordinator and nobody has said that they may.

@@ -51,6 +51,15 @@ def test_tls_alone_does_not_say_who_calls(files: dict[str, Path]) -> None:
     Protection(pair, tokens=Tokens({})).check("0.0.0.0", 7433)
 
 
+def test_the_first_line_says_what_it_is_open_to(files: dict[str, Path]) -> None:
+    pair = read_pair(files["cert"], files["key"])
+    known = Protection(pair, read_authorities(files["ca"]))
+    assert Protection().words("127.0.0.1") == ""
+    assert Protection(insecure=True).words("0.0.0.0") == " (no TLS; OPEN to whoever reaches that address)"
+    assert known.words("0.0.0.0") == f" (TLS until {pair.ends:%Y-%m-%d}; callers are known by their certificates)"
+    assert Protection(pair).words("127.0.0.1").endswith("; open to this machine)")
+
+
 def test_what_the_options_say(files: dict[str, Path]) -> None:
     cert, key, ca = files["cert"], files["key"], files["ca"]
     clients, operators = files["clients"], files["operators"]
