@@ -61,7 +61,7 @@ def _context(security: Security) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
-        context.load_verify_locations(cadata=security.authorities.decode("ascii", "replace"))
+        context.load_verify_locations(cadata=security.authorities.decode("ascii", "ignore"))
     if security.pair is not None:
         context.load_cert_chain(security.pair.file, security.pair.key_file)
     return context

@@ -6,7 +6,7 @@ from pathlib import Path
 import grpc
 
 from fedstep.common.errors import InvalidInputError
-from fedstep.common.tls import Pair, check_token, read_authorities, read_pair, read_tokens
+from fedstep.common.tls import Pair, check_both, check_token, read_authorities, read_pair, read_tokens
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,7 @@ def read_security(
     Raises:
         InvalidInputError: They do not go together, or a file cannot be used.
     """
-    if (certificate is None) != (key is None):
-        given, missing = ("--tls-cert", "--tls-key") if key is None else ("--tls-key", "--tls-cert")
-        raise InvalidInputError(f"{given} is given without {missing}: a certificate is used with its key, give both.")
+    check_both(certificate, key)
     if ca is None:
         if certificate is not None:
             raise InvalidInputError(

@@ -1,5 +1,6 @@
 """Keys, certificates and tokens from files, checked before they are used: gRPC would not say what is wrong."""
 
+import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,8 +54,22 @@ def read_authorities(path: Path) -> bytes:
         InvalidInputError: It cannot be read, or holds none.
     """
     pem = _read(path, "the CA's certificate")
-    _certificates(pem, path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:  # ValueError: it is empty
+        raise _no_certificate(path) from error
     return pem
+
+
+def check_both(certificate: Path | None, key: Path | None) -> None:
+    """Raises where `--tls-cert` or `--tls-key` is given alone.
+
+    Raises:
+        InvalidInputError: One is.
+    """
+    if (certificate is None) != (key is None):
+        given, missing = ("--tls-cert", "--tls-key") if key is None else ("--tls-key", "--tls-cert")
+        raise InvalidInputError(f"{given} is given without {missing}: a certificate is used with its key, give both.")
 
 
 def read_pair(certificate: Path, key: Path) -> Pair:
@@ -145,6 +160,10 @@ def _certificates(pem: bytes, path: Path) -> "list[x509.Certificate]":
         raise InvalidInputError(
             f"{path} holds no certificate in PEM: give the .crt that `fedstep pki` made."
         ) from error
+
+
+def _no_certificate(path: Path) -> InvalidInputError:
+    return InvalidInputError(f"{path} holds no certificate in PEM: give the .crt that `fedstep pki` made.")
 
 
 def _uris(certificate: "x509.Certificate") -> list[str]:

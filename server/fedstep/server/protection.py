@@ -11,7 +11,7 @@ import grpc.aio
 
 from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.common.identity import Role
-from fedstep.common.tls import Pair, read_authorities, read_pair, read_tokens
+from fedstep.common.tls import Pair, check_both, read_authorities, read_pair, read_tokens
 from fedstep.server.api.access import AccessInterceptor, Tokens
 
 
@@ -122,9 +122,7 @@ def read_protection(
     Raises:
         InvalidInputError: They do not go together, or a file cannot be used.
     """
-    if (certificate is None) != (key is None):
-        given, missing = ("--tls-cert", "--tls-key") if key is None else ("--tls-key", "--tls-cert")
-        raise InvalidInputError(f"{given} is given without {missing}: a certificate is used with its key, give both.")
+    check_both(certificate, key)
     if certificate is None and ca is not None:
         raise InvalidInputError("--tls-ca is given without --tls-cert: give the coordinator's certificate and key too.")
     if (client_tokens is None) != (operator_tokens is None):
