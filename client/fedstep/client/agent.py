@@ -125,6 +125,7 @@ class Agent:
             work = SlowWork(work, settings.handicap, self._clock)
         self._workload = Workload(work, ModelCache(fetcher), pusher, self._outbox, listener, self._clock)
         self._lost_at_s: float | None = None
+        self._distrust: str | None = None
         self._welcomed_before = False
         self._connected_at_s = 0.0
 
@@ -208,10 +209,12 @@ class Agent:
         )
 
     def _say_lost(self, end: SessionEnd, now: float) -> None:
-        """Once for each time out of touch, however many attempts it takes to get back."""
-        if self._lost_at_s is not None:
+        """Once for each time out of touch, however many attempts it takes; why it is distrusted, once too."""
+        distrust = end.error.message if isinstance(end.error, UntrustedError) else None
+        if self._lost_at_s is not None and distrust in (None, self._distrust):
             return
-        self._lost_at_s = now
+        self._distrust = distrust
+        self._lost_at_s = now if self._lost_at_s is None else self._lost_at_s
         why = _reason(end.error)
         if self._welcomed_before:
             text = f"lost touch with {self._address}{why}; trying again until it answers"
@@ -232,7 +235,7 @@ class Agent:
                 f"training and {profile.validation_samples} validation samples, {profile.device}"
             )
         self._welcomed_before = True
-        self._lost_at_s = None
+        self._lost_at_s = self._distrust = None
         self._tell("connected", text)
 
     def on_assignment(self, assignment: pb.Assignment) -> None:
