@@ -70,6 +70,18 @@ FAULTS: dict[str, tuple[Coordinator, Caller, type[FedstepError], tuple[str, ...]
         UntrustedError,
         ("has expired", "fedstep pki coordinator"),
     ),
+    "a client that plays the coordinator": (
+        lambda pki, other: Protection(pki.caller(Role.CLIENT, "eve").pair, read_authorities(pki.ca.certificate)),
+        lambda pki, other: pki.caller(Role.CLIENT, "ann"),
+        UntrustedError,
+        ("is not accepted", "purpose", "fedstep pki coordinator"),
+    ),
+    "a coordinator's certificate in a caller's hands": (
+        lambda pki, other: pki.protection(),
+        lambda pki, other: Security(read_authorities(pki.ca.certificate), pki.coordinator()),
+        UnauthenticatedError,
+        ("does not take the certificate", "fedstep pki enroll"),
+    ),
     "a coordinator that speaks no TLS": (
         lambda pki, other: Protection(),
         lambda pki, other: pki.caller(Role.CLIENT, "ann"),

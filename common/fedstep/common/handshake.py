@@ -10,8 +10,10 @@ from fedstep.common.errors import FedstepError, InvalidInputError, Unauthenticat
 from fedstep.common.security import Security
 
 TIMEOUT_S = 5.0
+# OpenSSL's X509_V_ERR_…, as SSLCertVerificationError.verify_code has them.
 _EXPIRED, _NOT_YET_VALID = 10, 9
-_WRONG_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+_WRONG_NAME = (62, 64)  # a host's, an IP address's
+_UNKNOWN_SIGNER = (2, 7, 18, 19, 20, 21)  # no issuer at hand, self-signed, or a signature that is not the issuer's
 
 
 async def why_not(address: str, security: Security) -> FedstepError | None:
@@ -30,10 +32,10 @@ async def why_not(address: str, security: Security) -> FedstepError | None:
     if not port.isdecimal():
         return None  # a Unix socket
     try:
-        context = await asyncio.to_thread(_context, security)
+        dial = (host.strip("[]"), int(port), await asyncio.to_thread(_context, security))
         async with asyncio.timeout(TIMEOUT_S):
             # Twice: a coordinator that goes away at this moment looks the same, and is gone the second time.
-            heard = any([await _shake_hands(host.strip("[]"), int(port), context) for _ in range(2)])
+            heard = await _shake_hands(*dial) or await _shake_hands(*dial)
     except ssl.SSLCertVerificationError as error:
         return UntrustedError(_untrusted(address, host.strip("[]"), error))
     except ssl.SSLError as error:
@@ -89,10 +91,12 @@ def _untrusted(address: str, host: str, error: ssl.SSLCertVerificationError) -> 
         return f"{whose} has expired: make a new one with `fedstep pki coordinator` and start the coordinator with it."
     if error.verify_code == _NOT_YET_VALID:
         return f"{whose} is not valid yet: set the clocks of both machines."
-    return (
-        f"{whose} is signed by another CA than that of --tls-ca: give the ca.crt that `fedstep pki init` made "
-        "where the coordinator's certificate was made."
-    )
+    if error.verify_code in _UNKNOWN_SIGNER:
+        return (
+            f"{whose} is signed by another CA than that of --tls-ca: give the ca.crt that `fedstep pki init` made "
+            "where the coordinator's certificate was made."
+        )
+    return f"{whose} is not accepted ({error.verify_message}): make another one with `fedstep pki coordinator`."
 
 
 def _not_taken(address: str, security: Security) -> str:
