@@ -14,6 +14,7 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.server.coordination.fleet import LeasePolicy
 from fedstep.server.coordinator import Coordinator, CoordinatorConfig
+from fedstep.server.protection import Protection
 from fedstep.server.storage.base import AssignmentRecord, Event, RoundRecord, StudyRecord, StudyState, TrialRecord
 
 SHORT_LEASE = LeasePolicy(lease=timedelta(seconds=1.5), heartbeat_interval=timedelta(seconds=0.3))
@@ -91,11 +92,19 @@ class Inside:
 
 @asynccontextmanager
 async def inside(
-    folder: Path, tasks: Sequence[Task] = (), lease: LeasePolicy | None = None, port: int = 0
+    folder: Path,
+    tasks: Sequence[Task] = (),
+    lease: LeasePolicy | None = None,
+    port: int = 0,
+    host: str = "127.0.0.1",
+    protection: Protection | None = None,
 ) -> AsyncIterator[Inside]:
     """A coordinator with the tiny task, and others, until the block ends."""
     known: dict[str, Task] = {task.name: task for task in (Tiny(), *tasks)}
-    coordinator = Coordinator(CoordinatorConfig(folder, known, port=port, lease=lease or LeasePolicy()))
+    config = CoordinatorConfig(
+        folder, known, host=host, port=port, lease=lease or LeasePolicy(), protection=protection or Protection()
+    )
+    coordinator = Coordinator(config)
     await coordinator.start()
     try:
         yield Inside(coordinator, folder)

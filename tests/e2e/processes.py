@@ -40,15 +40,20 @@ class Ran:
         return json_lines(self.out)
 
 
-def fedstep(*arguments: str | Path, timeout_s: float = PATIENCE_S, cwd: Path | None = None) -> Ran:
-    """Runs a command to its end."""
+def fedstep(
+    *arguments: str | Path,
+    timeout_s: float = PATIENCE_S,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Ran:
+    """Runs a command to its end, with these variables in its environment."""
     done = subprocess.run(
         [FEDSTEP, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=timeout_s,
-        env=environment(),
+        env={**environment(), **(variables or {})},
         cwd=cwd,
         check=False,
     )

@@ -14,6 +14,7 @@ from fedstep.client.events import ClientEvent
 from fedstep.client.retry import Backoff
 from fedstep.client.work import Control, Evaluated, Job, StepSink, Trained
 from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.security import PLAIN, Security
 from fedstep.common.task import ClientData, ClientInfo, Task
 from fedstep.common.tensors import Manifest
 
@@ -67,15 +68,27 @@ class TinyWork:
         return Evaluated({"loss": 1.0, "accuracy": self._accuracy(job)}, SAMPLES)
 
 
+def agent_of(
+    address: str, name: str, work: TinyWork, heard: list[ClientEvent] | None = None, security: Security = PLAIN
+) -> Agent:
+    """The agent of such a client."""
+    profile = Profile(name, "tiny", MANIFEST, train_samples=SAMPLES, validation_samples=SAMPLES)
+    listener = heard.append if heard is not None else (lambda event: None)
+    settings = AgentSettings(backoff=Backoff(0.02, 0.2), security=security)
+    return Agent(address, profile, work, listener, settings)
+
+
 @asynccontextmanager
 async def tiny_agent(
-    address: str, name: str, work: TinyWork | None = None, heard: list[ClientEvent] | None = None
+    address: str,
+    name: str,
+    work: TinyWork | None = None,
+    heard: list[ClientEvent] | None = None,
+    security: Security = PLAIN,
 ) -> AsyncIterator[TinyWork]:
     """A client of the real kind, but for its training, until the block ends."""
     work = work or TinyWork()
-    profile = Profile(name, "tiny", MANIFEST, train_samples=SAMPLES, validation_samples=SAMPLES)
-    listener = heard.append if heard is not None else (lambda event: None)
-    agent = Agent(address, profile, work, listener, AgentSettings(backoff=Backoff(0.02, 0.2)))
+    agent = agent_of(address, name, work, heard, security)
     running = asyncio.create_task(agent.run(), name=f"agent {name}")
     try:
         yield work

@@ -18,13 +18,22 @@ from fedstep.client.slow_work import SlowWork
 from fedstep.client.work import Work
 from fedstep.client.workload import Workload
 from fedstep.common.clock import Clock, SystemClock
-from fedstep.common.errors import AlreadyExistsError, FedstepError, InvalidInputError, UnavailableError
+from fedstep.common.errors import (
+    AlreadyExistsError,
+    FedstepError,
+    ForbiddenError,
+    InvalidInputError,
+    UnauthenticatedError,
+    UnavailableError,
+    UntrustedError,
+)
 from fedstep.common.handicap import UNHINDERED, Handicap
+from fedstep.common.security import PLAIN, Security
 from fedstep.common.tensors import Manifest
 from fedstep.common.version import VERSION
 from fedstep.v1 import fleet_pb2 as pb
 
-_TERMINAL = (InvalidInputError, AlreadyExistsError)
+_TERMINAL = (InvalidInputError, AlreadyExistsError, UnauthenticatedError, ForbiddenError)
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class AgentSettings:
         max_model_bytes: The largest model that is taken.
         stop_s: On stopping, how long a local step under way is waited for.
         handicap: How much poorer a machine it acts as; its clock begins at 0 with the agent.
+        security: How the coordinator is known, and what is shown to it.
     """
 
     backoff: Backoff = field(default_factory=Backoff)
@@ -67,6 +77,7 @@ class AgentSettings:
     max_model_bytes: int = 8 << 30
     stop_s: float = 1.5
     handicap: Handicap = UNHINDERED
+    security: Security = PLAIN
 
 
 class Agent:
@@ -114,6 +125,7 @@ class Agent:
             work = SlowWork(work, settings.handicap, self._clock)
         self._workload = Workload(work, ModelCache(fetcher), pusher, self._outbox, listener, self._clock)
         self._lost_at_s: float | None = None
+        self._distrust: str | None = None
         self._welcomed_before = False
         self._connected_at_s = 0.0
 
@@ -124,7 +136,8 @@ class Agent:
             Whether all work has ended; False when a local step is still under way in its thread.
 
         Raises:
-            FedstepError: The coordinator will not have this client: its name is taken, or its version does not fit.
+            FedstepError: The coordinator will not have this client (its name is taken, its version does not fit, its
+                certificate or token is not accepted), or does not prove that it is the one that was meant.
         """
         connecting = asyncio.create_task(self._stay_connected(), name="stay connected")
         stopping = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -150,7 +163,7 @@ class Agent:
         attempt = 0
         while True:
             end = await self._one_session()
-            if isinstance(end.error, _TERMINAL) and not end.welcomed:
+            if end.error is not None and not end.welcomed and self._is_final(end.error):
                 raise end.error
             now = self._clock()
             if end.welcomed and now - self._connected_at_s >= self._settings.settled_s:
@@ -158,6 +171,10 @@ class Agent:
             self._say_lost(end, now)
             await asyncio.sleep(self._settings.backoff.delay_s(attempt, self._rng))
             attempt += 1
+
+    def _is_final(self, error: FedstepError) -> bool:
+        """Whether no other attempt will help. A coordinator that was trusted once may get a new certificate."""
+        return isinstance(error, _TERMINAL) or (isinstance(error, UntrustedError) and not self._welcomed_before)
 
     async def _one_session(self) -> SessionEnd:
         """A session, which an absence of the handicap's puts off or cuts."""
@@ -168,7 +185,8 @@ class Agent:
             await asyncio.sleep(back_s - now_s)
             now_s = back_s
             leaves_s, back_s = absences.at(now_s)
-        session = Session(self._address, self._hello, self, self._outbox, self._link, self._clock)
+        security = self._settings.security
+        session = Session(self._address, self._hello, self, self._outbox, self._link, self._clock, security)
         try:
             async with asyncio.timeout(None if math.isinf(leaves_s) else leaves_s - now_s):
                 return await session.run()
@@ -191,10 +209,12 @@ class Agent:
         )
 
     def _say_lost(self, end: SessionEnd, now: float) -> None:
-        """Once for each time out of touch, however many attempts it takes to get back."""
-        if self._lost_at_s is not None:
+        """Once for each time out of touch, however many attempts it takes; why it is distrusted, once too."""
+        distrust = end.error.message if isinstance(end.error, UntrustedError) else None
+        if self._lost_at_s is not None and distrust in (None, self._distrust):
             return
-        self._lost_at_s = now
+        self._distrust = distrust
+        self._lost_at_s = now if self._lost_at_s is None else self._lost_at_s
         why = _reason(end.error)
         if self._welcomed_before:
             text = f"lost touch with {self._address}{why}; trying again until it answers"
@@ -215,7 +235,7 @@ class Agent:
                 f"training and {profile.validation_samples} validation samples, {profile.device}"
             )
         self._welcomed_before = True
-        self._lost_at_s = None
+        self._lost_at_s = self._distrust = None
         self._tell("connected", text)
 
     def on_assignment(self, assignment: pb.Assignment) -> None:

@@ -16,12 +16,13 @@ from fedstep.common import loop
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.handicap_options import BandwidthType, SlowdownType, StallsType
 from fedstep.common.options import PairType, task_options
+from fedstep.common.security import Security
+from fedstep.common.security_options import security_options
 
 if TYPE_CHECKING:
-    from fedstep.client.agent import Profile
+    from fedstep.client.agent import AgentSettings, Profile
     from fedstep.client.events import Printer
     from fedstep.client.trainer import Trainer
-    from fedstep.common.handicap import Handicap
     from fedstep.common.task import ClientInfo
 
 
@@ -50,7 +51,9 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
 @click.option(
     "--task", "reference", required=True, metavar="TASK", help="A built-in task, a .py file, or package.module."
 )
-@click.option("--name", help="Unique in the fleet and stable over restarts. By default the host's name.")
+@click.option(
+    "--name", help="Unique in the fleet and stable over restarts. By default the certificate's, or the host's."
+)
 @click.option("--partition", type=_PartitionType(), help="Take the I-th of N shares of the task's data, such as 3/8.")
 @click.option("--data", default="", metavar="PATH", help="Where the data is; short for --option data=PATH.")
 @click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
@@ -82,6 +85,7 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Be away when this CSV says so of this client's name: client,away_from_s,away_until_s.",
 )
+@security_options
 @click.option("--json", "as_json", is_flag=True, help="Write events as JSON, one a line.")
 @click.option("-v", "--verbose", is_flag=True, help="Write what goes on inside, to stderr.")
 def client(
@@ -97,6 +101,7 @@ def client(
     stalls: tuple[float, float] | None,
     bandwidth: float,
     trace: Path | None,
+    security: Security,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -112,6 +117,7 @@ def client(
         import torch  # noqa: F401  # late: over a second, which --help need not take
     except ModuleNotFoundError as error:
         raise InvalidInputError('A client needs PyTorch: install it with `pip install "fedstep[client]"`.') from error
+    from fedstep.client.agent import AgentSettings
     from fedstep.client.events import Printer
     from fedstep.client.naming import default_name
     from fedstep.common.handicap import Handicap
@@ -121,13 +127,16 @@ def client(
 
     with ExitStack() as held:
         known = task_options(options, data)
-        info = ClientInfo(name or default_name(partition, held), partition, known)
+        enrolled = security.pair.identity if security.pair else None
+        named = name or (enrolled and enrolled.name) or default_name(partition, held)
+        info = ClientInfo(named, partition, known)
         absences = read_trace(trace).get(info.name, NEVER) if trace else NEVER
         handicap = Handicap(slowdown, Pauses.every(*stalls) if stalls else NEVER, bandwidth, absences)
+        settings = AgentSettings(handicap=handicap, security=security)
         profile, trainer = _prepare(reference, info, device, threads)
         printer = Printer(sys.stdout, as_json)
         try:
-            code, ended = loop.run(_serve(coordinator, profile, trainer, handicap, printer))
+            code, ended = loop.run(_serve(coordinator, profile, trainer, settings, printer))
         finally:
             printer.close()
     if not ended:
@@ -166,13 +175,13 @@ def _prepare(
 
 
 async def _serve(
-    coordinator: str, profile: "Profile", trainer: "Trainer", handicap: "Handicap", printer: "Printer"
+    coordinator: str, profile: "Profile", trainer: "Trainer", settings: "AgentSettings", printer: "Printer"
 ) -> tuple[int, bool]:
     """Serves until a signal; the exit code, and whether all work has ended."""
-    from fedstep.client.agent import Agent, AgentSettings
+    from fedstep.client.agent import Agent
     from fedstep.client.events import ClientEvent
 
-    agent = Agent(coordinator, profile, trainer, printer, AgentSettings(handicap=handicap))
+    agent = Agent(coordinator, profile, trainer, printer, settings)
     code = 0
 
     def on_signal(number: int) -> None:

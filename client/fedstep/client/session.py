@@ -14,6 +14,8 @@ from fedstep.client.outbox import Outbox
 from fedstep.client.work import Monotonic
 from fedstep.common.channel import open_channel
 from fedstep.common.errors import FedstepError, UnavailableError, from_rpc
+from fedstep.common.handshake import why_not
+from fedstep.common.security import PLAIN, Security
 from fedstep.v1 import fleet_pb2 as pb
 from fedstep.v1.fleet_pb2_grpc import FleetServiceStub
 
@@ -71,6 +73,7 @@ class Session:
         outbox: Outbox,
         link: Link,
         clock: Monotonic,
+        security: Security = PLAIN,
     ) -> None:
         """Not connected yet.
 
@@ -81,8 +84,10 @@ class Session:
             outbox: What is to be told.
             link: Is opened for transfers while the session lasts.
             clock: Monotonic seconds.
+            security: How the coordinator is known, and what is shown to it.
         """
         self._address = address
+        self._security = security
         self._hello = hello
         self._handler = handler
         self._outbox = outbox
@@ -100,12 +105,15 @@ class Session:
 
         Never raises an error of the connection or of the coordinator: it is in the result.
         """
-        async with open_channel(self._address) as control, open_channel(self._address) as bulk:
+        async with (
+            open_channel(self._address, self._security) as control,
+            open_channel(self._address, self._security) as bulk,
+        ):
             call = FleetServiceStub(control).Connect()
             try:
                 await self._talk(call, bulk)
             except grpc.aio.AioRpcError as error:
-                return SessionEnd(self._welcomed, from_rpc(error, self._address))
+                return SessionEnd(self._welcomed, await self._why(from_rpc(error, self._address)))
             except FedstepError as error:
                 return SessionEnd(self._welcomed, error)
             finally:
@@ -113,6 +121,12 @@ class Session:
                 self._link.close()
                 call.cancel()
         return SessionEnd(self._welcomed, None)
+
+    async def _why(self, error: FedstepError) -> FedstepError:
+        """The error, or what is behind it where that is something which no other attempt will change."""
+        if self._welcomed or not isinstance(error, UnavailableError):
+            return error
+        return await why_not(self._address, self._security) or error
 
     async def _talk(self, call: _Call, bulk: grpc.aio.Channel) -> None:
         try:

@@ -1,9 +1,12 @@
 """gRPC settings that both sides must agree on."""
 
 import json
+from dataclasses import dataclass
 
 import grpc
 import grpc.aio
+
+from fedstep.common.security import PLAIN, Security
 
 MAX_MESSAGE_BYTES = 8 << 20
 """The largest single message either side takes; payloads travel in chunks well below it."""
@@ -31,6 +34,23 @@ SERVER_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.so_reuseport", 0),
 ]
 
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A coordinator, as a command is told of it.
+
+    Attributes:
+        address: `HOST:PORT`.
+        security: How it is known, and what is shown to it.
+    """
+
+    address: str
+    security: Security = PLAIN
+
+    def __str__(self) -> str:
+        return self.address
+
+
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -47,22 +67,24 @@ _SERVICE_CONFIG = {
 }
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
+def open_channel(address: str, security: Security = PLAIN) -> grpc.aio.Channel:
     """A channel on a connection of its own; connecting starts with the first call.
 
     A client opens two: one for the control stream, one for bulk, so that neither delays the other.
 
     Args:
         address: `HOST:PORT`.
+        security: How the coordinator is known, and what is shown to it.
     """
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            *_COMMON,
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.enable_retries", 1),
-            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-            ("grpc.initial_reconnect_backoff_ms", 200),
-            ("grpc.max_reconnect_backoff_ms", 5_000),
-        ],
-    )
+    options: list[tuple[str, int | str]] = [
+        *_COMMON,
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_retries", 1),
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+    ]
+    credentials = security.credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)

@@ -6,12 +6,12 @@ trains has neither Optuna nor SQLAlchemy.
 
 import difflib
 import json
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-from fedstep.common.errors import FedstepError
 from fedstep.common.version import VERSION
 
 EXIT_ERROR = 2
@@ -85,6 +85,11 @@ def fedstep() -> None:
 
 def main() -> None:
     """The program."""
+    # Unasked, gRPC writes a line of OpenSSL's words at every handshake that fails; we say what is wrong. It reads this
+    # when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    from fedstep.common.errors import FedstepError
+
     as_json = "--json" in sys.argv
     try:
         code = fedstep.main(standalone_mode=False)

@@ -82,6 +82,24 @@ class ExhaustedError(FedstepError):
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+class UnauthenticatedError(FedstepError):
+    """Whoever calls has not shown who they are, or what they showed is not accepted. A retry does not help."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class ForbiddenError(FedstepError):
+    """It is known who calls, and they may not do this. A retry does not help."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
+
+
+class UntrustedError(FedstepError):
+    """The coordinator has not shown that it is the one that was meant. Met by callers only; it never travels."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
 class UnavailableError(FedstepError):
     """Not now: nobody answers there, or it is going away. A later retry may succeed."""
 
@@ -109,6 +127,8 @@ _BY_CODE: dict[grpc.StatusCode, type[FedstepError]] = {
         PreconditionError,
         DataLossError,
         ExhaustedError,
+        UnauthenticatedError,
+        ForbiddenError,
         UnavailableError,
         InternalError,
     )

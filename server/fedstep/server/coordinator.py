@@ -31,6 +31,7 @@ from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.studies import Studies
+from fedstep.server.protection import Protection
 from fedstep.server.storage.blobs import BlobStore
 from fedstep.server.storage.sql_store import open_store
 from fedstep.v1 import fleet_pb2, study_pb2, study_pb2_grpc
@@ -59,6 +60,7 @@ class CoordinatorConfig:
         database_url: An SQLAlchemy URL; "" for SQLite in the folder.
         task_options: For the held-out data of tasks.
         lease: The terms of a client's session.
+        protection: TLS, and who may call what.
     """
 
     folder: Path
@@ -68,6 +70,7 @@ class CoordinatorConfig:
     database_url: str = ""
     task_options: Mapping[str, str] = field(default_factory=dict)
     lease: LeasePolicy = field(default_factory=LeasePolicy)
+    protection: Protection = field(default_factory=Protection)
 
     @property
     def url(self) -> str:
@@ -104,6 +107,7 @@ class Coordinator:
         """Opens the database, listens, and goes on with interrupted studies; answers with their names.
 
         Raises:
+            PreconditionError: Strangers could reach it, and nobody has said that they may.
             StorageError: The database cannot be used.
             UnavailableError: The port is taken.
         """
@@ -113,6 +117,7 @@ class Coordinator:
             self._parts = parts = await self._make_parts()
             self.studies = Studies(dict(self._config.tasks), parts)
             await self._check_address()
+            await asyncio.to_thread(self._config.protection.check, self._config.host, self._config.port)
             self._server = self._make_server(parts, self.studies)
             self._owned = [
                 asyncio.create_task(parts.fleet.expire_leases(), name="leases"),
@@ -183,7 +188,9 @@ class Coordinator:
         Raises:
             UnavailableError: The port was taken a moment ago.
         """
-        server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[ErrorInterceptor()])
+        protection = self._config.protection
+        interceptors = [ErrorInterceptor(), *protection.interceptors()]
+        server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
         fleet_service = FleetService(parts.fleet, parts.ledger, parts.shelf, self._executors)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICES[0], fleet_service.handlers()),))
         study_pb2_grpc.add_StudyServiceServicer_to_server(StudyService(studies, parts), server)
@@ -191,7 +198,8 @@ class Coordinator:
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         asked = f"{self._config.host}:{self._config.port}"
         try:
-            self.port = server.add_insecure_port(asked)
+            credentials = protection.credentials()
+            self.port = server.add_secure_port(asked, credentials) if credentials else server.add_insecure_port(asked)
         except RuntimeError as error:
             raise _cannot_listen(asked, OSError(errno.EADDRINUSE, "address in use")) from error
         return server

@@ -11,7 +11,7 @@ from unit.client.work_kit import QUICK, STATE, SteppedWork, assignment, running_
 from fedstep.client.agent import Agent, Profile
 from fedstep.client.events import ClientEvent
 from fedstep.client.work import Evaluated
-from fedstep.common.errors import AlreadyExistsError, InvalidInputError
+from fedstep.common.errors import AlreadyExistsError, ForbiddenError, InvalidInputError, UnauthenticatedError
 from fedstep.common.tensors import Manifest
 from fedstep.common.version import VERSION
 from fedstep.v1 import fleet_pb2 as pb
@@ -328,6 +328,8 @@ async def test_it_waits_for_a_coordinator_that_is_not_there_yet(
     ("code", "kind"),
     [
         (grpc.StatusCode.ALREADY_EXISTS, AlreadyExistsError),
+        (grpc.StatusCode.UNAUTHENTICATED, UnauthenticatedError),
+        (grpc.StatusCode.PERMISSION_DENIED, ForbiddenError),
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidInputError),
     ],
 )

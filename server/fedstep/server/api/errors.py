@@ -2,20 +2,18 @@
 
 from __future__ import annotations  # grpc's generics exist for the type checker only
 
-import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
 from fedstep.common.errors import FedstepError, InternalError, InvalidInputError, UnavailableError, to_status
+from fedstep.server.api.handlers import Context, ManyAnswers, OneAnswer, wrapped
 
 log = logging.getLogger(__name__)
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -30,18 +28,11 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None or not handler_call_details.method.startswith("/fedstep."):
             return handler  # type: ignore[no-any-return]  # None means: no such method
-        for kind in ("unary_unary", "stream_unary", "unary_stream", "stream_stream"):
-            behaviour = getattr(handler, kind)
-            if behaviour is not None:
-                wrap = _many_answers if inspect.isasyncgenfunction(behaviour) else _one_answer
-                return getattr(grpc, f"{kind}_rpc_method_handler")(  # type: ignore[no-any-return]
-                    wrap(behaviour), handler.request_deserializer, handler.response_serializer
-                )
-        return handler  # type: ignore[no-any-return]
+        return wrapped(handler, _one_answer, _many_answers)
 
 
-def _one_answer(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def wrapped(request: Any, context: Context) -> Any:
+def _one_answer(behaviour: OneAnswer) -> OneAnswer:
+    async def guarded(request: Any, context: Context) -> Any:
         try:
             return await behaviour(request, context)
         except grpc.aio.AbortError:
@@ -49,11 +40,11 @@ def _one_answer(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Await
         except Exception as error:
             await context.abort_with_status(to_status(_for_the_caller(error)))
 
-    return wrapped
+    return guarded
 
 
-def _many_answers(behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    async def wrapped(request: Any, context: Context) -> AsyncIterator[Any]:
+def _many_answers(behaviour: ManyAnswers) -> ManyAnswers:
+    async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             async for answer in behaviour(request, context):
                 yield answer
@@ -62,7 +53,7 @@ def _many_answers(behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[...,
         except Exception as error:
             await context.abort_with_status(to_status(_for_the_caller(error)))
 
-    return wrapped
+    return guarded
 
 
 def _for_the_caller(error: Exception) -> FedstepError:

@@ -14,7 +14,8 @@ from fedstep.common import wire
 from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.tensors import CHECKSUM_BYTES
 from fedstep.common.version import VERSION
-from fedstep.server.api.errors import Context
+from fedstep.server.api.access import check_name
+from fedstep.server.api.handlers import Context
 from fedstep.server.coordination.executors import Executors, to_its_end
 from fedstep.server.coordination.fleet import Fetch, Fleet, Member
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment
@@ -83,6 +84,7 @@ class FleetService:
             raise InvalidInputError("The first message of Connect must be a Hello, within 10 s.") from None
         if first.WhichOneof("message") != "hello":
             raise InvalidInputError("The first message of Connect must be a Hello.")
+        check_name(context, first.hello.client_name)
         member = await self._fleet.join(first.hello)
         stream, outbox = member.stream, member.outbox
         reader = asyncio.create_task(self._read(requests, member, outbox), name=f"control of {member.name}")
@@ -135,7 +137,7 @@ class FleetService:
 
     async def fetch_model(self, request: fleet_pb2.FetchModelRequest, context: Context) -> None:
         """A model's payload from an offset on."""
-        member = self._fleet.session(request.session_id)
+        member = self._member(request.session_id, context)
         model = self._shelf.get(request.sha256)
         size = model.manifest.payload_bytes
         if request.offset > size:
@@ -159,9 +161,15 @@ class FleetService:
     ) -> fleet_pb2.PushUpdateResponse:
         """One update, or the rest of it, or a question how much of it is here."""
         header = await self._header(context)
-        member = self._fleet.session(header.session_id)
+        member = self._member(header.session_id, context)
         with self._ledger.update_for(header.ref, member) as assignment:
             return await self._receive(context, header, assignment)
+
+    def _member(self, session_id: str, context: Context) -> Member:
+        """Whose session it is; a session is of no use to another client that has come to know of it."""
+        member = self._fleet.session(session_id)
+        check_name(context, member.name)
+        return member
 
     async def _header(self, context: Context) -> fleet_pb2.UpdateHeader:
         try:

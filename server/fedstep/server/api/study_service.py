@@ -8,7 +8,7 @@ from sqlalchemy import make_url
 from fedstep.common.errors import FieldViolation, InvalidInputError, UnavailableError
 from fedstep.common.spec_proto import spec_from_proto
 from fedstep.server.api import convert
-from fedstep.server.api.errors import Context
+from fedstep.server.api.handlers import Context
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
 from fedstep.server.storage.base import AssignmentRecord

@@ -15,6 +15,8 @@ from fedstep.common.loop import run as run_loop
 from fedstep.common.options import PairType, task_options
 from fedstep.server.cli.show import json_option, print_json
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -38,6 +40,12 @@ from fedstep.server.cli.show import json_option, print_json
 )
 @click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
 @click.option("--option", "options", type=PairType(), multiple=True, help="For a task's held-out data. Repeatable.")
+@click.option("--tls-cert", type=_FILE, help="The coordinator's certificate: use TLS.")
+@click.option("--tls-key", type=_FILE, help="Its private key.")
+@click.option("--tls-ca", type=_FILE, help="Take only callers whose certificate this CA has signed.")
+@click.option("--client-token-file", type=_FILE, help="In place of --tls-ca: the clients' token.")
+@click.option("--operator-token-file", type=_FILE, help="In place of --tls-ca: the operators' token.")
+@click.option("--insecure", is_flag=True, help="Listen off loopback although anybody there may do everything.")
 @json_option
 @click.option("-v", "--verbose", is_flag=True, help="Log everything.")
 def coordinator(
@@ -48,6 +56,12 @@ def coordinator(
     tasks: tuple[str, ...],
     data: str,
     options: tuple[tuple[str, str], ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    client_token_file: Path | None,
+    operator_token_file: Path | None,
+    insecure: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -57,11 +71,13 @@ def coordinator(
     """
     from fedstep.common.tasks import available_tasks, load_task
     from fedstep.server.coordinator import Coordinator, CoordinatorConfig
+    from fedstep.server.protection import read_protection
     from fedstep.server.storage.faults import parse_url, where
 
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    protection = read_protection(tls_cert, tls_key, tls_ca, client_token_file, operator_token_file, insecure)
     own = [load_task(reference) for reference in tasks]
     known = {task.name: task for task in [*(load_task(name) for name in available_tasks()), *own]}
     config = CoordinatorConfig(
@@ -71,7 +87,9 @@ def coordinator(
         port=port,
         database_url=database,
         task_options=task_options(options, data),
+        protection=protection,
     )
+    reached = protection.words(host)
     how_to_resume = shlex.join(["fedstep", *sys.argv[1:]])
 
     async def serve() -> None:
@@ -79,9 +97,10 @@ def coordinator(
         resumed = await server.start()
         shown = where(parse_url(config.url))
         if as_json:
-            print_json({"event": "listening", "address": server.address, "database": shown, "resumed": resumed})
+            listening = {"address": server.address, "callers": protection.callers, "database": shown}
+            print_json({"event": "listening", **listening, "resumed": resumed})
         else:
-            print(f"fedstep coordinator at {server.address}; database {shown}", flush=True)
+            print(f"fedstep coordinator at {server.address}{reached}; database {shown}", flush=True)
             for name in resumed:
                 print(f"going on with study {name}", flush=True)
         loop = asyncio.get_running_loop()

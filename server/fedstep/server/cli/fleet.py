@@ -2,6 +2,7 @@
 
 import click
 
+from fedstep.common.channel import Endpoint
 from fedstep.common.loop import run as run_loop
 from fedstep.server.cli.remote import connect
 from fedstep.server.cli.show import coordinator_option, enum_word, json_option, print_json, print_table
@@ -16,11 +17,11 @@ def fleet() -> None:
 @fleet.command(name="list")
 @coordinator_option
 @json_option
-def list_clients(address: str, as_json: bool) -> None:
+def list_clients(coordinator: Endpoint, as_json: bool) -> None:
     """Every client ever heard of: state, device, data, updates, faults, pace."""
 
     async def every() -> None:
-        async with connect(address) as remote:
+        async with connect(coordinator.address, coordinator.security) as remote:
             clients = await remote.clients()
         if as_json:
             for client in clients:
@@ -56,7 +57,7 @@ def list_clients(address: str, as_json: bool) -> None:
                 ]
                 for client in clients
             ),
-            f"No client has come to {address} yet: fedstep client --coordinator {address} --task digits.",
+            f"No client has come to {coordinator} yet: fedstep client --coordinator {coordinator} --task digits.",
         )
 
     run_loop(every())

@@ -14,6 +14,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from fedstep.common.errors import UnavailableError
+from fedstep.common.security_options import VARIABLES
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 15.0
@@ -73,12 +74,14 @@ class Processes:
     def _start(self, name: str, arguments: Sequence[str], piped: bool = False) -> subprocess.Popen[bytes]:
         log = self._files.enter_context((self._logs / f"{name}.log").open("ab"))
         program = [sys.executable, "-c", "from fedstep.common.cli import main; main()"]
+        # They speak to each other on this machine: what the caller uses for another coordinator is not for them.
+        kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         return subprocess.Popen(
             [*program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if piped else log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**kept, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
 

@@ -10,6 +10,8 @@ import grpc.aio
 
 from fedstep.common.channel import open_channel
 from fedstep.common.errors import UnavailableError, from_rpc
+from fedstep.common.handshake import why_not
+from fedstep.common.security import PLAIN, Security
 from fedstep.v1 import study_pb2, study_pb2_grpc
 
 CALL_TIMEOUT_S = 15.0
@@ -33,10 +35,12 @@ class Remote:
     Args:
         address: `HOST:PORT`.
         channel: To it.
+        security: What the channel was opened with.
     """
 
-    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, address: str, channel: grpc.aio.Channel, security: Security = PLAIN) -> None:
         self.address = address
+        self._security = security
         self._stub: study_pb2_grpc.StudyServiceAsyncStub = study_pb2_grpc.StudyServiceStub(channel)
 
     async def create(self, spec: study_pb2.StudySpec) -> study_pb2.Study:
@@ -118,6 +122,7 @@ class Remote:
             except UnavailableError as error:
                 if not delay_s:
                     on_lost(error)
+                await self.check()
                 delay_s = min(RETRY_CAP_S, 2 * delay_s or 0.2)
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
 
@@ -144,6 +149,17 @@ class Remote:
             finally:
                 call.cancel()
 
+    async def check(self) -> None:
+        """Raises where a call that nobody answered will never be answered: one side does not take the other.
+
+        Raises:
+            UntrustedError: The coordinator is not the one that was meant.
+            UnauthenticatedError: It does not take this caller.
+        """
+        fault = await why_not(self.address, self._security)
+        if fault is not None:
+            raise fault
+
     def _errors(self) -> "_Errors":
         return _Errors(self.address)
 
@@ -163,7 +179,17 @@ class _Errors:
 
 
 @asynccontextmanager
-async def connect(address: str) -> AsyncGenerator[Remote]:
-    """A coordinator to steer; nothing is sent before the first call."""
-    async with open_channel(address) as channel:
-        yield Remote(address, channel)
+async def connect(address: str, security: Security = PLAIN) -> AsyncGenerator[Remote]:
+    """A coordinator to steer; nothing is sent before the first call.
+
+    Args:
+        address: `HOST:PORT`.
+        security: How it is known, and what is shown to it.
+    """
+    async with open_channel(address, security) as channel:
+        remote = Remote(address, channel, security)
+        try:
+            yield remote
+        except UnavailableError:
+            await remote.check()
+            raise

@@ -1,8 +1,9 @@
 """How commands print: lines and tables for people, JSON for programs."""
 
+import functools
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -13,21 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from fedstep.common import hyperparameters as hp
+from fedstep.common.channel import Endpoint
+from fedstep.common.security import Security
+from fedstep.common.security_options import security_options
 from fedstep.common.spec_proto import spec_from_proto
 from fedstep.server.cli.records import trial_records
 from fedstep.server.report.decisions import is_decision
 from fedstep.server.report.progress import by_trials, progress_text, rounds_of_budget
 from fedstep.v1 import study_pb2
 
-coordinator_option = click.option(
-    "--coordinator",
-    "address",
-    metavar="HOST:PORT",
-    default="127.0.0.1:7433",
-    show_default=True,
-    envvar="FEDSTEP_COORDINATOR",
-    help="The coordinator's address.",
-)
 _STYLES = {
     "round_committed": "dim",
     "trial_started": "cyan",
@@ -44,6 +39,26 @@ _STYLES = {
 }
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line, for programs.")
+
+
+def coordinator_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command `--coordinator` and what says how it is reached safely; it gets all as one `coordinator`."""
+
+    @click.option(
+        "--coordinator",
+        "address",
+        metavar="HOST:PORT",
+        default="127.0.0.1:7433",
+        show_default=True,
+        envvar="FEDSTEP_COORDINATOR",
+        help="The coordinator's address.",
+    )
+    @security_options
+    @functools.wraps(command)
+    def with_coordinator(address: str, security: Security, **others: Any) -> Any:
+        return command(coordinator=Endpoint(address, security), **others)
+
+    return with_coordinator
 
 
 def print_json(message: Message | dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import click
 
+from fedstep.common.channel import Endpoint
 from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.loop import run as run_loop
 from fedstep.common.spec_proto import spec_to_proto
@@ -40,7 +41,7 @@ def study() -> None:
 @coordinator_option
 @click.option("--detach", is_flag=True, help="Start the study and return at once.")
 @json_option
-def run(file: str, address: str, detach: bool, as_json: bool) -> None:
+def run(file: str, coordinator: Endpoint, detach: bool, as_json: bool) -> None:
     """Start the study that FILE describes, and watch it to its end.
 
     The same file again goes on with the study, or shows its result. Ctrl-C stops watching; the study goes on.
@@ -53,12 +54,12 @@ def run(file: str, address: str, detach: bool, as_json: bool) -> None:
         except InvalidInputError as error:
             raise InvalidInputError(locate(file, error.violations) or error.message) from None
         if detach:
-            print_json(created) if as_json else print(f"Study {spec.name} is under way at {address}.")
+            print_json(created) if as_json else print(f"Study {spec.name} is under way at {coordinator}.")
         else:
             over = created.HasField("result")  # it ran before: only the result is news
             await (show_result(remote, spec.name, as_json) if over else watch_to_end(remote, spec.name, as_json))
 
-    _call(address, start, spec.name)
+    _call(coordinator, start, spec.name)
 
 
 @study.command()
@@ -66,16 +67,16 @@ def run(file: str, address: str, detach: bool, as_json: bool) -> None:
 @coordinator_option
 @click.option("--after", default=0, help="Show only events with a greater number.")
 @json_option
-def watch(name: str, address: str, after: int, as_json: bool) -> None:
+def watch(name: str, coordinator: Endpoint, after: int, as_json: bool) -> None:
     """Watch a study to its end. Ctrl-C stops watching; the study goes on."""
-    _call(address, lambda remote: watch_to_end(remote, name, as_json, after), name)
+    _call(coordinator, lambda remote: watch_to_end(remote, name, as_json, after), name)
 
 
 @study.command()
 @click.argument("name")
 @coordinator_option
 @json_option
-def show(name: str, address: str, as_json: bool) -> None:
+def show(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """A study as it stands: state, best hyper-parameters, result, and whose training was taken."""
 
     async def one(remote: Remote) -> None:
@@ -86,13 +87,13 @@ def show(name: str, address: str, as_json: bool) -> None:
         print_study(found)
         print_participation(told)
 
-    _call(address, one)
+    _call(coordinator, one)
 
 
 @study.command(name="list")
 @coordinator_option
 @json_option
-def list_studies(address: str, as_json: bool) -> None:
+def list_studies(coordinator: Endpoint, as_json: bool) -> None:
     """All studies of a coordinator."""
 
     async def every(remote: Remote) -> None:
@@ -114,17 +115,17 @@ def list_studies(address: str, as_json: bool) -> None:
                 ]
                 for one in found
             ),
-            f"No studies at {address} yet: start one with `fedstep study run study.toml`.",
+            f"No studies at {coordinator} yet: start one with `fedstep study run study.toml`.",
         )
 
-    _call(address, every)
+    _call(coordinator, every)
 
 
 @study.command()
 @click.argument("name")
 @coordinator_option
 @json_option
-def trials(name: str, address: str, as_json: bool) -> None:
+def trials(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """A study's trials: hyper-parameters, rounds, values."""
 
     async def every(remote: Remote) -> None:
@@ -135,19 +136,19 @@ def trials(name: str, address: str, as_json: bool) -> None:
             return
         print_trials(name, found)
 
-    _call(address, every)
+    _call(coordinator, every)
 
 
 @study.command(name="explain")
 @click.argument("name")
 @coordinator_option
 @json_option
-def explain_study(name: str, address: str, as_json: bool) -> None:
+def explain_study(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """Every decision with its evidence, and the schedule that made the model.
 
     With --json, a `decision` or a `stretch` of the schedule a line.
     """
-    _call(address, lambda remote: explain(remote, name, as_json))
+    _call(coordinator, lambda remote: explain(remote, name, as_json))
 
 
 @study.command()
@@ -157,7 +158,7 @@ def explain_study(name: str, address: str, as_json: bool) -> None:
 @click.option("--client", default="", help="Only this client.")
 @coordinator_option
 @json_option
-def steps(name: str, trial: int | None, round_: int | None, client: str, address: str, as_json: bool) -> None:
+def steps(name: str, trial: int | None, round_: int | None, client: str, coordinator: Endpoint, as_json: bool) -> None:
     """Every local step that clients reported: loss, samples, milliseconds.
 
     As CSV, a step a line; with --json, an assignment a line.
@@ -176,14 +177,14 @@ def steps(name: str, trial: int | None, round_: int | None, client: str, address
             lines = [f"{head},{i},{loss:.6g},{n},{ms:.3f}" for i, (loss, n, ms) in enumerate(columns)]
             print("\n".join(lines))
 
-    _call(address, every)
+    _call(coordinator, every)
 
 
 @study.command()
 @click.argument("name")
 @coordinator_option
 @json_option
-def stop(name: str, address: str, as_json: bool) -> None:
+def stop(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """End a study after the rounds under way; what it found so far is kept."""
 
     async def one(remote: Remote) -> None:
@@ -191,7 +192,7 @@ def stop(name: str, address: str, as_json: bool) -> None:
         state = enum_word(found.state, study_pb2.StudyState)
         print_json(found) if as_json else print(f"Study {name} is {state}.")
 
-    _call(address, one)
+    _call(coordinator, one)
 
 
 async def watch_to_end(remote: Remote, name: str, as_json: bool, after: int = 0) -> None:
@@ -215,11 +216,11 @@ async def show_result(remote: Remote, name: str, as_json: bool) -> None:
         sys.exit(EXIT_NOT_COMPLETED)
 
 
-def _call(address: str, work: Callable[[Remote], Awaitable[None]], watched: str = "") -> None:
+def _call(coordinator: Endpoint, work: Callable[[Remote], Awaitable[None]], watched: str = "") -> None:
     """Runs a coroutine with a coordinator; Ctrl-C while watching says how to go on."""
 
     async def with_remote() -> None:
-        async with connect(address) as remote:
+        async with connect(coordinator.address, coordinator.security) as remote:
             await work(remote)
 
     try:

@@ -10,13 +10,13 @@ from typing import Any
 
 from fedstep.common.clock import Clock
 from fedstep.common.errors import AlreadyExistsError, InvalidInputError, PreconditionError
+from fedstep.common.identity import MAX_NAME_LENGTH
 from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.roll import Roll
 from fedstep.server.storage.base import ClientRecord
 from fedstep.v1 import fleet_pb2
 
 OUTBOX_MESSAGES = 256
-MAX_NAME_LENGTH = 128
 
 _ON_THE_ROLL = frozenset({"presence", "busy", "late", "session_id", "train_samples", "validation_samples"})
 """What of a member is kept in the roll's columns too."""
