@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedstep.client.tasks.shares import Indices, client_data, skewed_partition, validation_share
+from fedstep.client.partitions import Indices, dirichlet_partition
+from fedstep.client.tasks.shares import client_data, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
@@ -112,7 +113,7 @@ def _path(options: Mapping[str, str]) -> Path:
 def _shares(path: Path, count: int) -> list[Indices]:
     """The images of every share; a simulation asks for one after the other."""
     _, targets = _read(path, "data_batch")
-    return skewed_partition(targets.numpy(), count, _SEED, _CONCENTRATION)
+    return dirichlet_partition(targets.numpy(), count, _SEED, _CONCENTRATION)
 
 
 @functools.lru_cache(maxsize=2)
