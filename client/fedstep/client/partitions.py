@@ -4,7 +4,7 @@ A partition is a list of shares, one a client: sorted positions in the data set,
 one share and no share is empty. The same arguments give the same shares, on any machine.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,9 @@ from fedstep.common.errors import InvalidInputError
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Positions in a data set, or its labels, int64 [samples]."""
+
+PARTITIONERS = ("iid", "dirichlet", "shards", "quantity", "natural")
+"""What the option `partitioner` may be."""
 
 _DRAWS = 200
 
@@ -128,26 +131,15 @@ def natural_partition(groups: np.ndarray, clients: int, seed: int, noun: str = "
         InvalidInputError: There are more clients than groups.
     """
     names, of = np.unique(groups, return_inverse=True)
-    dealt = deal(len(names), clients, seed, noun)
-    owners = np.empty(len(names), dtype=np.int64)
-    for client, mine in enumerate(dealt):
-        owners[mine] = client
-    return _shares_of(owners[of], clients)
-
-
-def deal(groups: int, clients: int, seed: int, noun: str = "groups") -> list[Indices]:
-    """Which groups each client has, by number in dealt order: the part of `natural_partition` that needs no samples.
-
-    Raises:
-        InvalidInputError: There are more clients than groups.
-    """
-    if clients > groups:
+    if clients > len(names):
         raise InvalidInputError(
-            f"{groups} {noun} cannot be split among {clients} clients: have at most {groups}, such as --partition "
-            f"1/{groups}."
+            f"{len(names)} {noun} cannot be split among {clients} clients: have at most {len(names)}, such as "
+            f"--partition 1/{len(names)}."
         )
-    order = np.random.default_rng(seed).permutation(groups)
-    return [order[client::clients] for client in range(clients)]
+    order = np.random.default_rng(seed).permutation(len(names))
+    owners = np.empty(len(names), dtype=np.int64)
+    owners[order] = np.arange(len(names)) % clients
+    return _shares_of(owners[of], clients)
 
 
 @dataclass(frozen=True)
@@ -155,7 +147,7 @@ class Partitioner:
     """How a data set is split, as the options of a task say.
 
     Attributes:
-        name: One of `PARTITIONS`.
+        name: One of `PARTITIONERS`.
         seed: Of all that is drawn.
         alpha: Of `dirichlet` and `quantity`.
         shards: Of `shards`.
@@ -178,45 +170,41 @@ class Partitioner:
             InvalidInputError: A name is unknown or a number impossible.
         """
         return cls(
-            name=known_name(options, "partitioner", default, PARTITIONS),
+            name=known_name(options, "partitioner", default, PARTITIONERS),
             seed=whole_number(options, "partition_seed", cls.seed, low=0),
             alpha=positive_number(options, "alpha", cls.alpha),
             shards=whole_number(options, "shards", cls.shards, low=1),
         )
 
-    def split(self, labels: Indices, clients: int, groups: np.ndarray | None = None) -> list[Indices]:
+    def split(
+        self, labels: Indices, clients: int, groups: np.ndarray | None = None, noun: str = "groups"
+    ) -> list[Indices]:
         """The shares of so many clients.
 
         Args:
             labels: [samples].
             clients: How many shares.
             groups: Whose each sample is, [samples]; None where the data set has no natural column.
+            noun: What a group is, for messages.
 
         Raises:
             InvalidInputError: The data cannot be split like that.
         """
-        return PARTITIONS[self.name](self, labels, clients, groups)
-
-
-def _natural(how: Partitioner, labels: Indices, clients: int, groups: np.ndarray | None) -> list[Indices]:
-    if groups is None:
-        others = ", ".join(name for name in PARTITIONS if name != "natural")
-        raise InvalidInputError(
-            f"partitioner=natural needs data that say whose each sample is, and these do not: give one of {others}."
-        )
-    return natural_partition(groups, clients, how.seed)
-
-
-_Split = Callable[[Partitioner, Indices, int, np.ndarray | None], list[Indices]]
-
-PARTITIONS: Mapping[str, _Split] = {
-    "iid": lambda how, labels, clients, _: iid_partition(len(labels), clients, how.seed),
-    "dirichlet": lambda how, labels, clients, _: dirichlet_partition(labels, clients, how.seed, how.alpha),
-    "shards": lambda how, labels, clients, _: shard_partition(labels, clients, how.seed, how.shards),
-    "quantity": lambda how, labels, clients, _: quantity_partition(len(labels), clients, how.seed, how.alpha),
-    "natural": _natural,
-}
-"""Every partition by the name that the option `partitioner` knows it by."""
+        match self.name:
+            case "iid":
+                return iid_partition(len(labels), clients, self.seed)
+            case "dirichlet":
+                return dirichlet_partition(labels, clients, self.seed, self.alpha)
+            case "shards":
+                return shard_partition(labels, clients, self.seed, self.shards)
+            case "quantity":
+                return quantity_partition(len(labels), clients, self.seed, self.alpha)
+        if groups is None:
+            raise InvalidInputError(
+                "partitioner=natural needs data that say whose each sample is, and these do not: give one of "
+                f"{', '.join(name for name in PARTITIONERS if name != 'natural')}."
+            )
+        return natural_partition(groups, clients, self.seed, noun)
 
 
 def _check(samples: int, clients: int) -> None:
