@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from fedstep.client.partitions import Indices, dirichlet_partition
+from fedstep.client.safe_pickle import load_arrays
 from fedstep.client.tasks.shares import client_data, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
@@ -29,14 +30,6 @@ _VALIDATION = 0.25
 
 _MEAN, _DEVIATION = 0.47, 0.25
 _LARGEST_MEMBER = 1 << 27
-
-_SAFE = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-}
-"""All that the files need. A pickle that names anything else is refused before it is run."""
 
 
 class Cifar4k(Task):
@@ -92,17 +85,6 @@ class Cifar4k(Task):
         return TensorDataset(*_read(_path(options), "test_batch")) if "data" in options else None
 
 
-class _SafeUnpickler(pickle.Unpickler):
-    """Reads arrays, lists, dicts, numbers and texts, and makes nothing else."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """The few functions that make arrays."""
-        try:
-            return _SAFE[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}") from None
-
-
 def _path(options: Mapping[str, str]) -> Path:
     if "data" not in options:
         raise InvalidInputError("The task cifar4k needs its data: give the path to a tar.gz with --option data=PATH.")
@@ -145,7 +127,7 @@ def _members(archive: tarfile.TarFile, batch: str) -> list[tarfile.TarInfo]:
 def _batch(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[np.ndarray, np.ndarray]:
     file = archive.extractfile(member)
     assert file is not None
-    content = _SafeUnpickler(io.BytesIO(file.read()), encoding="latin1").load()
+    content = load_arrays(io.BytesIO(file.read()))
     images, labels = np.asarray(content["data"]), np.asarray(content["labels"], dtype=np.int64)
     if images.shape != (len(labels), 3072) or images.dtype != np.uint8:
         raise ValueError(f"{member.name} holds {images.dtype} {list(images.shape)}, not uint8 [N, 3072]")
