@@ -133,7 +133,7 @@ def test_what_cannot_be_shown_is_said_in_one_sentence(arguments: list[str], said
     assert said in result.exception.message
 
 
-@pytest.mark.parametrize(("clients", "classes"), [(1, 1), (10, 10), (30, 30), (31, 62), (300, 10), (1000, 100)])
+@pytest.mark.parametrize(("clients", "classes"), [(1, 1), (10, 10), (30, 30), (31, 62), (300, 10)])
 def test_a_picture_of_any_size_can_be_drawn(clients: int, classes: int) -> None:
     counts = np.random.default_rng(0).integers(0, 5, (clients, classes))
     shares = tuple(f"{number}/{clients}" for number in range(1, clients + 1))
