@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress
 
+from fedstep.client.nist import ARCHIVES, HOME
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.options import PairType, task_options
 from fedstep.server.cli.show import json_option, print_table
@@ -66,6 +69,41 @@ def show(
     if clients > _MOST_ROWS:
         print(f"… and {clients - _MOST_ROWS} more: they are in the picture, and in --json.")
     print(f"\npicture  {picture}")
+
+
+@data.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--archive",
+    "archives",
+    type=click.Choice(list(ARCHIVES)),
+    multiple=True,
+    help="Which to get. May be repeated.  [default: both]",
+)
+@click.option("--mirror", default=HOME, show_default=True, metavar="URL", help="Where they are.")
+def download(folder: Path, archives: tuple[str, ...], mirror: str) -> None:
+    """Get the handwriting that FEMNIST is made of from NIST, into FOLDER.
+
+    by_write says whose an image is, by_class what it is; LEAF's preprocess script needs both. Cut off, the same command
+    goes on where it was. What has come is held against its checksum.
+    """
+    from fedstep.client.download import download as fetch
+
+    for name in archives or tuple(ARCHIVES):
+        archive = ARCHIVES[name]
+        path = folder / archive.file
+        with Progress(
+            *Progress.get_default_columns(), DownloadColumn(), console=Console(stderr=True), transient=True
+        ) as progress:
+            row = progress.add_task(archive.file, total=None)
+            fetch(
+                f"{mirror.rstrip('/')}/{archive.file}",
+                path,
+                archive.md5,
+                lambda there, total, row=row: progress.update(row, completed=there, total=total or None),  # type: ignore[misc]
+            )
+        print(f"{path} is whole.")
+    print("Unpack them in LEAF's data/femnist/data/raw_data and run its preprocess.sh; then: --data data/femnist/data.")
 
 
 def _draw(picture: Path, name: str, options: Mapping[str, str], holdings: "Holdings") -> None:
