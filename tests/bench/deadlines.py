@@ -7,7 +7,8 @@ python -m tests.bench deadlines [--part processes|simulated|both] [--policies A,
     [--crowd 1000] [--sigma 1] [--away 0.2] [--away-for 600] [--crowd-cohort 50] [--hours 4] [--crowd-rounds 200]
 
 A policy is written as SELECTOR[:KEY=VALUE…], where a key is one of the table [round] of a study file, or an option of
-the selector; `default` is what a study without a selector gets. A selector that this version lacks is passed over.
+the selector; `default` is what a study without a selector gets, `fedbuff` one with buffered rounds. A selector that
+this version lacks is passed over.
 The first policy is what the others are compared with.
 
 `processes`: a coordinator and clients as processes on loopback; the first ones are slow (`--slowdown`), the last is
@@ -28,6 +29,7 @@ PROCESSES = (
     "default",
     "oort:over_selection=1.3",
     "deadline:over_selection=1.3",
+    "fedbuff:deadline=600",
 )
 SIMULATED = (
     "all:deadline=7200",
@@ -36,6 +38,8 @@ SIMULATED = (
     "default",
     "oort:over_selection=1.3",
     "deadline:over_selection=1.3",
+    "fedbuff:deadline=7200",
+    "fedbuff:buffer_size=10:deadline=7200",
 )
 
 

@@ -15,6 +15,9 @@ from fedstep.server.storage.base import AssignmentRecord
 DEFAULT = "default"
 """A policy of this name is what a study gets that names no selector."""
 
+FEDBUFF = "fedbuff"
+"""A policy of this name has buffered rounds, and the selector that these have by default."""
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -40,7 +43,8 @@ class Policy:
     """A selector and the terms of a round.
 
     Attributes:
-        text: As it was written: SELECTOR[:KEY=VALUE…]. A key is one of the table [round], or an option of the selector.
+        text: As it was written: SELECTOR[:KEY=VALUE…]. A key is one of the table [round], or an option of the selector;
+            `fedbuff` and `default` stand for a selector too.
     """
 
     text: str
@@ -51,7 +55,9 @@ class Policy:
         options = {key: _value(value) for key, _, value in (pair.partition("=") for pair in pairs)}
         policy = {key: value for key, value in options.items() if key in RoundPolicy.model_fields}
         rest = {key: value for key, value in options.items() if key not in policy}
-        return {"round": policy, **({} if name == DEFAULT else {"selector": {"name": name, **rest}})}
+        if name == FEDBUFF:
+            policy = {"mode": "buffered", **policy}
+        return {"round": policy, **({} if name in (DEFAULT, FEDBUFF) else {"selector": {"name": name, **rest}})}
 
     @property
     def exists(self) -> bool:

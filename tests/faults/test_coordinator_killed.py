@@ -16,7 +16,7 @@ from e2e.waiting import eventually
 TRIALS, ROUNDS = 3, 10
 
 
-def start_study(programs: Programs, folder: Path) -> tuple[Program, str, list[Program]]:
+def start_study(programs: Programs, folder: Path, **policy: Any) -> tuple[Program, str, list[Program]]:
     """A coordinator, two clients and a study that is under way."""
     coordinator, address = programs.coordinator(folder / "data")
     clients = [programs.client(address, f"c{i}", "--partition", f"{i}/8") for i in (1, 2)]
@@ -25,7 +25,7 @@ def start_study(programs: Programs, folder: Path) -> tuple[Program, str, list[Pr
         task="digits",
         tuner={"name": "optuna", "sampler": "TPESampler", "sampler_options": {"n_startup_trials": 2}},
         aggregator={"name": "fedadam"},
-        round={"min_clients": 2, "wait_for_clients": "90s"},
+        round={"min_clients": 2, "wait_for_clients": "90s", **policy},
         budget={"trials": TRIALS, "rounds_per_trial": ROUNDS, "final_rounds": 1},
     )
     connected(*clients)
@@ -81,8 +81,11 @@ def assert_whole(folder: Path, watching: Program) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_killed_coordinator_goes_on_and_nobody_notices_but_the_clock(programs: Programs, tmp_path: Path) -> None:
-    coordinator, address, clients = start_study(programs, tmp_path)
+@pytest.mark.parametrize("policy", [{}, {"mode": "buffered", "cohort_size": 2}], ids=["synchronous", "buffered"])
+def test_a_killed_coordinator_goes_on_and_nobody_notices_but_the_clock(
+    programs: Programs, tmp_path: Path, policy: dict[str, Any]
+) -> None:
+    coordinator, address, clients = start_study(programs, tmp_path, **policy)
     watching = programs.start("study", "watch", "s", "--coordinator", address, "--json")
     watching.until(lambda p: p.json, "the watcher sees the study")
     eventually(lambda: len(committed(tmp_path)) >= ROUNDS + 2, "the second trial is under way")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from fedstep.common.buffers import buffer_faults, with_selector
 from fedstep.common.errors import FieldViolation
 from fedstep.common.hyperparameters import Value
 from fedstep.common.legal import standard_fault
@@ -190,6 +191,14 @@ class RoundPolicy(Part):
     min_clients: PositiveCount = 1
     wait_for_clients: Duration = timedelta(minutes=5)
     late_updates: Literal["discount", "drop"] = "discount"
+    mode: Literal["synchronous", "buffered"] = "synchronous"
+    buffer_size: Count = 0
+    max_staleness: PositiveCount = 20
+
+    @property
+    def buffered(self) -> bool:
+        """Whether rounds are buffers (Nguyen et al. 2022, FedBuff)."""
+        return self.mode == "buffered"
 
 
 class EvaluationPolicy(Part):
@@ -258,6 +267,18 @@ class StudySpec(Part):
     def over_selection(self) -> float:
         """How many times the clients wanted a round asks: as the round's table says, else as its selector does."""
         return self.round.over_selection or OVER_SELECTION.get(self.selector.name, 1.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _selector_of_buffers(cls, content: Any) -> Any:
+        return with_selector(content)
+
+    @model_validator(mode="after")
+    def _check_buffers(self) -> "StudySpec":
+        faults = buffer_faults(self)
+        if faults:
+            raise MistakesError(faults)
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> "StudySpec":

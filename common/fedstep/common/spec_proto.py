@@ -51,6 +51,9 @@ def spec_to_proto(spec: StudySpec) -> study_pb2.StudySpec:
             min_clients=spec.round.min_clients,
             wait_for_clients=_duration(spec.round.wait_for_clients),
             late_updates=spec.round.late_updates,
+            mode=spec.round.mode,
+            buffer_size=spec.round.buffer_size,
+            max_staleness=spec.round.max_staleness,
         ),
         evaluation=study_pb2.EvaluationPolicy(
             cohort_size=spec.evaluation.cohort_size,
@@ -103,7 +106,7 @@ def spec_from_proto(message: study_pb2.StudySpec) -> StudySpec:
         "aggregator": _plugin_from_proto(message.aggregator),
     }
     policies: list[tuple[str, Message, tuple[str, ...]]] = [
-        ("round", message.round, ("over_selection", "quorum", "min_clients", "late_updates")),
+        ("round", message.round, ("over_selection", "quorum", "min_clients", "late_updates", "mode", "max_staleness")),
         ("evaluation", message.evaluation, ("cohort_size",)),
         ("budget", message.budget, ("trials", "rounds_per_trial")),
         ("guard", message.guard, ("window", "factor", "max_update_ratio")),

@@ -281,6 +281,9 @@ class RoundPolicy(_message.Message):
     MIN_CLIENTS_FIELD_NUMBER: _builtins.int
     WAIT_FOR_CLIENTS_FIELD_NUMBER: _builtins.int
     LATE_UPDATES_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    BUFFER_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_STALENESS_FIELD_NUMBER: _builtins.int
     cohort_size: _builtins.int
     """Clients whose updates a round waits for; 0 for everybody there."""
     over_selection: _builtins.float
@@ -294,6 +297,17 @@ class RoundPolicy(_message.Message):
     late_updates: _builtins.str
     """"discount", which is the default, takes late updates into a later round at
     a discount; "drop" does not.
+    """
+    mode: _builtins.str
+    """"synchronous", which is the default, or "buffered": a round ends at
+    buffer_size updates, whichever model they were computed from, and nobody
+    stops training because it ended.
+    """
+    buffer_size: _builtins.int
+    """Updates that end a buffered round; 0 for cohort_size."""
+    max_staleness: _builtins.int
+    """An update of a buffered round is dropped when its model is more rounds
+    old; 0 for the default.
     """
     @_builtins.property
     def deadline(self) -> _duration_pb2.Duration:
@@ -313,10 +327,13 @@ class RoundPolicy(_message.Message):
         min_clients: _builtins.int = ...,
         wait_for_clients: _duration_pb2.Duration | None = ...,
         late_updates: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        buffer_size: _builtins.int = ...,
+        max_staleness: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "wait_for_clients", b"wait_for_clients"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohort_size", b"cohort_size", "deadline", b"deadline", "late_updates", b"late_updates", "min_clients", b"min_clients", "over_selection", b"over_selection", "quorum", b"quorum", "wait_for_clients", b"wait_for_clients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffer_size", b"buffer_size", "cohort_size", b"cohort_size", "deadline", b"deadline", "late_updates", b"late_updates", "max_staleness", b"max_staleness", "min_clients", b"min_clients", "mode", b"mode", "over_selection", b"over_selection", "quorum", b"quorum", "wait_for_clients", b"wait_for_clients"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from fedstep.common.buffers import buffer_faults
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Value
 from fedstep.common.spec import Budget, Plugin, StudySpec
-from fedstep.common.validation import show, violations_of
+from fedstep.common.validation import sentences, show, violations_of
 from fedstep.server.tuning.registry import validate_tuner
 from fedstep.simulation.outcome import Leg
 
@@ -75,6 +76,8 @@ def check_contender(contender: Contender, study: StudySpec, defaults: Mapping[st
             hint = faults[0].description.removeprefix(f"is {show(name)}: ")
             raise InvalidInputError(f"--tuners has {contender.text}, but there is no tuner {name}: {hint}") from None
         raise InvalidInputError(f"--tuners has {contender.text}: {error.message}") from None
+    if mixed := buffer_faults(study):
+        raise InvalidInputError(f"--tuners has {contender.text}: {sentences(mixed)}")
 
 
 def study_of(study: StudySpec, contender: Contender, seed: int, rounds: int, trial_rounds: int) -> StudySpec:
@@ -113,7 +116,7 @@ def _budgeted(study: StudySpec, plugin: Plugin, seed: int, rounds: int, trial_ro
     budget = Budget(
         trials=_TRIALS_A_ROUND * rounds,
         rounds_per_trial=trial_rounds,
-        client_rounds=rounds * study.round.cohort_size,
+        client_rounds=rounds * (study.round.buffer_size or study.round.cohort_size),
     )
     return study.model_copy(update={"tuner": plugin, "seed": seed, "budget": budget})
 

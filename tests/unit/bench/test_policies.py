@@ -23,6 +23,12 @@ def test_a_policy_is_a_selector_and_the_terms_of_a_round() -> None:
     assert Policy("all:exploration=0.2").tables()["selector"] == {"name": "all", "exploration": 0.2}
 
 
+def test_fedbuff_is_a_policy_with_buffered_rounds() -> None:
+    spec = study("fedbuff:buffer_size=2:deadline=9")
+    assert (spec.round.mode, spec.round.buffer_size, spec.round.cohort_size) == ("buffered", 2, 3)
+    assert spec.selector.name == "random"
+
+
 def test_a_selector_of_another_version_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     assert [policy.text for policy in chosen(["all", "nosuch:deadline=3", "default"])] == ["all", "default"]
     assert "passed over: nosuch:deadline=3" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 import pytest
 
 from fedstep.common.errors import InvalidInputError
-from fedstep.common.spec import StudySpec
+from fedstep.common.spec import Plugin, RoundPolicy, StudySpec
 from fedstep.simulation.outcome import Leg
 from fedstep.simulation.tuners import check_contender, read_contenders, retraining_of, study_of
 
@@ -114,3 +114,12 @@ def test_a_retraining_replays_the_stages_in_as_many_rounds() -> None:
         "average": 0.8,
     }
     assert spec.budget.client_rounds == 30 * 5
+
+
+def test_a_tuner_that_deals_its_points_is_refused_where_rounds_are_buffered() -> None:
+    policy = {"mode": "buffered", "cohort_size": 5, "buffer_size": 2}
+    buffered = STUDY.model_copy(update={"round": RoundPolicy.model_validate(policy), "selector": Plugin(name="random")})
+    (contender,) = read_contenders("fedex")
+    with pytest.raises(InvalidInputError, match=r"--tuners has fedex: .*deals its clients new configurations"):
+        check_contender(contender, study_of(buffered, contender, 0, 60, 20))
+    assert study_of(buffered, contender, 0, 60, 20).budget.client_rounds == 120

@@ -102,30 +102,68 @@ class Cohorts:
             attempt: The round's attempt.
         """
         rng = rng_of(self._spec.seed, "select", run.rounds, attempt)
-        wanted = self._wanted(run, arm.clients)
-        there = self._matching()
-        free = there & ~self._fleet.roll.busy[: len(there)]
-        if arm.measured and arm.cohort:
-            free &= self._apart(there, wanted, arm.cohort)
-        rows = self._by_name(free)
+        rows = self._free_rows(run, arm)
         share = self._share()
         if self._spec.parallel_trials > 1 and len(rows) > share:
             rows = rows[np.sort(rng.choice(len(rows), share, replace=False))]
         draw = (arm.cohort, run.rounds, attempt)
-        context = SelectionContext(
+        context = self._context(run, attempt, rng, self._spec.over_selection, self._history.earlier(draw))
+        selection = self._selector.select(self._candidates(rows, run, arm), self.wanted(run, arm), context)
+        self._history.drawn(draw, selection.cohort)
+        return selection
+
+    def choose(self, run: Run, arm: Arm, places: int, number: int, without: Collection[str]) -> tuple[str, ...]:
+        """The clients for places that became free in a buffered round; fewer where there are no more.
+
+        Args:
+            run: What is trained.
+            arm: How.
+            places: At least one.
+            number: Of the choice, among those of this model.
+            without: Who is not asked.
+        """
+        rows = self._free_rows(run, arm)
+        rows = rows[~np.isin(rows, [self._fleet.member(name).row for name in without])]
+        if not len(rows):
+            return ()
+        rng = rng_of(self._spec.seed, "choose", run.rounds, number)
+        context = self._context(run, 1, rng, 1.0, ())
+        return self._selector.select(self._candidates(rows, run, arm), min(places, len(rows)), context).cohort
+
+    def count_draw(self, run: Run, arm: Arm, attempt: int) -> None:
+        """A buffered round is one draw, however many choices it is made of: that is what turns are counted in."""
+        self._history.drawn((arm.cohort, run.rounds, attempt), ())
+
+    def places(self, run: Run, arm: Arm) -> int:
+        """How many clients of a buffered round are at work at the same time."""
+        share, wanted = self._share(), self.wanted(run, arm)
+        return min(share, math.ceil(wanted * self._spec.over_selection)) if wanted else share
+
+    def _free_rows(self, run: Run, arm: Arm) -> Rows:
+        there = self._matching()
+        free = there & ~self._fleet.roll.busy[: len(there)]
+        if arm.measured and arm.cohort:
+            free &= self._apart(there, self.wanted(run, arm), arm.cohort)
+        return self._by_name(free)
+
+    def _context(
+        self, run: Run, attempt: int, rng: np.random.Generator, over_selection: float, earlier: tuple[str, ...]
+    ) -> SelectionContext:
+        return SelectionContext(
             trial=run.trial,
             round=run.rounds,
             rng=rng,
-            over_selection=self._spec.over_selection,
-            deadline_s=float(run.hyperparameters.get("deadline_s") or self._spec.round.deadline.total_seconds()),
+            over_selection=over_selection,
+            deadline_s=self.deadline_s(run),
             attempt=attempt,
-            clients=int(np.count_nonzero(there)),
+            clients=self._count(),
             draws=self._history.draws,
-            earlier=self._history.earlier(draw),
+            earlier=earlier,
         )
-        selection = self._selector.select(self._candidates(rows, run, arm), wanted, context)
-        self._history.drawn(draw, selection.cohort)
-        return selection
+
+    def deadline_s(self, run: Run) -> float:
+        """When a round ends at the latest, in seconds after its dispatch."""
+        return float(run.hyperparameters.get("deadline_s") or self._spec.round.deadline.total_seconds())
 
     def _candidates(self, rows: Rows, run: Run, arm: Arm) -> Candidates:
         roll = self._fleet.roll
@@ -225,10 +263,15 @@ class Cohorts:
         self._stopping = True
         self._fleet.wake()
 
-    async def wait(self, run: Run, arm: Arm) -> bool:
+    async def wait(self, run: Run, arm: Arm, under_way: bool = False) -> bool:
         """Waits until a round can start, and says who is missing and until when.
 
         Clients that are there and work for another study are waited for without end: their rounds have deadlines.
+
+        Args:
+            run: What will be trained.
+            arm: How.
+            under_way: Whether clients train for it already, so that none need be free.
 
         Returns:
             False when the study was stopped meanwhile.
@@ -238,7 +281,7 @@ class Cohorts:
         """
 
         def can_go_on() -> bool:
-            return self._stopping or self._free() >= (self._wanted(run, arm.clients) or self._share())
+            return self._stopping or under_way or self._free() >= (self.wanted(run, arm) or self._share())
 
         least = self._spec.round.min_clients
         await self.wait_for(least)
@@ -300,8 +343,9 @@ class Cohorts:
             await self._rank(cohort)
         return self._count() >= least
 
-    def _wanted(self, run: Run, clients: int) -> int:
-        asked = clients or int(run.hyperparameters.get("cohort_size") or self._spec.round.cohort_size)
+    def wanted(self, run: Run, arm: Arm) -> int:
+        """Updates that a round waits for; 0 for everybody's."""
+        asked = arm.clients or int(run.hyperparameters.get("cohort_size") or self._spec.round.cohort_size)
         return min(asked, self._share()) if asked else 0
 
     def _share(self) -> int:

@@ -5,42 +5,34 @@ import math
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from types import MappingProxyType
 
-from fedstep.common import hyperparameters as hp
 from fedstep.common.clock import Clock
 from fedstep.common.errors import InvalidInputError, UnavailableError
-from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import sha256
 from fedstep.server.aggregation.base import Aggregator, ServerOptimizer
 from fedstep.server.coordination import narrate
+from fedstep.server.coordination.buffered import BufferedArm
 from fedstep.server.coordination.cohorts import Announce, Cohorts
+from fedstep.server.coordination.dispatch import Dispatcher
 from fedstep.server.coordination.executors import Executors
 from fedstep.server.coordination.fleet import Fleet
-from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.intake import Intake
 from fedstep.server.coordination.late import LateUpdates
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError, Work, cost_of
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
-from fedstep.server.coordination.plan import LocalPlan
-from fedstep.server.coordination.run import Run, default_manifest, resolve, seed_of
+from fedstep.server.coordination.run import Run, default_manifest
 from fedstep.server.coordination.shelf import Shelf, cut
+from fedstep.server.coordination.trained import Trained
 from fedstep.server.selection.base import Selector
-from fedstep.server.storage.base import NewEvent, RoundRecord
+from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
 from fedstep.server.tuning.base import Arm, Cost
-from fedstep.v1 import fleet_pb2
-from fedstep.v1.hyperparameters_pb2 import HyperparameterValue
 
 ATTEMPTS = 3
 """Tries of one round before the fleet is taken to be unable to run it."""
-
-_NO_BUDGETS: Mapping[str, int] = MappingProxyType({})
-_WORK = {Work.TRAIN: fleet_pb2.WORK_TRAIN, Work.EVALUATE: fleet_pb2.WORK_EVALUATE}
 
 
 @dataclass(frozen=True)
@@ -51,16 +43,6 @@ class _Measured:
     metrics: dict[str, float]
     losses: Mapping[str, float]
     evaluators: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """A training phase that is over."""
-
-    phase: TrainingPhase
-    cohort: tuple[str, ...]
-    attempt: int
-    quorum: int
 
 
 class _FailedError(Exception):
@@ -116,8 +98,10 @@ class RunEngine:
         self._charge = charge
         self._upload_s = paces.upload_s
         # Of this engine's own: a study that is put off and goes on trains rounds again that clients have done.
-        self._life = f"{ledger.life}{uuid.uuid4().hex[:4]}"
+        life = f"{ledger.life}{uuid.uuid4().hex[:4]}"
+        self._dispatcher = Dispatcher(spec, task, clock, life)
         self._arms: dict[int, LateUpdates] = {}
+        self._buffered: dict[int, BufferedArm] = {}
 
     async def prepare(self) -> None:
         """Learns the layout of the task's model, which clients are compared by. Before the first step."""
@@ -138,17 +122,19 @@ class RunEngine:
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
         try:
-            trained = await self._train(run, arm, last, outcome)
+            train = self._fill if self._is_buffered(arm) else self._train
+            trained = await train(run, arm, last, outcome)
             stepped = run if arm.discard else await self._aggregate(run, arm, outcome)
             try:
-                train_loss = trained.phase.train_loss()
+                train_loss = trained.train_loss()
                 evaluating = arm.measured and not arm.discard and (last or arm.every_round)
                 measured = await self._evaluate(stepped, arm, evaluating, train_loss, outcome)
             except BaseException as error:
+                due = self._priced(run, outcome, started).due
+                self.end(run.trial)
                 if stepped is not run:
                     self._shelf.drop(stepped.model_sha256)
                 if isinstance(error, UnavailableError | StoppedError):
-                    due = self._priced(run, outcome, started).due
                     await self._charge(due, narrate.round_unmeasured(run.trial, run.rounds))
                 raise
         except _FailedError as failure:
@@ -163,7 +149,7 @@ class RunEngine:
             value=measured.value,
             metrics=measured.metrics,
             losses=measured.losses,
-            clients=trained.phase.reports(len(arm.points)),
+            clients=trained.reports(len(arm.points)),
         )
 
     async def measure(self, run: Run, arm: Arm) -> StepOutcome:
@@ -184,38 +170,80 @@ class RunEngine:
 
     def _priced(self, run: Run, outcome: StepOutcome, started: float) -> StepOutcome:
         """What was done, well or not, with what it cost."""
-        training = [assignment for assignment in outcome.assignments if assignment.work == Work.TRAIN]
-        last = max((assignment.attempt for assignment in training), default=0)
-        missed = [assignment for assignment in training if assignment.attempt < last]
+        if run.trial in self._buffered:
+            outcome.trained.append(self._buffered[run.trial].drain_cost())  # of what goes on
+        measuring = [assignment for assignment in outcome.assignments if assignment.work == Work.EVALUATE]
         seconds = self._clock.monotonic() - started
-        cost = replace(cost_of(run, outcome.assignments), rounds=int(bool(training)), seconds=seconds)
-        cost += Cost(payload_bytes=len(outcome.late) * run.manifest.update_bytes)
-        return replace(outcome, cost=cost, missed=cost_of(run, missed))
+        cost = sum(outcome.trained, cost_of(run, measuring))
+        cost += Cost(int(bool(outcome.trained)), payload_bytes=len(outcome.late) * run.manifest.update_bytes)
+        return replace(outcome, cost=replace(cost, seconds=seconds))
 
-    async def _train(self, run: Run, arm: Arm, last: bool, outcome: StepOutcome) -> "_Trained":
+    async def _train(self, run: Run, arm: Arm, last: bool, outcome: StepOutcome) -> Trained:
         """Trains cohorts until one meets the quorum."""
         for attempt in range(1, ATTEMPTS + 1):
             trained = await self._train_once(run, arm, attempt, last)
-            phase = trained.phase
-            records = [assignment.record() for assignment in phase.assignments]
-            outcome.assignments.extend(records)
-            outcome.events.extend(phase.events)
-            outcome.events.extend(narrate.client_faults(run.trial, run.rounds, phase.faults))
-            if len(phase.accepted) >= trained.quorum or (arm.discard and phase.assignments):
+            records = [assignment.record() for assignment in trained.assignments]
+            outcome.trained.append(cost_of(run, records))
+            self._note(run, trained, records, outcome)
+            if len(trained.accepted) >= trained.quorum or (arm.discard and trained.assignments):
                 return trained
-            if phase.diverged:
-                raise _FailedError(narrate.divergence(phase.diverged, len(phase.assignments)))
-            missed = narrate.round_missed(
-                run.trial, run.rounds, attempt, len(phase.accepted), trained.quorum, phase.faults
-            )
+            if trained.diverged:
+                raise _FailedError(narrate.divergence(trained.diverged, len(trained.assignments)))
             self._arms[run.trial].intake.start_again(self._make_aggregator(run.manifest.elements), run.rounds)
-            await self._charge(cost_of(run, records), missed)
-        raise UnavailableError(
-            f"Round {run.rounds} of trial {run.trial} missed its quorum {ATTEMPTS} times: "
-            f"{narrate.reasons(phase.faults)}."
-        )
+            await self._miss(run, trained, outcome)
+        raise _missed_too_often(run, trained)
 
-    async def _train_once(self, run: Run, arm: Arm, attempt: int, last: bool) -> "_Trained":
+    async def _fill(self, run: Run, arm: Arm, last: bool, outcome: StepOutcome) -> Trained:
+        """Fills a buffer, in one attempt or several: what is in it stays there."""
+        buffered = self._buffered_of(run, arm)
+        for attempt in range(1, ATTEMPTS + 1):
+            trained = await buffered.train(attempt, last)
+            outcome.trained.append(buffered.drain_cost())
+            enough = len(trained.accepted) >= trained.quorum
+            if enough or trained.diverged:
+                # On record in the round that they went into, whatever round they were begun in.
+                records = [replace(assignment.record(), round=run.rounds) for assignment in trained.assignments]
+                self._note(run, trained, records, outcome)
+            if enough:
+                return trained
+            if trained.diverged:
+                raise _FailedError(narrate.divergence(trained.diverged, len(trained.assignments)))
+            await self._miss(run, trained, outcome)
+        raise _missed_too_often(run, trained)
+
+    def _is_buffered(self, arm: Arm) -> bool:
+        """Not where updates are thrown away, nor where each client is dealt a configuration of its own."""
+        return self._spec.round.buffered and not (arm.discard or arm.points)
+
+    def _buffered_of(self, run: Run, arm: Arm) -> BufferedArm:
+        if run.trial not in self._buffered:
+            aggregator = self._make_aggregator(run.manifest.elements)
+            bounds = self._spec.guard.max_update_ratio, self._spec.round.max_staleness
+            self._buffered[run.trial] = BufferedArm(
+                self._spec,
+                arm,
+                run,
+                cohorts=self.cohorts,
+                dispatcher=self._dispatcher,
+                ledger=self._ledger,
+                fleet=self._fleet,
+                shelf=self._shelf,
+                intake=Intake(aggregator, self._executors.compute, *bounds, damped=True),
+            )
+        return self._buffered[run.trial]
+
+    @staticmethod
+    def _note(run: Run, trained: Trained, records: list[AssignmentRecord], outcome: StepOutcome) -> None:
+        outcome.assignments.extend(records)
+        outcome.events.extend(trained.events)
+        outcome.events.extend(narrate.client_faults(run.trial, run.rounds, trained.faults))
+
+    async def _miss(self, run: Run, trained: Trained, outcome: StepOutcome) -> None:
+        """An attempt has missed its quorum: it is charged at once, since it may have been the last thing done."""
+        outcome.charged.append(outcome.trained[-1])
+        await self._charge(outcome.trained[-1], narrate.round_missed(run.trial, run.rounds, trained))
+
+    async def _train_once(self, run: Run, arm: Arm, attempt: int, last: bool) -> Trained:
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
         late = self._late_of(run)
         late.begin_round(run.rounds)
@@ -237,9 +265,10 @@ class RunEngine:
             late=late if take_late else None,
             quorum=quorum,
         )
-        work = self._dispatch(phase, run, arm, Work.TRAIN, selection.cohort, attempt, selection.step_budgets)
+        members = self.cohorts.members(selection.cohort)
+        work = self._dispatcher.trainings(phase, phase.time_left_s, run, arm, members, attempt, selection.step_budgets)
         await self._collect(phase, work)
-        return _Trained(phase, selection.cohort, attempt, quorum)
+        return phase.trained(selection.cohort, attempt)
 
     def _late_of(self, run: Run) -> LateUpdates:
         if run.trial not in self._arms:
@@ -255,9 +284,12 @@ class RunEngine:
                 late.call_off("its client is needed for the next round")
 
     def end(self, trial: int) -> None:
-        """An arm trains no more: its late work is called off."""
+        """An arm trains no more: what is still under way for it is called off."""
+        reason = "its trial is over"
         if late := self._arms.pop(trial, None):
-            late.call_off("its trial is over")
+            late.call_off(reason)
+        if buffered := self._buffered.pop(trial, None):
+            buffered.end(reason)
 
     async def _collect(self, phase: Phase, assignments: Sequence[OpenAssignment]) -> None:
         try:
@@ -270,7 +302,8 @@ class RunEngine:
 
     async def _aggregate(self, run: Run, arm: Arm, outcome: StepOutcome) -> Run:
         """The next model, on the shelf for clients."""
-        intake = self._arms[run.trial].intake
+        buffered = self._buffered.get(run.trial)
+        intake = buffered.buffer.intake if buffered else self._arms[run.trial].intake
 
         def step() -> Run | None:
             update = intake.finish()
@@ -278,8 +311,10 @@ class RunEngine:
             return run.stepped(weights, state, arm.average)
 
         stepped = await self._executors.compute.run(step)
-        outcome.late.extend(intake.drain_late())
-        outcome.events.extend(map(narrate.late_update, outcome.late))
+        late = intake.drain_late()
+        if not buffered:  # there, most updates are of an earlier model
+            outcome.late.extend(late)
+            outcome.events.extend(map(narrate.late_update, late))
         if stepped is None:
             raise _FailedError("the aggregated model is not finite")
         payload = stepped.payload()
@@ -287,7 +322,10 @@ class RunEngine:
             self._executors.bulk.run(sha256, payload), self._executors.compute.run(cut, payload)
         )
         self._shelf.put(ready, stepped.manifest, digest)
-        return replace(stepped, model_sha256=digest)
+        stepped = replace(stepped, model_sha256=digest)
+        if buffered:
+            buffered.went_on(stepped)
+        return stepped
 
     async def _evaluate(
         self, run: Run, arm: Arm, evaluating: bool, train_loss: float, outcome: StepOutcome
@@ -298,7 +336,9 @@ class RunEngine:
                 raise StoppedError("the study was stopped before the model was measured")
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
             phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
-            await self._collect(phase, self._dispatch(phase, run, arm, Work.EVALUATE, cohort, attempt))
+            members = self.cohorts.members(cohort)
+            work = self._dispatcher.evaluations(phase, phase.time_left_s, run, members, attempt)
+            await self._collect(phase, work)
             phase.refuse_outliers()
             outcome.events.extend(narrate.client_faults(run.trial, max(0, run.rounds - 1), phase.faults))
             outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
@@ -310,9 +350,13 @@ class RunEngine:
         return _Measured(value, metrics, phase.losses("loss"), evaluators)
 
     def _record(
-        self, run: Run, stepped: Run, trained: _Trained, measured: _Measured, outcome: StepOutcome
+        self, run: Run, stepped: Run, trained: Trained, measured: _Measured, outcome: StepOutcome
     ) -> RoundRecord:
-        counts = {"partial_updates": trained.phase.partial, "late_updates": len(outcome.late)}
+        counts = {
+            "partial_updates": trained.partial,
+            "late_updates": len(outcome.late),
+            "staleness": trained.staleness,
+        }
         return RoundRecord(
             trial=run.trial,
             round=run.rounds,
@@ -322,7 +366,7 @@ class RunEngine:
             metrics=measured.metrics | {name: float(count) for name, count in counts.items() if count},
             train_loss=measured.metrics["train_loss"],
             cohort=trained.cohort,
-            updates=len(trained.phase.accepted),
+            updates=len(trained.accepted),
             evaluators=measured.evaluators,
             seconds=outcome.cost.seconds,
             ended_at=self._clock.now(),
@@ -346,69 +390,9 @@ class RunEngine:
             raise _FailedError(f"the model's {name} is {value}")
         return value
 
-    def _dispatch(
-        self,
-        phase: Phase,
-        run: Run,
-        arm: Arm,
-        kind: Work,
-        names: tuple[str, ...],
-        attempt: int,
-        budgets: Mapping[str, int] = MappingProxyType({}),
-    ) -> list[OpenAssignment]:
-        """The assignments of one phase, one a client.
 
-        Args:
-            phase: Gathers the answers.
-            run: The model to start from, or to measure.
-            arm: How to train.
-            kind: What to do.
-            names: The cohort, in the order of dispatch.
-            attempt: The round's attempt.
-            budgets: The most local steps of some of them.
-        """
-        training = kind is Work.TRAIN
-        dealt: list[Hyperparameters] = [resolve(self._spec, self._task, point) for point in arm.points]
-        points = (training and dealt) or [run.hyperparameters]
-        configurations = [hp.map_to_proto(values) for values in points]
-        assignments = []
-        for position, member in enumerate(self.cohorts.members(names)):
-            place = position % len(points)
-            budget = budgets.get(member.name, 0)
-            message = self._assignment(run, kind, member.name, attempt, configurations[place])
-            message.time_left.FromTimedelta(timedelta(seconds=phase.time_left_s))
-            if training:
-                message.max_steps = min(arm.max_steps or budget, budget or arm.max_steps)
-                message.report_only, message.local_validation = arm.discard, arm.local_validation
-            assignments.append(
-                OpenAssignment(
-                    message=message,
-                    member=member,
-                    owner=phase,
-                    update_bytes=run.manifest.update_bytes if training else 0,
-                    sent_at=self._clock.monotonic(),
-                    deadline_s=phase.time_left_s,
-                    guard=LossGuard(self._spec.guard),
-                    plan=LocalPlan.of(member.train_samples, points[place], arm.max_steps, budget),
-                    weights_norm=run.norm,
-                )
-            )
-        return assignments
-
-    def _assignment(
-        self, run: Run, kind: Work, client: str, attempt: int, values: dict[str, HyperparameterValue]
-    ) -> fleet_pb2.Assignment:
-        study, number = self._spec.name, run.rounds if kind is Work.TRAIN else max(0, run.rounds - 1)
-        return fleet_pb2.Assignment(
-            ref=fleet_pb2.AssignmentRef(
-                assignment_id=f"{study}/{run.trial}/{number}/{kind.value}/{client}/{self._life}",
-                attempt=attempt,
-            ),
-            work=_WORK[kind],
-            study=study,
-            trial=run.trial,
-            round=number,
-            model_sha256=run.model_sha256,
-            hyperparameters=values,
-            seed=seed_of(self._spec.seed, number, client),
-        )
+def _missed_too_often(run: Run, trained: Trained) -> UnavailableError:
+    return UnavailableError(
+        f"Round {run.rounds} of trial {run.trial} missed its quorum {ATTEMPTS} times: "
+        f"{narrate.reasons(trained.faults)}."
+    )

@@ -4,6 +4,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -12,14 +13,17 @@ from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.server.aggregation.base import Aggregator
 from fedstep.server.aggregation.checks import check_update
 from fedstep.server.coordination.executors import Executor
-from fedstep.server.coordination.ledger import OpenAssignment, Status
+from fedstep.server.coordination.ledger import OpenAssignment, Owner, Status
 from fedstep.v1 import fleet_pb2
 
 ABSURD = 1e100
 """Of a loss or a metric: no model has one, and sums over clients stay finite below it."""
 
 MAX_STALENESS = 3
-"""An update of a model that is more rounds old is dropped."""
+"""A late update of a model that is more rounds old is dropped."""
+
+_REST_S = 0.5
+"""How long a round that is over waits for an update whose arithmetic has not begun."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ class Intake:
         aggregator: The mean.
         compute: Where the arithmetic runs; its calls take turns.
         max_update_ratio: An update of a norm this many times larger than its model's is refused.
+        max_staleness: An update of a model that is more rounds old is too late.
+        damped: Whether the mean is divided by what the updates would weigh were none of them stale, so that a mean of
+            stale ones is a smaller step (Nguyen et al. 2022 divide by K); else by what they weigh.
 
     Attributes:
         round: Whose mean it is now.
@@ -69,7 +76,14 @@ class Intake:
         taking: The assignment of that update.
     """
 
-    def __init__(self, aggregator: Aggregator, compute: Executor, max_update_ratio: float) -> None:
+    def __init__(
+        self,
+        aggregator: Aggregator,
+        compute: Executor,
+        max_update_ratio: float,
+        max_staleness: int = MAX_STALENESS,
+        damped: bool = False,
+    ) -> None:
         self.round = 0
         self.taken_late: list[TakenLate] = []
         self.turn = asyncio.Lock()
@@ -77,8 +91,12 @@ class Intake:
         self._aggregator = aggregator
         self._compute = compute
         self._max_update_ratio = max_update_ratio
+        self._max_staleness = max_staleness
+        self._damped = damped
+        self._weight = self._discounted = 0.0
         self._adding = threading.Lock()
         self._added: OpenAssignment | None = None
+        self._added_at = 0
 
     async def take(
         self,
@@ -114,6 +132,8 @@ class Intake:
             assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)} | _local_validation(summary)
             if (loss_rms := assignment.log.root_mean_square_loss()) is not None:
                 assignment.metrics["loss_rms"] = loss_rms
+            if staleness := self._added_at - assignment.message.round:
+                assignment.metrics["staleness"] = float(staleness)
             assignment.payload_bytes = assignment.update_bytes
 
     def _check_and_add(
@@ -123,15 +143,37 @@ class Intake:
         work, made_in = assignment.plan.work(steps), assignment.message.round
         with self._adding:
             staleness = self.round - made_in
-            if closed() or staleness > MAX_STALENESS:
+            if closed() or staleness > self._max_staleness:
                 raise too_late(assignment)
-            self._aggregator.add(update, weight * discount(staleness), work)
-            self._added = assignment
+            discounted = weight * discount(staleness)
+            self._aggregator.add(update, discounted, work)
+            self._weight += weight
+            self._discounted += discounted
+            self._added, self._added_at = assignment, self.round
             if staleness:
                 taken = TakenLate(assignment.member.name, assignment.message.trial, made_in, self.round)
                 self.taken_late.append(taken)
 
-    async def close(self, mark: Callable[[], None]) -> bool:
+    async def come_to_rest(self, owner: Owner, mark: Callable[[], None]) -> None:
+        """Ends a round: nothing is added any more when it returns.
+
+        What has reached the sum is waited for, and for a moment what waits for its turn in a busy executor.
+
+        Args:
+            owner: Whose round it is. It begins nothing more by itself.
+            mark: Has `closed` of `take` say that it is too late.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REST_S), self.turn:
+                mark()
+                return
+        if await self._close(mark):
+            async with self.turn:  # nothing of it is left to do that takes time
+                return
+        if self.taking is not None and self.taking.owner is owner:
+            self.taking = None
+
+    async def _close(self, mark: Callable[[], None]) -> bool:
         """Calls `mark` while nothing is being added; answers whether what is being taken in has been added."""
 
         def close() -> bool:
@@ -149,12 +191,17 @@ class Intake:
         """
         with self._adding:
             self.round += 1
-            return self._aggregator.finish()
+            mean = self._aggregator.finish()
+            if self._damped and self._discounted != self._weight:
+                mean.mul_(self._discounted / self._weight)
+            self._weight = self._discounted = 0.0
+            return mean
 
     def start_again(self, aggregator: Aggregator, round: int) -> None:
         """Forgets what was taken in."""
         with self._adding:
             self._aggregator, self.round, self.taken_late = aggregator, round, []
+            self._weight = self._discounted = 0.0
 
     def drain_late(self) -> list[TakenLate]:
         """The late updates since it was last asked."""

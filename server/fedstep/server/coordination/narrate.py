@@ -7,6 +7,7 @@ from fedstep.common.hyperparameters import describe
 from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import OpenAssignment
+from fedstep.server.coordination.trained import Trained
 from fedstep.server.report.progress import plan_text
 from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
@@ -71,6 +72,8 @@ def round_committed(spec: StudySpec, record: RoundRecord) -> NewEvent:
     value = f"no {metric} measured" if record.value is None else f"{metric} {record.value:.4f}"
     partial, late = (int(record.metrics.get(name, 0)) for name in ("partial_updates", "late_updates"))
     updates = f"{record.updates} updates{f' ({partial} partial)' * bool(partial)}{f' and {late} late' * bool(late)}"
+    if staleness := record.metrics.get("staleness"):
+        updates += f" {staleness:.1f} rounds old on average"
     return NewEvent(
         "round_committed",
         f"Trial {record.trial} round {record.round}: {value}, {updates}, {record.seconds:.2f} s.",
@@ -91,14 +94,13 @@ def decision(note: Note) -> NewEvent:
     return NewEvent(note.kind, note.text, dict(note.details))
 
 
-def round_missed(
-    trial: int, number: int, attempt: int, updates: int, quorum: int, faults: Sequence[OpenAssignment]
-) -> NewEvent:
+def round_missed(trial: int, number: int, trained: Trained) -> NewEvent:
     """A round brought too few updates and is tried again."""
+    attempt, updates, quorum = trained.attempt, len(trained.accepted), trained.quorum
     return NewEvent(
         "round_missed",
         f"Round {number} of trial {trial}, attempt {attempt}: {updates} updates where {quorum} are the quorum "
-        f"({reasons(faults)}).",
+        f"({reasons(trained.faults)}).",
         {"trial": trial, "round": number, "attempt": attempt, "updates": updates, "quorum": quorum},
     )
 
@@ -148,13 +150,13 @@ def late_update(taken: TakenLate) -> NewEvent:
     return NewEvent("late_update_taken", text, {**told, "staleness": taken.staleness, "discount": taken.discount})
 
 
-def dismissed(assignments: Sequence[OpenAssignment], reason: str) -> list[NewEvent]:
+def dismissed(assignments: Sequence[OpenAssignment], reason: str, round: int) -> list[NewEvent]:
     """Clients whose work nobody will use: one event for all of them."""
     if not assignments:
         return []
-    names, message = [a.member.name for a in assignments], assignments[0].message
-    text = f"Round {message.round} of trial {message.trial}: {reason}; told to stop: {names_text(names)}."
-    told = {"trial": message.trial, "round": message.round, "clients": names, "reason": reason}
+    names, trial = [a.member.name for a in assignments], assignments[0].message.trial
+    text = f"Round {round} of trial {trial}: {reason}; told to stop: {names_text(names)}."
+    told = {"trial": trial, "round": round, "clients": names, "reason": reason}
     return [NewEvent("clients_told_to_stop", text, told)]
 
 

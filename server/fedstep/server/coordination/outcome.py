@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.run import Run
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
@@ -32,8 +33,9 @@ class StepOutcome:
         losses: The loss by client of the evaluation.
         clients: What the training cohort told.
         late: Late updates of the arm's earlier rounds that were taken in.
-        cost: What it cost, all attempts.
-        missed: The part of it for attempts that missed their quorum, which is charged already.
+        trained: What each attempt to train cost.
+        charged: The parts of it that are charged already: those of attempts that missed their quorum.
+        cost: What it cost, all attempts and the measurement.
     """
 
     run: Run
@@ -46,13 +48,14 @@ class StepOutcome:
     losses: Mapping[str, float] = field(default_factory=dict)
     clients: Sequence[ClientReport] = ()
     late: list[TakenLate] = field(default_factory=list)
+    trained: list[Cost] = field(default_factory=list)
+    charged: list[Cost] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)
-    missed: Cost = field(default_factory=Cost)
 
     @property
     def due(self) -> Cost:
         """What of the cost is still to be charged."""
-        return self.cost - self.missed
+        return self.cost - sum(self.charged, Cost())
 
 
 class StoppedError(Exception):
@@ -64,3 +67,8 @@ def cost_of(run: Run, assignments: Sequence[AssignmentRecord]) -> Cost:
     asked = sum(assignment.work == Work.TRAIN for assignment in assignments)
     updates = sum(assignment.payload_bytes for assignment in assignments)
     return Cost(0, asked, len(assignments) * run.manifest.payload_bytes + updates)
+
+
+def sent_to(clients: int, manifest: Manifest) -> Cost:
+    """What it costs to ask so many clients to train a model, before anything comes back."""
+    return Cost(0, clients, clients * manifest.payload_bytes)

@@ -20,16 +20,14 @@ from fedstep.server.coordination.late import LateUpdates
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.projection import RoundEnd
 from fedstep.server.coordination.steering import Steering, UploadTime
+from fedstep.server.coordination.trained import FAULTS, Trained, weighted_mean
 from fedstep.server.storage.base import NewEvent
-from fedstep.server.tuning.base import ClientReport
 from fedstep.v1 import fleet_pb2
 
 MAX_METRICS = 64
 MAX_METRIC_NAME = 100
 
 _LEAST_WAIT_S = 0.001
-_REST_S = 0.5
-"""How long a phase that is over waits for an update whose arithmetic has not begun."""
 
 
 class Phase(ABC):
@@ -56,7 +54,7 @@ class Phase(ABC):
     @property
     def faults(self) -> list[OpenAssignment]:
         """The assignments that ended badly."""
-        return self._with(Status.DIVERGED, Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE)
+        return self._with(*FAULTS)
 
     def _with(self, *statuses: Status) -> list[OpenAssignment]:
         return [assignment for assignment in self.assignments if assignment.standing in statuses]
@@ -194,16 +192,7 @@ class TrainingPhase(Phase):
                     await self._over.wait()
 
     async def _come_to_rest(self) -> None:
-        """What has reached the sum is waited for, and for a moment what waits for its turn in a busy executor."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_REST_S), self._intake.turn:
-                self._closed = True
-                return
-        if await self._intake.close(self._close):
-            async with self._intake.turn:  # nothing of it is left to do that takes time
-                return
-        if self._intake.taking is not None and self._intake.taking.owner is self:
-            self._intake.taking = None
+        await self._intake.come_to_rest(self, self._close)
 
     def _close(self) -> None:
         self._closed = True
@@ -211,8 +200,8 @@ class TrainingPhase(Phase):
     def _finish(self, status: Status, reason: str) -> None:
         if self._late is not None and status is Status.LATE and len(self.accepted) >= self._quorum:
             self._late.take_over(self._with(Status.OPEN), reason)
-        if status is Status.ABANDONED:
-            self.events.extend(narrate.dismissed(self._with(Status.OPEN), reason))
+        if status is Status.ABANDONED and (left := self._with(Status.OPEN)):
+            self.events.extend(narrate.dismissed(left, reason, left[0].message.round))
         super()._finish(status, reason)
 
     def call_off(self, status: Status, reason: str) -> None:
@@ -263,27 +252,9 @@ class TrainingPhase(Phase):
             assignment, Status.REFUSED if refused else Status.FAILED, outcome.message[:500] or "no reason given"
         )
 
-    @property
-    def partial(self) -> int:
-        """Updates of fewer steps than were due."""
-        return sum(0 < assignment.metrics.get("steps", 0.0) < assignment.plan.due for assignment in self.accepted)
-
-    @property
-    def diverged(self) -> list[OpenAssignment]:
-        """The assignments whose training ran away, by their losses or by their update."""
-        return [*self._with(Status.DIVERGED), *self._ran_away]
-
-    def train_loss(self) -> float:
-        """The weighted mean of the clients' training losses."""
-        return _weighted_mean([(a.metrics["loss"], a.samples) for a in self.accepted])
-
-    def reports(self, points: int) -> tuple[ClientReport, ...]:
-        """What each client told of its part, in the order of dispatch.
-
-        Args:
-            points: How many configurations they were dealt.
-        """
-        return tuple(_report(a, position % max(1, points)) for position, a in enumerate(self.assignments))
+    def trained(self, cohort: tuple[str, ...], attempt: int) -> Trained:
+        """What came of it."""
+        return Trained(self.assignments, cohort, attempt, self._quorum, self._ran_away, self.events)
 
 
 class EvaluationPhase(Phase):
@@ -335,25 +306,5 @@ class EvaluationPhase(Phase):
         answers = sorted(self.accepted, key=lambda a: a.member.name)
         names = sorted({name for answer in answers for name in answer.metrics})
         return {
-            name: _weighted_mean([(a.metrics[name], a.samples) for a in answers if name in a.metrics]) for name in names
+            name: weighted_mean([(a.metrics[name], a.samples) for a in answers if name in a.metrics]) for name in names
         }
-
-
-def _report(assignment: OpenAssignment, point: int) -> ClientReport:
-    accepted = assignment.standing is Status.ACCEPTED
-    return ClientReport(
-        name=assignment.member.name,
-        point=point,
-        diverged=assignment.standing is Status.DIVERGED,
-        samples=assignment.samples if accepted else 0,
-        losses=tuple(assignment.log.loss),
-        step_ms=tuple(assignment.log.step_ms),
-        loss_before=assignment.metrics.get("validation_loss_before"),
-        loss_after=assignment.metrics.get("validation_loss_after"),
-        validation_samples=assignment.member.validation_samples,
-    )
-
-
-def _weighted_mean(values: Sequence[tuple[float, int]]) -> float:
-    total = sum(weight for _, weight in values)
-    return math.fsum(value * weight for value, weight in values) / total if total else math.nan

@@ -396,8 +396,8 @@ class StudyRunner:
         """The final rounds of the best trial's model, as many as there is time for."""
         arm = arm_of(self.trials[run.trial])
         with contextlib.suppress(StoppedError):
-            for _ in range(rounds):
-                outcome = StepOutcome(run) if self._over() else await self.engine.step(run, arm, last=True)
+            for left in reversed(range(rounds)):
+                outcome = StepOutcome(run) if self._over() else await self.engine.step(run, arm, last=not left)
                 if outcome.record is None:
                     break
                 self._account.spend(outcome.due)

@@ -32,7 +32,7 @@ class Meter:
         }
         self._guess = budget.rounds_of_trials
         self._limits = {name: limit for name, limit in limits.items() if limit > 0} or {"rounds": float(self._guess)}
-        self._clients = spec.round.cohort_size * spec.over_selection
+        self._clients = spec.round.buffer_size or spec.round.cohort_size * spec.over_selection
         self._lanes = spec.parallel_trials
         self._reserve = reserve_rounds
         self._spent = Cost()

@@ -10,9 +10,14 @@ _ROUNDING = 1e-9
 
 
 def clients_asked(spec: StudySpec, point: Hyperparameters) -> int:
-    """How many clients a round at that point asks to train; 0 where it asks everybody."""
+    """How many clients a round at that point asks to train; 0 where it asks everybody.
+
+    A buffered round asks one for every update that was taken; an arm's first one some more, which end with the arm.
+    """
     fixed = {**spec.hyperparameters, **point}
     wanted = int(fixed.get("cohort_size") or spec.round.cohort_size)
+    if spec.round.buffered:
+        return spec.round.buffer_size or wanted
     return math.ceil(wanted * spec.over_selection - _ROUNDING)
 
 

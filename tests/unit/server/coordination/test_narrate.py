@@ -84,6 +84,12 @@ def test_a_round_says_what_was_partial_and_what_was_late() -> None:
     assert narrate.round_committed(SPEC, record).text == text
 
 
+def test_a_buffered_round_says_how_old_its_updates_are() -> None:
+    record = RoundRecord(1, 4, 1, b"", 0.5, {"loss": 0.5, "staleness": 1.25}, 0.5, ("a",), 9, ("b",), 1.5, NOW)
+    text = "Trial 1 round 4: loss 0.5000, 9 updates 1.2 rounds old on average, 1.50 s."
+    assert narrate.round_committed(SPEC, record).text == text
+
+
 def test_what_a_client_is_told_is_one_sentence_with_the_facts() -> None:
     work = OpenAssignment(
         pb.Assignment(trial=1, round=3),
@@ -112,7 +118,7 @@ def test_what_a_client_is_told_is_one_sentence_with_the_facts() -> None:
     assert silent.details["projected_finish_s"] is None
     more = narrate.given_more_time(work, 12.0, 10.0, 12.5).text
     assert more == "b in round 3 of trial 1 will be done after 12.0 s: the round is put off from 10 to 12.5 s."
-    (dismissed,) = narrate.dismissed([work], "enough clients have answered")
+    (dismissed,) = narrate.dismissed([work], "enough clients have answered", 3)
     assert dismissed.text == "Round 3 of trial 1: enough clients have answered; told to stop: b."
     late = narrate.late_update(TakenLate("b", 1, 3, 5))
     assert late.text == "b's update of round 3 of trial 1 came late: it counts in round 5, at 0.58 of its weight."

@@ -20,6 +20,9 @@ def test_clients_asked_counts_those_asked_too_many() -> None:
     assert clients_asked(study(round={"cohort_size": 10}), {"cohort_size": 4}) == 4
     assert clients_asked(study(round={"cohort_size": 10}, hyperparameters={"cohort_size": 6}), {}) == 6
     assert clients_asked(study(), {}) == 0
+    buffered = {"mode": "buffered", "cohort_size": 10, "over_selection": 1.3}
+    assert clients_asked(study(round=buffered), {}) == 10
+    assert clients_asked(study(round={**buffered, "buffer_size": 4}), {}) == 4
     assert clients_asked(study(round={"cohort_size": 10}, selector={"name": "deadline"}), {}) == 13
 
 
