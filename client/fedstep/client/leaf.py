@@ -70,12 +70,17 @@ def open_leaf(folder: Path, features: int, cache: Path) -> LeafIndex:
     place, version = _names(folder, files, features)
     kept = cache / f"{place}-{version}"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{place}.lock"):
-            if not kept.is_dir():
-                _build(files, features, kept)
-                _remove_older(cache, place, kept)
-            return _load(folder, kept, features)
+        if not kept.is_dir():  # else nothing is written: the cache may be read-only
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache / f"{place}.lock"):
+                if not kept.is_dir():
+                    _build(files, features, kept)
+                    _remove_older(cache, place, kept)
+        return _load(folder, kept, features)
+    except (ValueError, KeyError) as error:
+        raise InvalidInputError(
+            f"The index of {folder} in {kept} is damaged: remove it, and it is made again."
+        ) from error
     except OSError as error:
         raise InvalidInputError(
             f"The index of {folder} cannot be kept in {cache} ({error.strerror or error}): give a folder with room "
@@ -131,6 +136,7 @@ def _build(files: Sequence[Path], features: int, kept: Path) -> None:
                     x_file.write(x.tobytes())
                     y_file.write(y.tobytes())
         (half / _INDEX).write_text(json.dumps({"users": list(users), "counts": counts}), encoding="utf-8")
+        half.chmod(0o755)  # others on this machine may read it
         half.rename(kept)
     finally:
         shutil.rmtree(half, ignore_errors=True)

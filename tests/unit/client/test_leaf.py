@@ -74,6 +74,23 @@ def test_clients_that_start_together_build_it_once(folder: Path, monkeypatch: py
     assert [len(index.labels) for index in found] == [14] * 6
 
 
+def test_an_index_that_is_there_is_read_without_writing(folder: Path) -> None:
+    opened(folder)
+    [lock] = (folder.parent / "cache").glob("*.lock")
+    lock.unlink()
+    lock.mkdir()  # it could not be taken
+    assert len(opened(folder).users) == 5
+
+
+@pytest.mark.parametrize("name", ["index.json", "features.f32"])
+def test_an_index_that_is_damaged_is_named(folder: Path, name: str) -> None:
+    opened(folder)
+    [file] = (folder.parent / "cache").glob(f"*/{name}")
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(InvalidInputError, match="is damaged: remove it"):
+        opened(folder)
+
+
 def test_no_more_than_one_user_is_in_memory(tmp_path: Path) -> None:
     write_leaf(tmp_path / "train" / "all.json", {f"u{number}": 20 for number in range(30)})
     tracemalloc.start()

@@ -26,7 +26,7 @@ class Femnist(PooledTask):
     """Which character is it? LEAF's network on images [samples, 1, 28, 28] float32, 1 for white paper.
 
     What is under `train` is the clients', writer by writer; what is under `test` is held out for the coordinator. A
-    folder without the two is all the clients'. With as many clients as writers each client is one of them.
+    folder without a `train` is all the clients'. With as many clients as writers each client is one of them.
 
     Options beside those of every `PooledTask`:
         data: The folder that LEAF's preprocess script wrote: of JSON files, gzipped or not, or of `train` and `test`.
@@ -55,7 +55,8 @@ class Femnist(PooledTask):
             InvalidInputError: The folder or an option cannot be used.
         """
         folder = _folder(options, self.name)
-        index = self._index(folder / "train" if _is_split(folder) else folder, options)
+        train = folder / "train"
+        index = self._index(train if train.is_dir() else folder, options)
         chosen = self._chosen(index, options)
         return Pool(index.labels[chosen], lambda some: _tensors(index, chosen[some]), index.owners[chosen], index.users)
 
@@ -63,10 +64,10 @@ class Femnist(PooledTask):
         """What is under `test`; None where there is no such folder or the coordinator was not given the data."""
         if "data" not in options:
             return None
-        folder = _folder(options, self.name)
-        if not _is_split(folder):
+        test = _folder(options, self.name) / "test"
+        if not test.is_dir():
             return None
-        index = self._index(folder / "test", options)
+        index = self._index(test, options)
         return TensorDataset(*_tensors(index, np.arange(len(index.labels))))
 
     def _index(self, folder: Path, options: Mapping[str, str]) -> LeafIndex:
@@ -99,10 +100,6 @@ class FemnistDigits(Femnist):
 
 def _folder(options: Mapping[str, str], task: str) -> Path:
     return Path(data_path(options, task, "the folder that LEAF's preprocess script wrote"))
-
-
-def _is_split(folder: Path) -> bool:
-    return (folder / "train").is_dir() and (folder / "test").is_dir()
 
 
 def _tensors(index: LeafIndex, samples: Indices) -> tuple[torch.Tensor, torch.Tensor]:

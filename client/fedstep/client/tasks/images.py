@@ -64,7 +64,8 @@ class ImageTask(PooledTask):
         root = Path(data_path(options, self.name, "torchvision's folder"))
         download, verify = truth(options, "download", False), truth(options, "verify", True)
         images, labels = self.images.read(root, train, download, verify)
-        check_labels(labels, self.classes, f"{self.images.title} in {root}", f"it is not {self.images.title}.")
+        where, fix = f"{self.images.title} in {root}", "mend the labels, or take the task that has these classes."
+        check_labels(labels, self.classes, where, fix)
         return images, labels
 
     def _tensors(self, images: Images, labels: Indices) -> tuple[torch.Tensor, torch.Tensor]:

@@ -74,6 +74,11 @@ class TabularTask(PooledTask):
         if not self.columns.natural:
             return Pool(table.labels, table.take)
         owners = [_text(value) for value in table.columns[self.columns.natural]]
+        if "" in owners:
+            raise InvalidInputError(
+                f"Row {owners.index('') + 1} of {path} has nothing in the column {self.columns.natural}, so it is "
+                "nobody's: fill it, or leave the row out."
+            )
         names, groups = np.unique(np.array(owners), return_inverse=True)
         return Pool(table.labels, table.take, groups, tuple(names.tolist()))
 

@@ -79,6 +79,12 @@ def test_a_folder_of_files_is_all_the_clients(data: Path) -> None:
     assert writers_of(load(data / "train", (0, 1))) == set(range(6))
 
 
+def test_a_folder_may_have_no_test_files(data: Path) -> None:
+    (data / "test").rename(data / "elsewhere")
+    assert writers_of(load(data, (0, 1))) == set(range(6))
+    assert femnist.load_held_out(options(data)) is None
+
+
 def test_the_models_are_leafs(data: Path) -> None:
     images, _ = tensors(load(data, (0, 6)).train)
     for task, classes in ((femnist, 62), (femnist_digits, 10)):

@@ -141,6 +141,12 @@ def test_files_that_cannot_be_are_named(tmp_path: Path, table: Path) -> None:
         load(load_task(str(EXAMPLE)), table, group="X")
 
 
+def test_a_row_must_be_somebodys(table: Path) -> None:
+    table.write_text(table.read_text().replace("\nS,", "\n,", 1))
+    with pytest.raises(InvalidInputError, match=r"Row 2 of .* has nothing in the column hospital"):
+        load(load_task(str(EXAMPLE)), table)
+
+
 def test_a_client_of_no_partition_keeps_to_one_hospital(table: Path) -> None:
     inputs, _ = tensors(load(load_task(str(EXAMPLE)), table).train)
     assert len(np.unique(inputs[:, 1])) == 1
