@@ -1,6 +1,12 @@
 """What every test may ask for."""
 
-from hypothesis import settings
+import os
+
+# One thread a process, also in the processes that tests start: tests run in parallel, and two threads on a busy core
+# wait for each other far longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from hypothesis import settings  # what it imports may read it
 
 from contract.postgres import postgres_database, postgres_server
 

@@ -110,6 +110,15 @@ def test_the_same_file_again_shows_the_result_in_words(terminals: Terminals) -> 
     assert again.err == ""
 
 
+def test_a_study_is_shown_with_whose_training_it_took(terminals: Terminals) -> None:
+    shown = terminals.fedstep("study", "show", "first")
+    assert "No client was left out: training was taken from each of 2 clients 4 times." in shown.out
+    (study,) = terminals.fedstep("study", "show", "first", "--json").json
+    assert study["state"] == "STUDY_STATE_COMPLETED"
+    assert study["participation"]["left_out"]["clients"] == 0
+    assert study["participation"]["others"]["taken"] == 4.0
+
+
 def test_the_same_name_with_other_settings_is_refused(terminals: Terminals, tmp_path: Path) -> None:
     other = digits(tmp_path / "other.toml", name="first", seed=99)
     refused = terminals.fedstep("study", "run", other)
@@ -151,8 +160,9 @@ def test_studies_trials_steps_and_clients_are_listed(terminals: Terminals) -> No
     assert "first" in [study["spec"]["name"] for study in listed]
     row = next(line for line in terminals.fedstep("study", "list").out.splitlines() if line.startswith("first"))
     assert row.split()[:5] == ["first", "completed", "digits", "optuna", "2/2"]
-    shown = terminals.fedstep("study", "show", "first", "--json").json
-    assert shown == terminals.as_json.json[-1:]
+    (shown,) = terminals.fedstep("study", "show", "first", "--json").json
+    del shown["participation"]
+    assert shown == terminals.as_json.json[-1]
     trials = terminals.fedstep("study", "trials", "first", "--json").json
     assert [trial["rounds"] for trial in trials] == [2, 2]
     assert [len(trial["values"]) for trial in trials] == [2, 2]

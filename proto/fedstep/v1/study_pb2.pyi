@@ -1024,6 +1024,160 @@ class ListStepsResponse(_message.Message):
 Global___ListStepsResponse: _TypeAlias = ListStepsResponse  # noqa: Y015
 
 @_typing.final
+class GetParticipationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The study's name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetParticipationRequest: _TypeAlias = GetParticipationRequest  # noqa: Y015
+
+@_typing.final
+class GetParticipationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTICIPATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def participation(self) -> Global___Participation: ...
+    def __init__(
+        self,
+        *,
+        participation: Global___Participation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["participation", b"participation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["participation", b"participation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetParticipationResponse: _TypeAlias = GetParticipationResponse  # noqa: Y015
+
+@_typing.final
+class Participation(_message.Message):
+    """Who took part in a study. A client is left out when its training was taken
+    less than half as often as the median client's, or never.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    CLIENTS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """In a sentence or two, for people."""
+    @_builtins.property
+    def left_out(self) -> Global___ClientGroup: ...
+    @_builtins.property
+    def others(self) -> Global___ClientGroup: ...
+    @_builtins.property
+    def clients_left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientPart]:
+        """Those left out, the least often taken first: at most 200."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        left_out: Global___ClientGroup | None = ...,
+        others: Global___ClientGroup | None = ...,
+        clients_left_out: _abc.Iterable[Global___ClientPart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "others", b"others"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients_left_out", b"clients_left_out", "left_out", b"left_out", "others", b"others", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Participation: _TypeAlias = Participation  # noqa: Y015
+
+@_typing.final
+class ClientGroup(_message.Message):
+    """Some clients; of what is counted, the mean a client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENTS_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    RELATIVE_LOSS_FIELD_NUMBER: _builtins.int
+    clients: _builtins.int
+    asked: _builtins.float
+    """Trainings asked for."""
+    taken: _builtins.float
+    """Of these, those whose update was taken, in time or late."""
+    missed: _builtins.float
+    """Of these, those that were lost, failed, or late and not taken."""
+    relative_loss: _builtins.float
+    """The loss on their data over the mean of all who measured the same model;
+    unset where none of them measured one.
+    """
+    def __init__(
+        self,
+        *,
+        clients: _builtins.int = ...,
+        asked: _builtins.float = ...,
+        taken: _builtins.float = ...,
+        missed: _builtins.float = ...,
+        relative_loss: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "relative_loss", b"relative_loss"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "asked", b"asked", "clients", b"clients", "missed", b"missed", "relative_loss", b"relative_loss", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__relative_loss: _TypeAlias = _typing.Literal["relative_loss"]  # noqa: Y015
+    _WhichOneofArgType__relative_loss: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relative_loss) -> _WhichOneofReturnType__relative_loss | None: ...
+
+Global___ClientGroup: _TypeAlias = ClientGroup  # noqa: Y015
+
+@_typing.final
+class ClientPart(_message.Message):
+    """One client's part in a study, as in ClientGroup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_NAME_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    TAKEN_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    RELATIVE_LOSS_FIELD_NUMBER: _builtins.int
+    client_name: _builtins.str
+    asked: _builtins.int
+    taken: _builtins.int
+    missed: _builtins.int
+    relative_loss: _builtins.float
+    def __init__(
+        self,
+        *,
+        client_name: _builtins.str = ...,
+        asked: _builtins.int = ...,
+        taken: _builtins.int = ...,
+        missed: _builtins.int = ...,
+        relative_loss: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "relative_loss", b"relative_loss"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "asked", b"asked", "client_name", b"client_name", "missed", b"missed", "relative_loss", b"relative_loss", "taken", b"taken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__relative_loss: _TypeAlias = _typing.Literal["relative_loss"]  # noqa: Y015
+    _WhichOneofArgType__relative_loss: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relative_loss) -> _WhichOneofReturnType__relative_loss | None: ...
+
+Global___ClientPart: _TypeAlias = ClientPart  # noqa: Y015
+
+@_typing.final
 class ListClientsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -71,6 +71,11 @@ class StudyServiceStub:
                 request_serializer=fedstep_dot_v1_dot_study__pb2.ListStepsRequest.SerializeToString,
                 response_deserializer=fedstep_dot_v1_dot_study__pb2.ListStepsResponse.FromString,
                 _registered_method=True)
+        self.GetParticipation = channel.unary_unary(
+                '/fedstep.v1.StudyService/GetParticipation',
+                request_serializer=fedstep_dot_v1_dot_study__pb2.GetParticipationRequest.SerializeToString,
+                response_deserializer=fedstep_dot_v1_dot_study__pb2.GetParticipationResponse.FromString,
+                _registered_method=True)
         self.ListClients = channel.unary_unary(
                 '/fedstep.v1.StudyService/ListClients',
                 request_serializer=fedstep_dot_v1_dot_study__pb2.ListClientsRequest.SerializeToString,
@@ -130,6 +135,13 @@ class StudyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetParticipation(self, request, context):
+        """Who has trained so far and who has not, and the loss on their data.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListClients(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -173,6 +185,11 @@ def add_StudyServiceServicer_to_server(servicer, server):
                     servicer.ListSteps,
                     request_deserializer=fedstep_dot_v1_dot_study__pb2.ListStepsRequest.FromString,
                     response_serializer=fedstep_dot_v1_dot_study__pb2.ListStepsResponse.SerializeToString,
+            ),
+            'GetParticipation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetParticipation,
+                    request_deserializer=fedstep_dot_v1_dot_study__pb2.GetParticipationRequest.FromString,
+                    response_serializer=fedstep_dot_v1_dot_study__pb2.GetParticipationResponse.SerializeToString,
             ),
             'ListClients': grpc.unary_unary_rpc_method_handler(
                     servicer.ListClients,
@@ -371,6 +388,33 @@ class StudyService:
             '/fedstep.v1.StudyService/ListSteps',
             fedstep_dot_v1_dot_study__pb2.ListStepsRequest.SerializeToString,
             fedstep_dot_v1_dot_study__pb2.ListStepsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetParticipation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedstep.v1.StudyService/GetParticipation',
+            fedstep_dot_v1_dot_study__pb2.GetParticipationRequest.SerializeToString,
+            fedstep_dot_v1_dot_study__pb2.GetParticipationResponse.FromString,
             options,
             channel_credentials,
             insecure,

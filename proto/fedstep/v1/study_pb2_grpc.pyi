@@ -48,6 +48,8 @@ class StudyServiceStub:
     ListTrials: _grpc.UnaryUnaryMultiCallable[_study_pb2.ListTrialsRequest, _study_pb2.ListTrialsResponse]
     ListSteps: _grpc.UnaryStreamMultiCallable[_study_pb2.ListStepsRequest, _study_pb2.ListStepsResponse]
     """The local steps that clients reported, in order of assignment and step."""
+    GetParticipation: _grpc.UnaryUnaryMultiCallable[_study_pb2.GetParticipationRequest, _study_pb2.GetParticipationResponse]
+    """Who has trained so far and who has not, and the loss on their data."""
     ListClients: _grpc.UnaryUnaryMultiCallable[_study_pb2.ListClientsRequest, _study_pb2.ListClientsResponse]
 
 @_typing.type_check_only
@@ -70,6 +72,8 @@ class StudyServiceAsyncStub(StudyServiceStub):
     ListTrials: _aio.UnaryUnaryMultiCallable[_study_pb2.ListTrialsRequest, _study_pb2.ListTrialsResponse]  # type: ignore[assignment]
     ListSteps: _aio.UnaryStreamMultiCallable[_study_pb2.ListStepsRequest, _study_pb2.ListStepsResponse]  # type: ignore[assignment]
     """The local steps that clients reported, in order of assignment and step."""
+    GetParticipation: _aio.UnaryUnaryMultiCallable[_study_pb2.GetParticipationRequest, _study_pb2.GetParticipationResponse]  # type: ignore[assignment]
+    """Who has trained so far and who has not, and the loss on their data."""
     ListClients: _aio.UnaryUnaryMultiCallable[_study_pb2.ListClientsRequest, _study_pb2.ListClientsResponse]  # type: ignore[assignment]
 
 class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -131,6 +135,14 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_study_pb2.ListStepsResponse], _abc.AsyncIterator[_study_pb2.ListStepsResponse]]:
         """The local steps that clients reported, in order of assignment and step."""
+
+    @_abc_1.abstractmethod
+    def GetParticipation(
+        self,
+        request: _study_pb2.GetParticipationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_study_pb2.GetParticipationResponse, _abc.Awaitable[_study_pb2.GetParticipationResponse]]:
+        """Who has trained so far and who has not, and the loss on their data."""
 
     @_abc_1.abstractmethod
     def ListClients(

@@ -15,14 +15,15 @@ CLIENTS, WANTED = 40, 4
 UNEQUAL = SpeedModel(spread=1.0, step_ms=500, bytes_per_s=1e4)
 
 
-def simulated(selector: str, rounds: int, over_selection: float = 1.3) -> Simulated:
+def simulated(selector: str, rounds: int, over_selection: float = 1.3, seed: int = 5) -> Simulated:
     spec = study(
+        seed=seed,
         selector={"name": selector},
         tuner={"name": "fixed"},
         round={"cohort_size": WANTED, "deadline": "600s", "over_selection": over_selection},
         budget={"rounds": rounds},
     )
-    return simulate(spec, Clouds(), Federation(CLIENTS, speed=UNEQUAL))
+    return simulate(spec, Clouds(), Federation(CLIENTS, speed=UNEQUAL, seed=seed))
 
 
 def test_rounds_are_shorter_than_those_that_wait_for_all_and_everybody_trains_in_the_promised_rounds(
@@ -39,13 +40,19 @@ def test_rounds_are_shorter_than_those_that_wait_for_all_and_everybody_trains_in
     by_deadline = simulated("deadline", rounds=32)
     trained = defaultdict(list)
     for number, each in enumerate([*seen]):
-        for part in each.parts:
-            if part.trained:
-                trained[part.client].append(number)
+        for client in [part.client for part in each.parts if part.trained] + [*each.late]:
+            trained[client].append(number)
     waiting = simulated("random", rounds=32, over_selection=1.0)
     assert by_deadline.virtual_s < 0.8 * waiting.virtual_s
     window = math.ceil(3 * CLIENTS / WANTED)
-    assert sum(rounds[0] < window for rounds in trained.values()) >= 0.95 * CLIENTS
+    assert sum(rounds[0] < window for rounds in trained.values()) == CLIENTS
+
+
+@pytest.mark.parametrize("seed", [0, 3, 6])
+def test_rounds_are_shorter_than_those_that_ask_more_than_they_need_at_random(seed: int) -> None:
+    """Over-selection alone, 1.3 × as here, waits for few stragglers. 0.44 to 0.64 of its time over eight seeds."""
+    by_deadline, over_selected = (simulated(selector, rounds=32, seed=seed) for selector in ("deadline", "random"))
+    assert by_deadline.virtual_s < 0.8 * over_selected.virtual_s
 
 
 @pytest.mark.parametrize("selector", ["deadline", "oort", "power_of_choice"])

@@ -1,6 +1,7 @@
 """Records of the store as messages of the protocol."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf import struct_pb2
@@ -9,6 +10,7 @@ from fedstep.common import hyperparameters as hp
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.server.coordination.fleet import Member, Presence
 from fedstep.server.coordination.studies import StudyView
+from fedstep.server.report.participation import LISTED, Group, Share, groups, left_out, participation_text
 from fedstep.server.selection.pace import Known
 from fedstep.server.storage.base import AssignmentRecord, ClientRecord, Event, StudyState, TrialRecord, TrialState
 from fedstep.v1 import fleet_pb2, study_pb2
@@ -94,6 +96,36 @@ def steps(record: AssignmentRecord) -> study_pb2.ListStepsResponse:
             samples=found.samples if found else (),
             step_ms=found.step_ms if found else (),
         ),
+    )
+
+
+def participation(shares: Sequence[Share]) -> study_pb2.Participation:
+    """Who took part in a study."""
+    theirs, others = groups(shares)
+    return study_pb2.Participation(
+        text=participation_text(shares),
+        left_out=_group(theirs),
+        others=_group(others),
+        clients_left_out=[
+            study_pb2.ClientPart(
+                client_name=share.client,
+                asked=share.asked,
+                taken=share.taken,
+                missed=share.missed,
+                relative_loss=share.relative_loss,
+            )
+            for share in left_out(shares)[:LISTED]
+        ],
+    )
+
+
+def _group(group: Group) -> study_pb2.ClientGroup:
+    return study_pb2.ClientGroup(
+        clients=group.clients,
+        asked=group.asked,
+        taken=group.taken,
+        missed=group.missed,
+        relative_loss=group.relative_loss,
     )
 
 

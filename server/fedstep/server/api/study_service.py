@@ -106,6 +106,13 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
                 if record.steps is not None:
                     yield convert.steps(record)
 
+    async def GetParticipation(  # noqa: N802
+        self, request: study_pb2.GetParticipationRequest, context: Context
+    ) -> study_pb2.GetParticipationResponse:
+        """Who has trained so far and who has not."""
+        shares = await self._studies.participation(request.name)
+        return study_pb2.GetParticipationResponse(participation=convert.participation(shares))
+
     async def ListClients(  # noqa: N802
         self, request: study_pb2.ListClientsRequest, context: Context
     ) -> study_pb2.ListClientsResponse:

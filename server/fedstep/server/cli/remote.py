@@ -55,6 +55,12 @@ class Remote:
         with self._errors():
             return (await self._stub.StopStudy(study_pb2.StopStudyRequest(name=name), timeout=CALL_TIMEOUT_S)).study
 
+    async def participation(self, study: str) -> study_pb2.Participation:
+        """Who has trained in a study so far and who has not."""
+        request = study_pb2.GetParticipationRequest(name=study)
+        with self._errors():
+            return (await self._stub.GetParticipation(request, timeout=HISTORY_TIMEOUT_S)).participation
+
     async def studies(self) -> AsyncIterator[study_pb2.Study]:
         """All studies, by name."""
         token = ""

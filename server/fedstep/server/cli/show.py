@@ -48,12 +48,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 def print_json(message: Message | dict[str, Any]) -> None:
     """One object a line."""
-    value = (
-        json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-        if isinstance(message, Message)
-        else message
-    )
+    value = as_json_value(message) if isinstance(message, Message) else message
     print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def as_json_value(message: Message) -> dict[str, Any]:
+    """A message for programs, with the names of the protocol."""
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]], empty: str) -> None:

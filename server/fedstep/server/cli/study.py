@@ -10,9 +10,11 @@ from fedstep.common.loop import run as run_loop
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import locate, read_study
 from fedstep.server.cli.explain import explain
+from fedstep.server.cli.participation import print_participation
 from fedstep.server.cli.progress import Progress
 from fedstep.server.cli.remote import Remote, connect
 from fedstep.server.cli.show import (
+    as_json_value,
     coordinator_option,
     counts,
     enum_word,
@@ -74,11 +76,15 @@ def watch(name: str, address: str, after: int, as_json: bool) -> None:
 @coordinator_option
 @json_option
 def show(name: str, address: str, as_json: bool) -> None:
-    """A study as it stands: state, best hyper-parameters, result."""
+    """A study as it stands: state, best hyper-parameters, result, and whose training was taken."""
 
     async def one(remote: Remote) -> None:
-        found = await remote.get(name)
-        print_json(found) if as_json else print_study(found)
+        found, told = await remote.get(name), await remote.participation(name)
+        if as_json:
+            print_json({**as_json_value(found), "participation": as_json_value(told)})
+            return
+        print_study(found)
+        print_participation(told)
 
     _call(address, one)
 

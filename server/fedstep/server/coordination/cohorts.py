@@ -1,6 +1,7 @@
 """Who can train, who is asked, and who evaluates."""
 
 import asyncio
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -11,14 +12,18 @@ from numpy.typing import NDArray
 
 from fedstep.common.clock import Clock
 from fedstep.common.errors import UnavailableError
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
+from fedstep.common.task import Task
 from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.coordination.history import History, round_seen
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.outcome import Work
 from fedstep.server.coordination.pacing import PaceBook, steps_of
+from fedstep.server.coordination.pricing import MOST_CLIENTS, Experience, PriceList, priced
 from fedstep.server.coordination.roll import grown
-from fedstep.server.coordination.run import Run, rng_of, seed_of
+from fedstep.server.coordination.run import Run, resolve, rng_of, seed_of
 from fedstep.server.report.words import names_text
 from fedstep.server.selection.base import Candidates, RoundSeen, Selection, SelectionContext, Selector
 from fedstep.server.selection.evaluation import Ranks
@@ -166,25 +171,74 @@ class Cohorts:
         return float(run.hyperparameters.get("deadline_s") or self._spec.round.deadline.total_seconds())
 
     def _candidates(self, rows: Rows, run: Run, arm: Arm) -> Candidates:
-        roll = self._fleet.roll
-        steps = steps_of(roll.train_samples[rows], run.hyperparameters, arm.max_steps)
+        samples = self._fleet.roll.train_samples[rows]
+        steps = steps_of(samples, run.hyperparameters, arm.max_steps)
         predicted = self._paces.predict(rows, steps, int(run.hyperparameters["batch_size"]), run.manifest)
+        return priced(self._unpriced(rows), steps, predicted)
+
+    def _unpriced(self, rows: Rows) -> Candidates:
+        """Candidates of whose work nothing is said yet."""
+        roll = self._fleet.roll
+        unknown = np.full(len(rows), np.nan)
         return Candidates(
             names=roll.names[rows],
             keys=roll.keys[rows],
             train_samples=roll.train_samples[rows],
             validation_samples=roll.validation_samples[rows],
-            steps=steps,
-            log_time=predicted.log_time,
-            log_time_sd=predicted.log_time_sd,
-            step_s=predicted.step_s,
-            beside_s=predicted.beside_s,
+            steps=np.ones(len(rows), np.int64),
+            log_time=unknown,
+            log_time_sd=unknown,
+            step_s=unknown,
+            beside_s=unknown,
             **self._history.columns(rows),
         )
 
-    def observe(self, record: RoundRecord, assignments: Sequence[AssignmentRecord]) -> None:
-        """Takes in a round that was trained, before the next one is drawn."""
-        self.take_in(round_seen(record, assignments))
+    def prices(self, task: Task, experience: Experience) -> PriceList | None:
+        """What rounds are expected to take, as it stands now; None while nobody is there.
+
+        Args:
+            task: The study's.
+            experience: What they took so far.
+        """
+        there = self._in_time()
+        every = self._by_name(there)
+        if self._layout is None or not len(every):
+            return None
+        # Evenly by name: names say nothing of how fast a client is.
+        rows = every[np.linspace(0, len(every) - 1, min(len(every), MOST_CLIENTS)).astype(np.intp)]
+        run_round = SelectionContext(
+            trial=0,
+            round=0,
+            rng=np.random.default_rng(0),
+            over_selection=self._spec.over_selection,
+            deadline_s=self._spec.round.deadline.total_seconds(),
+            clients=len(rows),
+            draws=self._history.draws,
+        )
+        share = self._share()
+        spec, size = self._spec, self._spec.round.cohort_size
+
+        def wanted(values: Hyperparameters) -> int:
+            return min(int(values.get("cohort_size") or size) or share, share)
+
+        return PriceList(
+            resolve=lambda point: resolve(spec, task, point),
+            wanted=wanted,
+            selector=copy.deepcopy(self._selector),
+            candidates=self._unpriced(rows),
+            paces=self._paces.of(rows),
+            manifest=self._layout,
+            context=run_round,
+            share=len(every) / len(rows),
+            factor=experience.factor,
+            measure_s=experience.measure_s,
+        )
+
+    def observe(
+        self, record: RoundRecord, assignments: Sequence[AssignmentRecord], late: Sequence[TakenLate] = ()
+    ) -> None:
+        """Takes in a round that was trained, and the late updates that it took, before the next one is drawn."""
+        self.take_in(round_seen(record, assignments, late))
 
     def take_in(self, seen: RoundSeen) -> None:
         """The same, as a selector is told of it."""
@@ -192,7 +246,11 @@ class Cohorts:
         self._selector.observe(seen)
 
     def recall(
-        self, rounds: Iterable[RoundRecord], assignments: Iterable[AssignmentRecord], cohorts: Mapping[int, int]
+        self,
+        rounds: Iterable[RoundRecord],
+        assignments: Iterable[AssignmentRecord],
+        cohorts: Mapping[int, int],
+        late: Iterable[TakenLate] = (),
     ) -> None:
         """Takes in all rounds of earlier lives of the coordinator, in the order of their ends.
 
@@ -200,7 +258,11 @@ class Cohorts:
             rounds: Committed ones.
             assignments: Theirs.
             cohorts: The number of each trial's evaluation cohort, which arms that are compared share.
+            late: Every late update that was taken.
         """
+        late_in: defaultdict[tuple[int, int], list[TakenLate]] = defaultdict(list)
+        for taken in late:
+            late_in[taken.trial, taken.taken_in].append(taken)
         by_round: defaultdict[tuple[int, int], list[AssignmentRecord]] = defaultdict(list)
         for assignment in assignments:
             if assignment.work == Work.TRAIN:
@@ -211,7 +273,7 @@ class Cohorts:
                 asked = tuple(part.client for part in parts if part.attempt == attempt)
                 self._history.drawn((cohorts[record.trial], record.round, attempt), asked)
             self._history.drawn((cohorts[record.trial], record.round, record.attempts), record.cohort)
-            self.observe(record, parts)
+            self.observe(record, parts, late_in[record.trial, record.round])
 
     def _apart(self, there: NDArray[np.bool_], wanted: int, cohort: int) -> NDArray[np.bool_]:
         """Who trains for a generation: those who do not measure it, and of these the last ones where others are few.

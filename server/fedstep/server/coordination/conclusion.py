@@ -1,4 +1,4 @@
-"""How a study ends: the model measured, written out, the run drawn, and told who took part."""
+"""How a study ends: the model measured, written out, and the run drawn."""
 
 import logging
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from fedstep.common.task import Task
 from fedstep.common.tensors import unpack
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.run import Run
-from fedstep.server.report.participation import participation, shares_of
+from fedstep.server.report.participation import Share
 from fedstep.server.report.picture import draw_study
 from fedstep.server.storage.base import Change, NewEvent, StudyResult, StudyState, TrialRecord
 
@@ -22,7 +22,13 @@ log = logging.getLogger(__name__)
 
 
 async def conclude(
-    spec: StudySpec, task: Task, run: Run, trials: Sequence[TrialRecord], parts: Parts, state: StudyState
+    spec: StudySpec,
+    task: Task,
+    run: Run,
+    trials: Sequence[TrialRecord],
+    shares: Sequence[Share],
+    parts: Parts,
+    state: StudyState,
 ) -> StudyResult:
     """Measures the final model, writes it as safetensors and draws the study.
 
@@ -31,6 +37,7 @@ async def conclude(
         task: Its task.
         run: The best trial's run at its end.
         trials: All trials.
+        shares: Every client's part.
         parts: The coordinator's.
         state: How the study ends, for the picture.
     """
@@ -54,22 +61,7 @@ async def conclude(
     result = StudyResult(run.model_sha256, metrics, held_out, model_path="")
     if parts.folder is None:
         return result
-    return await _written(parts.folder / spec.name, spec, result, trials, parts, state)
-
-
-async def told_participation(study: str, there: Sequence[str], parts: Parts) -> NewEvent:
-    """Who took part in a study and who was left out, over all lives of the coordinator.
-
-    Args:
-        study: Its name.
-        there: The clients that are there for it now.
-        parts: The coordinator's.
-    """
-
-    def told() -> NewEvent:
-        return participation(shares_of(parts.store.assignments(study, with_steps=False), there))
-
-    return await parts.executors.storage.run(told)
+    return await _written(parts.folder / spec.name, spec, result, trials, shares, parts, state)
 
 
 async def _written(
@@ -77,6 +69,7 @@ async def _written(
     spec: StudySpec,
     result: StudyResult,
     trials: Sequence[TrialRecord],
+    shares: Sequence[Share],
     parts: Parts,
     state: StudyState,
 ) -> StudyResult:
@@ -88,7 +81,7 @@ async def _written(
     study = replace(await parts.executors.storage.run(parts.store.study, spec.name), state=state, result=result)
     rounds = await parts.executors.storage.run(parts.store.rounds, spec.name)
     try:
-        await parts.executors.files.run(draw_study, picture_path, study, trials, rounds)
+        await parts.executors.files.run(draw_study, picture_path, study, trials, rounds, shares)
     except Exception:  # a study is not lost because its picture is
         log.exception("study %s: the picture could not be drawn", spec.name)
         result = replace(result, picture_path="")

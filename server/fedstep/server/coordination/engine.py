@@ -24,12 +24,13 @@ from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError, Work, cost_of
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
+from fedstep.server.coordination.pricing import Experience
 from fedstep.server.coordination.run import Run, default_manifest
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.coordination.trained import Trained
 from fedstep.server.selection.base import Selector
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
-from fedstep.server.tuning.base import Arm, Cost
+from fedstep.server.tuning.base import Arm, Cost, Prices, Unpriced
 
 ATTEMPTS = 3
 """Tries of one round before the fleet is taken to be unable to run it."""
@@ -102,6 +103,12 @@ class RunEngine:
         self._dispatcher = Dispatcher(spec, task, clock, life)
         self._arms: dict[int, LateUpdates] = {}
         self._buffered: dict[int, BufferedArm] = {}
+        self._experience = Experience()
+
+    def prices(self) -> Prices:
+        """What rounds are expected to take, as it stands now, for the tuner's thread; of buffered rounds nothing."""
+        known = None if self._spec.round.buffered else self.cohorts.prices(self._task, self._experience)
+        return known or Unpriced()
 
     async def prepare(self) -> None:
         """Learns the layout of the task's model, which clients are compared by. Before the first step."""
@@ -141,7 +148,7 @@ class RunEngine:
             return replace(self._priced(run, outcome, started), failed=str(failure))
         outcome = self._priced(run, outcome, started)
         record = self._record(run, stepped, trained, measured, outcome)
-        self.cohorts.observe(record, outcome.assignments)
+        self.cohorts.observe(record, outcome.assignments, outcome.late)
         return replace(
             outcome,
             run=stepped,
@@ -267,7 +274,13 @@ class RunEngine:
         )
         members = self.cohorts.members(selection.cohort)
         work = self._dispatcher.trainings(phase, phase.time_left_s, run, arm, members, attempt, selection.step_budgets)
+        as_any_other = attempt == 1 and not (arm.discard or arm.clients or arm.max_steps)
+        prices = self.cohorts.prices(self._task, self._experience) if as_any_other else None
+        began = self._clock.monotonic()
         await self._collect(phase, work)
+        if prices is not None:
+            predicted_s = prices.predicted_s(run.hyperparameters, [run.rounds])
+            self._experience.trained(predicted_s, self._clock.monotonic() - began)
         return phase.trained(selection.cohort, attempt)
 
     def _late_of(self, run: Run) -> LateUpdates:
@@ -334,6 +347,7 @@ class RunEngine:
         for attempt in range(1, ATTEMPTS + 1):
             if evaluating and not await self.cohorts.wait_for(1, arm.cohort):
                 raise StoppedError("the study was stopped before the model was measured")
+            began = self._clock.monotonic()
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
             phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
             members = self.cohorts.members(cohort)
@@ -344,6 +358,8 @@ class RunEngine:
             outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
             if not evaluating or any(assignment.status is not Status.LOST for assignment in phase.assignments):
                 break
+        if evaluating:
+            self._experience.measure_s = self._clock.monotonic() - began
         metrics = {**phase.metrics(), "train_loss": train_loss}
         value = self._value(metrics, bool(phase.accepted))
         evaluators = tuple(assignment.member.name for assignment in phase.accepted)

@@ -1,11 +1,13 @@
 """What a study has seen of its clients: who was asked, who trained, who missed, and with what loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import Status
 from fedstep.server.coordination.outcome import Work
 from fedstep.server.coordination.roll import Roll, grown
@@ -77,13 +79,26 @@ class History:
         """Takes in a round that was trained."""
         self._fit()
         for part in seen.parts:
-            self._asked(part)
+            with self._changing(part.client) as known:
+                self._asked(part, known)
+        for client in seen.late:
+            with self._changing(client) as known:
+                known["trained"] += 1
+                known["trained_at"] = self.draws
+                known["missed"] = max(0, known["missed"] - 1)
 
-    def _asked(self, part: Part) -> None:
-        row = self._rows.get(part.client)
-        known = {name: column[row] for name, column in self._columns.items()} if row is not None else None
-        if known is None:
-            known = self._absent.setdefault(part.client, dict(self._fill))
+    @contextmanager
+    def _changing(self, client: str) -> Iterator[dict[str, float]]:
+        """What is kept of one client, to be changed."""
+        row = self._rows.get(client)
+        if row is None:
+            yield self._absent.setdefault(client, dict(self._fill))
+            return
+        known = {name: column[row] for name, column in self._columns.items()}
+        yield known
+        self._write(row, known)
+
+    def _asked(self, part: Part, known: dict[str, float]) -> None:
         known["asked_at"] = self.draws
         if part.trained:
             known["trained"] += 1
@@ -92,8 +107,6 @@ class History:
             known["missed"] += 1
         if part.loss is not None:
             known["loss"] = part.loss
-        if row is not None:
-            self._write(row, known)
 
     def _write(self, row: int, known: dict[str, float]) -> None:
         for name, column in self._columns.items():
@@ -110,10 +123,19 @@ class History:
                 self._write(row, self._absent.pop(name))
 
 
-def round_seen(record: RoundRecord, assignments: Sequence[AssignmentRecord]) -> RoundSeen:
-    """A committed round as a selector is told of it."""
+def round_seen(
+    record: RoundRecord, assignments: Sequence[AssignmentRecord], late: Sequence[TakenLate] = ()
+) -> RoundSeen:
+    """A committed round as a selector is told of it.
+
+    Args:
+        record: The round.
+        assignments: Everybody's part in it.
+        late: Updates of earlier rounds that it took.
+    """
     parts = [_part(assignment) for assignment in assignments if assignment.work == Work.TRAIN]
-    return RoundSeen(record.trial, record.round, parts, record.seconds, record.metrics.get("loss"))
+    named = [taken.client for taken in late]
+    return RoundSeen(record.trial, record.round, parts, record.seconds, record.metrics.get("loss"), named)
 
 
 def _part(record: AssignmentRecord) -> Part:

@@ -1,7 +1,7 @@
 """What a study's events say: one sentence for people, the same facts for programs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedstep.common.hyperparameters import describe
 from fedstep.common.spec import StudySpec
@@ -12,6 +12,8 @@ from fedstep.server.report.progress import plan_text
 from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
 from fedstep.server.tuning.base import Note
+
+LATE_UPDATE = "late_update_taken"
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -147,7 +149,13 @@ def late_update(taken: TakenLate) -> NewEvent:
         f"{taken.taken_in}, at {taken.discount:.2f} of its weight."
     )
     told = {"client": taken.client, "trial": taken.trial, "round": taken.taken_in, "made_in": taken.made_in}
-    return NewEvent("late_update_taken", text, {**told, "staleness": taken.staleness, "discount": taken.discount})
+    return NewEvent(LATE_UPDATE, text, {**told, "staleness": taken.staleness, "discount": taken.discount})
+
+
+def taken_late(events: Iterable[NewEvent]) -> list[TakenLate]:
+    """The late updates that these events tell of, as `late_update` told them."""
+    told = (event.details for event in events if event.kind == LATE_UPDATE)
+    return [TakenLate(said["client"], said["trial"], said["made_in"], said["round"]) for said in told]
 
 
 def dismissed(assignments: Sequence[OpenAssignment], reason: str, round: int) -> list[NewEvent]:

@@ -47,6 +47,11 @@ class PaceBook:
         self._paces.fit(len(self._fleet.roll))
         return self._paces.predict(rows, steps, batch_size, manifest.payload_bytes, manifest.update_bytes)
 
+    def of(self, rows: NDArray[np.intp]) -> Paces:
+        """What is known of these clients now, see `Paces.of`."""
+        self._paces.fit(len(self._fleet.roll))
+        return self._paces.of(rows)
+
     def upload_s(self, member: Member, payload_bytes: int) -> float:
         """Seconds that so many bytes are expected to be on their way from a client; 0 where nothing is known of it."""
         self._paces.fit(len(self._fleet.roll))

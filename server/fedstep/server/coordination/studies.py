@@ -13,8 +13,10 @@ from fedstep.common.task import Task
 from fedstep.common.validation import one_of
 from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.needed import needed_models
+from fedstep.server.coordination.participants import shares_in, there_at_its_end
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.study import StudyRunner
+from fedstep.server.report.participation import Share
 from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, all_studies, all_trials
 from fedstep.server.tuning.ranking import best_trial
@@ -138,6 +140,17 @@ class Studies:
         record = await self.record(name)
         trials = await self._parts.executors.storage.run(all_trials, self._parts.store, name)
         return StudyView(record, trials, best_trial(record.spec, trials))
+
+    async def participation(self, name: str) -> list[Share]:
+        """Every client's part in a study so far, by name.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        runner = self._runners.get(name)
+        if runner is not None:
+            return await shares_in(name, runner.engine.cohorts.names(), self._parts)
+        return await shares_in(name, await there_at_its_end(name, self._parts), self._parts)
 
     async def stop(self, name: str) -> StudyRecord:
         """Ends a study after the rounds under way; one that has ended stays as it is.

@@ -15,12 +15,15 @@ from fedstep.server.coordination.account import Account, counted
 from fedstep.server.coordination.arms import arm_of, details_of
 from fedstep.server.coordination.engine import RunEngine
 from fedstep.server.coordination.executors import to_its_end
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.mismatches import Mismatches
 from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError
+from fedstep.server.coordination.participants import shares_in
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
+from fedstep.server.report.participation import participation
 from fedstep.server.selection.registry import create_selector
 from fedstep.server.storage.base import (
     AssignmentRecord,
@@ -33,6 +36,7 @@ from fedstep.server.storage.base import (
     TrialRecord,
     TrialState,
     all_trials,
+    events_of_kind,
 )
 from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
 from fedstep.server.tuning.ranking import best_trial
@@ -187,12 +191,15 @@ class StudyRunner:
             rounds_before = await storage.run(self._parts.store.rounds, self.spec.name)
             latest = rounds_before[-_RECENT_ROUNDS:]
             recent = {name for record in latest for name in (*record.cohort, *record.evaluators)}
-            self.engine.cohorts.recall(rounds_before, await storage.run(self._parts_taken), self._cohorts())
+            parts, late = await storage.run(self._parts_taken)
+            self.engine.cohorts.recall(rounds_before, parts, self._cohorts(), late)
             await self.engine.cohorts.wait_for_return(recent)
 
-    def _parts_taken(self) -> list[AssignmentRecord]:
-        """Who was asked in earlier lives of the coordinator, and how it went."""
-        return [*self._parts.store.assignments(self.spec.name, with_steps=False)]
+    def _parts_taken(self) -> tuple[list[AssignmentRecord], list[TakenLate]]:
+        """Who was asked in earlier lives of the coordinator and how it went, and what was taken late of it."""
+        store, name = self._parts.store, self.spec.name
+        late = narrate.taken_late(events_of_kind(store, name, narrate.LATE_UPDATE))
+        return [*store.assignments(name, with_steps=False)], late
 
     def _cohorts(self) -> dict[int, int]:
         """The number of every trial's evaluation cohort."""
@@ -223,7 +230,7 @@ class StudyRunner:
                 per_trial = self._the_tuner().per_trial
                 if self._over(None if per_trial else 0) or (per_trial and number >= self.spec.budget.trials):
                     return None
-                context = ProposeContext(slots=1, next_number=number, open_arms=self._runs.open)
+                context = ProposeContext(1, number, self._runs.open, self.engine.prices())
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
                 if arms and self._over(arms[0].rounds):
                     await self._withdraw(arms[0])
@@ -384,12 +391,13 @@ class StudyRunner:
             finally:
                 self.engine.end(run.trial)
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
-        result = await conclusion.conclude(self.spec, self._task, run, list(self.trials.values()), self._parts, state)
+        shares = await shares_in(self.spec.name, self.engine.cohorts.names(), self._parts)
+        trials = list(self.trials.values())
+        result = await conclusion.conclude(self.spec, self._task, run, trials, shares, self._parts, state)
         lag = self._parts.lag
         event = narrate.study_ended(state.value, self.trials[best.number], result, lag.percentile_ms(0.99), lag.max_ms)
         delivered = self.trials[best.number]
-        told = await conclusion.told_participation(self.spec.name, self.engine.cohorts.names(), self._parts)
-        events = [told, event]
+        events = [participation(shares), event]
         await self._commit(Change(trials=[delivered], state=state, result=result, events=events), state)
 
     async def _train_on(self, run: Run, rounds: int) -> Run:

@@ -11,7 +11,7 @@ from fedstep.server.report.lineage import parents_of, phase_of
 from fedstep.server.report.words import say
 from fedstep.server.storage.base import Event, TrialRecord
 
-_NOT_DECIDED = ("study_", "trial_", "round_", "client_", "update_", "report_", "waiting_", "held_out_")
+_NOT_DECIDED = ("study_", "trial_", "round_", "client", "update_", "late_", "report_", "waiting_", "held_out_")
 """How the kinds of events begin that are no decisions; a tuner's own kinds are all others."""
 
 _DECIDED_ALL_THE_SAME = ("trial_pruned", "trial_failed")

@@ -4,8 +4,6 @@ A deadline that slow clients miss makes a model for the fast ones. So it is said
 taken, and how the model does on the data of those whose training seldom was.
 """
 
-import itertools
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
@@ -14,10 +12,18 @@ from typing import Any
 from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import AssignmentRecord, NewEvent
 
-_LISTED = 200
+PARTICIPATION = "study_participation"
+"""The kind of the event."""
+
+LISTED = 200
+"""Clients left out that are told of one by one."""
+
+TakenLate = tuple[int, int, str]
+"""A late update that was taken: the trial and the round that it was made for, and its client."""
 
 _TAKEN = "accepted"
-_MISSED = ("late", "lost", "failed")
+_LATE = "late"
+_MISSED = (_LATE, "lost", "failed")
 
 
 @dataclass
@@ -27,8 +33,8 @@ class Share:
     Attributes:
         client: Its name.
         asked: Trainings that it was asked for.
-        taken: Of these, those whose update was taken in time.
-        missed: Of these, those that were late or lost, or failed.
+        taken: Of these, those whose update was taken, in time or late.
+        missed: Of these, those that were late and not taken or lost, or failed.
         losses: Of every measurement on its data, the loss over its cohort's mean.
     """
 
@@ -40,41 +46,116 @@ class Share:
 
     @property
     def relative_loss(self) -> float | None:
-        """The model's loss on its data over that on the others', in the mean; None where it never measured."""
+        """The model's loss on its data over its cohort's mean, on average; None where it never measured."""
         return fmean(self.losses) if self.losses else None
 
 
-def shares_of(assignments: Iterable[AssignmentRecord], clients: Iterable[str]) -> list[Share]:
+@dataclass(frozen=True)
+class Group:
+    """Some clients' part in a study.
+
+    Attributes:
+        clients: How many they are.
+        asked: Trainings that one of them was asked for, in the mean.
+        taken: The same of those taken.
+        missed: The same of those missed.
+        relative_loss: The mean over those of them that measured, of the model's loss on their data over their
+            cohort's mean; None where none did.
+    """
+
+    clients: int
+    asked: float
+    taken: float
+    missed: float
+    relative_loss: float | None
+
+    @classmethod
+    def of(cls, shares: Sequence[Share]) -> "Group":
+        """What these clients' part was."""
+        losses = [loss for share in shares if (loss := share.relative_loss) is not None]
+        count = max(1, len(shares))
+        return cls(
+            clients=len(shares),
+            asked=sum(share.asked for share in shares) / count,
+            taken=sum(share.taken for share in shares) / count,
+            missed=sum(share.missed for share in shares) / count,
+            relative_loss=fmean(losses) if losses else None,
+        )
+
+
+class Tally:
+    """Counts every client's part, one assignment after the other.
+
+    Args:
+        clients: Those that were there, asked or not.
+        late: The late updates that were taken.
+    """
+
+    def __init__(self, clients: Iterable[str], late: Collection[TakenLate] = ()) -> None:
+        self._shares = {name: Share(name) for name in clients}
+        self._late = set(late)
+        self._measuring: tuple[int, int] | None = None
+        self._measured: dict[int, dict[str, float]] = {}
+
+    def add(self, assignments: Iterable[AssignmentRecord]) -> None:
+        """Counts some, which come by trial and round."""
+        for record in assignments:
+            if (record.trial, record.round) != self._measuring:
+                self._compare()
+                self._measuring = record.trial, record.round
+            share = self._shares.setdefault(record.client, Share(record.client))
+            if record.work == "train":
+                late = record.status == _LATE and (record.trial, record.round, record.client) in self._late
+                share.asked += 1
+                share.taken += late or record.status == _TAKEN
+                share.missed += record.status in _MISSED and not late
+            elif record.status == _TAKEN and "loss" in record.metrics:
+                self._measured.setdefault(record.attempt, {})[record.client] = record.metrics["loss"]
+
+    def shares(self) -> list[Share]:
+        """Every client's part, by name."""
+        self._compare()
+        return [self._shares[name] for name in sorted(self._shares)]
+
+    def _compare(self) -> None:
+        """A round is over: its losses are compared with one another."""
+        for losses in self._measured.values():
+            mean = fmean(losses.values())
+            for name, loss in losses.items() if mean > 0 else ():
+                self._shares[name].losses.append(loss / mean)
+        self._measured = {}
+
+
+def shares_of(
+    assignments: Iterable[AssignmentRecord], clients: Iterable[str], late: Collection[TakenLate] = ()
+) -> list[Share]:
     """Every client's part, by name.
 
     Args:
         assignments: Of the study, by trial and round.
         clients: Those that were there, asked or not.
+        late: The late updates that were taken.
     """
-    shares = {name: Share(name) for name in clients}
-    for _, of_round in itertools.groupby(assignments, key=lambda record: (record.trial, record.round)):
-        measured: defaultdict[int, dict[str, float]] = defaultdict(dict)
-        for record in of_round:
-            share = shares.setdefault(record.client, Share(record.client))
-            if record.work == "train":
-                share.asked += 1
-                share.taken += record.status == _TAKEN
-                share.missed += record.status in _MISSED
-            elif record.status == _TAKEN and "loss" in record.metrics:
-                measured[record.attempt][record.client] = record.metrics["loss"]
-        for losses in measured.values():
-            mean = fmean(losses.values())
-            for name, loss in losses.items() if mean > 0 else ():
-                shares[name].losses.append(loss / mean)
-    return [shares[name] for name in sorted(shares)]
+    tally = Tally(clients, late)
+    tally.add(assignments)
+    return tally.shares()
 
 
 def left_out(shares: Sequence[Share]) -> list[Share]:
-    """Those whose training was taken less than half as often as the median client's, the least often first."""
-    middle = median(share.taken for share in shares) if shares else 0
-    return sorted(
-        (share for share in shares if 2 * share.taken < middle), key=lambda share: (share.taken, share.client)
-    )
+    """Those whose training was taken less than half as often as the median client's, or never, where others' was.
+
+    The least often taken first.
+    """
+    counts = [share.taken for share in shares]
+    least = max(median(counts) / 2, 0.5) if any(counts) else 0
+    return sorted((share for share in shares if share.taken < least), key=lambda share: (share.taken, share.client))
+
+
+def groups(shares: Sequence[Share]) -> tuple[Group, Group]:
+    """The part of those left out, and that of the others."""
+    out = left_out(shares)
+    names = {share.client for share in out}
+    return Group.of(out), Group.of([share for share in shares if share.client not in names])
 
 
 def participation(shares: Sequence[Share]) -> NewEvent:
@@ -83,34 +164,40 @@ def participation(shares: Sequence[Share]) -> NewEvent:
     details: dict[str, Any] = {
         "clients": len(shares),
         "never_trained": sum(not share.taken for share in shares),
-        "left_out": {share.client: _details(share) for share in out[:_LISTED]},
+        "left_out": {share.client: _details(share) for share in out[:LISTED]},
     }
-    ratio = _ratio(out, {share.client for share in out}, shares)
+    ratio = _ratio(*groups(shares))
     if ratio is not None:
         details["relative_loss"] = round(ratio, 4)
-    return NewEvent("study_participation", _text(shares, out, ratio), details)
+    return NewEvent(PARTICIPATION, participation_text(shares), details)
 
 
-def _text(shares: Sequence[Share], out: Sequence[Share], ratio: float | None) -> str:
-    counts = [share.taken for share in shares]
+def participation_text(shares: Sequence[Share], named: bool = True) -> str:
+    """Who took part, in a sentence or two.
+
+    Args:
+        shares: Every client's part.
+        named: Whether with the names of those left out.
+    """
+    counts, out = [share.taken for share in shares], left_out(shares)
     if not out:
         spread = (
             f"{min(counts)} to {max(counts)}" if counts and min(counts) < max(counts) else f"{max(counts, default=0)}"
         )
         return f"No client was left out: training was taken from each of {len(shares)} clients {spread} times."
-    names = names_text([share.client for share in out])
+    names = f": {names_text([share.client for share in out])}" if named else ""
+    ratio = _ratio(*groups(shares))
     worse = "" if ratio is None else f" The loss on their data is {ratio:.2f} times that on the others'."
-    return (
-        f"{len(out)} of {len(shares)} clients trained less than half as often as the median client "
-        f"({median(counts):g} times): {names}.{worse}"
-    )
+    seldom = f"trained less than half as often as the median client ({median(counts):g} times)"
+    how = seldom if out[-1].taken or median(counts) > 1 else "never trained"
+    return f"{len(out)} of {len(shares)} clients {how}{names}.{worse}"
 
 
-def _ratio(out: Sequence[Share], names: Collection[str], shares: Sequence[Share]) -> float | None:
+def _ratio(theirs: Group, others: Group) -> float | None:
     """The loss on the data of those left out over that on the others'; None where either never measured."""
-    theirs = [loss for share in out if (loss := share.relative_loss) is not None]
-    others = [loss for share in shares if share.client not in names and (loss := share.relative_loss) is not None]
-    return fmean(theirs) / fmean(others) if theirs and others and fmean(others) > 0 else None
+    if theirs.relative_loss is None or not others.relative_loss:
+        return None
+    return theirs.relative_loss / others.relative_loss
 
 
 def _details(share: Share) -> dict[str, float]:

@@ -30,6 +30,8 @@ from fedstep.server.report.canvas import (
 )
 from fedstep.server.report.courses import BEST, Course, courses_of
 from fedstep.server.report.lineage import has_arms
+from fedstep.server.report.participation import Share
+from fedstep.server.report.participation_picture import draw_participation, participation_height
 from fedstep.server.report.scales import ValueRange, set_choices, set_numbers
 from fedstep.server.report.tree_picture import draw_tree
 from fedstep.server.report.words import cost, outcome, settings, short
@@ -44,29 +46,38 @@ _LABELLED_TRIALS = 12
 """With more, their numbers beside the lines would hide one another."""
 
 
-def draw_study(path: Path, study: StudyRecord, trials: Sequence[TrialRecord], rounds: Sequence[RoundRecord]) -> None:
+def draw_study(
+    path: Path,
+    study: StudyRecord,
+    trials: Sequence[TrialRecord],
+    rounds: Sequence[RoundRecord],
+    shares: Sequence[Share] = (),
+) -> None:
     """Draws a study as a PNG; a reader of the file sees the old picture or the new one, never half of it.
 
     Above, the objective over the rounds of every trial; below, one small picture for each of the first twenty
     hyper-parameters of the space, with the trials' values against it. Values far outside the rest are drawn at the
-    edge. Where the trials are arms of a step-wise tuner, it is the picture of `tree_picture.draw_tree`.
+    edge. Where the trials are arms of a step-wise tuner, it is the picture of `tree_picture.draw_tree`. Lowest, in
+    both, the part that each client took.
 
     Args:
         path: The file to write, in a folder that exists.
         study: The study.
         trials: Its trials, with their values.
         rounds: Its committed rounds.
+        shares: Every client's part.
 
     Raises:
         OSError: The file cannot be written.
     """
     if has_arms(trials):
-        save(draw_tree(study, trials, rounds), path)
+        save(draw_tree(study, trials, rounds, shares), path)
         return
     courses = courses_of(study, trials)
     parameters = list(study.spec.space.parameters.items())[:_MOST_PARAMETERS]
     rows = math.ceil(len(parameters) / _COLUMNS)
-    figure = new_figure(HEADER + _MAIN + rows * _ROW)
+    height = HEADER + _MAIN + rows * _ROW
+    figure = new_figure(height + participation_height(shares))
     best = next((course for course in courses if course.look is BEST), None)
     said = cost(study, len(courses), rounds)
     write_header(figure, study.spec.name, outcome(study, best), settings(best), said)
@@ -83,6 +94,8 @@ def draw_study(path: Path, study: StudyRecord, trials: Sequence[TrialRecord], ro
             axes.set_ylabel(study.spec.objective.metric, color=FAINT, fontsize=9, parse_math=False)
         else:
             axes.tick_params(labelleft=False)
+    if participation_height(shares):
+        draw_participation(figure, shares, _LEFT, height)
     save(figure, path)
 
 

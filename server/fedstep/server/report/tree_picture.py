@@ -29,6 +29,8 @@ from fedstep.server.report.canvas import (
 )
 from fedstep.server.report.courses import BEST, Course
 from fedstep.server.report.lineage import Branch, Point, Role, Tree, phase_of
+from fedstep.server.report.participation import Share
+from fedstep.server.report.participation_picture import draw_participation, participation_height
 from fedstep.server.report.scales import ValueRange
 from fedstep.server.report.tree_rows import draw_rows, rows_height
 from fedstep.server.report.words import cost, outcome, settings
@@ -98,18 +100,22 @@ class Band:
         return _BAND_COLORS.get(self.name, FAINT)
 
 
-def draw_tree(study: StudyRecord, trials: Sequence[TrialRecord], rounds: Sequence[RoundRecord]) -> Figure:
+def draw_tree(
+    study: StudyRecord, trials: Sequence[TrialRecord], rounds: Sequence[RoundRecord], shares: Sequence[Share] = ()
+) -> Figure:
     """The picture; its height grows with the number of hyper-parameters.
 
     Args:
         study: The study.
         trials: Its arms, with what was measured.
         rounds: Its committed rounds.
+        shares: Every client's part, drawn lowest.
     """
     ending = best_trial(study.spec, trials)
     tree = Tree(trials, ending.number if ending is not None else None)
     branches = tree.branches
-    figure = new_figure(HEADER + _NAMES + _MAIN + _BELOW + rows_height(study.spec.space, trials))
+    height = HEADER + _NAMES + _MAIN + _BELOW + rows_height(study.spec.space, trials)
+    figure = new_figure(height + participation_height(shares))
     best = _best(tree)
     said = cost(study, len(trials), rounds, "arm")
     write_header(figure, study.spec.name, outcome(study, best), settings(best, "ends with"), said)
@@ -130,6 +136,8 @@ def draw_tree(study: StudyRecord, trials: Sequence[TrialRecord], rounds: Sequenc
         axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
         axes.tick_params(labelbottom=axes in (main, rows[-1]))
     rows[-1].set_xlabel("rounds behind the model", color=FAINT, fontsize=9.5)
+    if participation_height(shares):
+        draw_participation(figure, shares, _LEFT, height)
     return figure
 
 

@@ -33,8 +33,8 @@ class Candidates:
         step_s: Seconds of one local step, expected.
         beside_s: Seconds of all that is not steps, expected: transfers, and what else there is.
         loss: Root mean square of the training losses it last reported in this study.
-        trained: Updates of it that this study has taken.
-        missed: Trainings of this study that it was asked for and did not deliver in time.
+        trained: Updates of it that this study has taken, in time or late.
+        missed: Trainings of this study that it was asked for, and that came to nothing.
         waited: Draws of this study since it last trained, or since the first.
         unasked: Draws of this study since it was last asked; one more than there were, if it never was.
     """
@@ -177,6 +177,7 @@ class RoundSeen:
         parts: Everybody who was asked, in all attempts.
         seconds: Wall-clock time of the whole round.
         loss: The new model's loss on the evaluation cohort; None where it was not measured.
+        late: Clients that an earlier round had missed, and whose updates of it this round has taken.
     """
 
     trial: int
@@ -184,6 +185,7 @@ class RoundSeen:
     parts: Sequence[Part] = ()
     seconds: float = 0.0
     loss: float | None = None
+    late: Sequence[str] = ()
 
 
 class Selector(ABC):

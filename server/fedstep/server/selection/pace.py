@@ -106,6 +106,12 @@ class Track:
         """Takes back what `kept` gave."""
         self.mean[row], self.variance[row], self.seen[row] = kept[0], kept[1], int(kept[2])
 
+    def of(self, rows: NDArray[np.intp]) -> "Track":
+        """The same of these clients, copied."""
+        copy = Track()
+        copy.mean, copy.variance, copy.seen = self.mean[rows], self.variance[rows], self.seen[rows]
+        return copy
+
     def known(self, rows: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Mean and variance of these clients' logarithms, nan where nothing is known."""
         return self.mean[rows], np.maximum(self.variance[rows], LEAST_SD**2)
@@ -243,6 +249,15 @@ class Paces:
         """Nothing is known of this client's steps any more: it serves another task."""
         for track in (*self._steps.values(), self._rest):
             track.forget(row)
+
+    def of(self, rows: NDArray[np.intp]) -> "Paces":
+        """What is known of these clients now, for good: a copy, in which they are the rows from 0 on."""
+        copy = Paces()
+        copy._rows = len(rows)
+        copy._steps = {place: track.of(rows) for place, track in self._steps.items()}
+        copy._ways = {way: track.of(rows) for way, track in self._ways.items()}
+        copy._rest = self._rest.of(rows)
+        return copy
 
     def _of_size(self, batch_size: int) -> Track:
         return self._at(_place(batch_size))

@@ -303,6 +303,16 @@ def all_trials(store: "Store", study: str) -> list[TrialRecord]:
     return _all_pages(lambda last: store.trials(study, last.number) if last else store.trials(study))
 
 
+def events_of_kind(store: "Store", study: str, kind: str) -> list[Event]:
+    """A study's events of one kind, by number, read a page at a time."""
+    found: list[Event] = []
+    after = 0
+    while page := store.events(study, after):
+        found += [event for event in page if event.kind == kind]
+        after = page[-1].number
+    return found
+
+
 def _all_pages(page_after: Callable[[_Record | None], list[_Record]]) -> list[_Record]:
     """What lies on all pages, each asked for by the last record of the one before."""
     records: list[_Record] = []

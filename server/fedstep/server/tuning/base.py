@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from fedstep.common.hyperparameters import Hyperparameters
 
@@ -52,6 +52,21 @@ class Arm:
     clients: int = 0
 
 
+class Prices(Protocol):
+    """What a round is expected to take, as far as the fleet's pace is known; nothing in it changes any more."""
+
+    def round_s(self, point: Hyperparameters) -> float | None:
+        """Seconds that a round at that point takes, its measurement included; None while no pace is known."""
+
+
+class Unpriced(Prices):
+    """Nothing is known of any pace."""
+
+    def round_s(self, point: Hyperparameters) -> float | None:
+        """See `Prices.round_s`."""
+        return None
+
+
 @dataclass(frozen=True)
 class ProposeContext:
     """What a tuner may know when it proposes.
@@ -60,11 +75,13 @@ class ProposeContext:
         slots: Arms that could start now; at least 1.
         next_number: The number of the first new arm; the following ones count up from it.
         open_arms: Arms proposed earlier and not finished.
+        prices: What rounds are expected to take: as it stands now, to be asked in any thread.
     """
 
     slots: int
     next_number: int
     open_arms: Sequence[int] = ()
+    prices: Prices = field(default_factory=Unpriced)
 
 
 @dataclass(frozen=True)
@@ -159,8 +176,8 @@ class Note:
     """A decision of a tuner with its evidence, for people: it becomes an event of the study.
 
     Attributes:
-        kind: "window", "elimination", "adoption", "rejection", "rewind", "settling", "averaging", "delivery", or a
-            tuner's own.
+        kind: "window", "elimination", "adoption", "rejection", "too_dear", "rewind", "settling", "averaging",
+            "delivery", or a tuner's own.
         text: One sentence.
         details: The evidence, of JSON types: z, mean difference, n, clients, arms.
     """
@@ -185,7 +202,7 @@ class Tuner(ABC):
     What an implementation promises:
 
     - It is called from one thread at a time and may block (it runs on the storage executor, never on the event loop).
-    - Same seed, same observations in the same order: same arms.
+    - Same seed, same prices and observations in the same order: same arms.
     - `propose` returns at most `context.slots` arms, numbered upwards from `context.next_number`; an empty list while
       arms are open means "ask again after the next observation", and with none open "there is nothing left to try".
     - An arm with parents is not started before their last commits. Until it is, `propose` is asked again with the same

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fedstep.common.hyperparameters import Hyperparameters, describe
+from fedstep.server.tuning.affordable import affordable
 from fedstep.server.tuning.base import Arm
 from fedstep.server.tuning.lineage import Line, Phases
 from fedstep.server.tuning.paired import Evidence, adopts, compare, compare_priced, mean_losses
@@ -103,10 +104,10 @@ class Generations:
         mean, which has most of what the rounds of both gave, since they have one ancestor.
         """
         question = self._question(line, pace)
-        proposal = self._proposer.propose(question)
+        proposal = affordable(self._proposer, question, self._phases)
         if proposal is None:
             return (yield from self.advance(line, pace))
-        rounds = self._leg(line, children=2)
+        rounds = self._leg(line, children=1 + self._meter.relative(proposal.point))
         before = self.measured(line, pace)
         incumbent = self._trained(line, line.point, rounds, pace, "fork")
         challenger = self._trained(line, proposal.point, rounds, pace, "fork")
@@ -191,11 +192,11 @@ class Generations:
     def _shared(self, pace: Pace, phase: str) -> dict[str, Any]:
         return {"phase": phase, "cohort": pace.generation, "every_round": False, "average": self._settings.decay}
 
-    def _leg(self, line: Line, children: int = 1) -> int:
+    def _leg(self, line: Line, children: float = 1) -> int:
         """Rounds of the next leg; what would be left for a last one of a round or two comes with it."""
         settings = self._settings
         wanted = round(min(max(settings.leg_share * line.rounds, settings.leg_least), settings.leg_most))
-        left = self._meter.rounds_left // children
+        left = int(self._meter.rounds_left / children)
         return left if left < wanted + settings.leg_least // 2 else wanted
 
     def _cooled(self, line: Line, rounds: int, pace: Pace) -> Hyperparameters:

@@ -1,9 +1,10 @@
 """How much of the budget is spent, whatever it is counted in, and how many rounds the rest pays for."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.base import Cost
 from fedstep.server.tuning.program import Result
@@ -11,18 +12,26 @@ from fedstep.server.tuning.program import Result
 _ROUNDING = 1e-9
 
 
+def _unpriced(point: Hyperparameters) -> float | None:
+    return None
+
+
 class Meter:
     """Adds up what arms cost, in fractions of the budget: the largest of those that are set decides.
 
     Where none is set the budget is the rounds of all trials. What a round costs in client-rounds, bytes or seconds is
-    learnt from the rounds there were; before the first one it is guessed.
+    learnt from the rounds there were; before the first one it is guessed. Rounds are those of the configuration that
+    goes on (`goes_on_with`): one that is predicted to take three times as long counts as three.
 
     Args:
         spec: The study.
         reserve_rounds: Rounds that are never planned with, unless nothing else is there.
+        price: Seconds that a round at a point is predicted to take; None where that is not known.
     """
 
-    def __init__(self, spec: StudySpec, reserve_rounds: int) -> None:
+    def __init__(
+        self, spec: StudySpec, reserve_rounds: int, price: Callable[[Hyperparameters], float | None] = _unpriced
+    ) -> None:
         budget = spec.budget
         limits = {
             "rounds": float(budget.rounds),
@@ -38,6 +47,8 @@ class Meter:
         self._spent = Cost()
         self._trained = Cost()
         self._depth = 0.0
+        self._price = price
+        self._point: Hyperparameters | None = None
 
     @property
     def fraction(self) -> float:
@@ -63,7 +74,25 @@ class Meter:
         self._spent += cost
         if not any(result.arm.discard for result in results):
             self._trained += cost
-            self._depth += self._side_by_side([cost.rounds for cost in costs])
+            lengths = [self.relative(r.arm.hyperparameters) if r.cost.rounds else 1.0 for r in results]
+            self._depth += self._side_by_side(
+                [cost.rounds * length for cost, length in zip(costs, lengths, strict=True)]
+            )
+
+    def goes_on_with(self, point: Hyperparameters) -> None:
+        """From now on rounds are those at that point."""
+        self._depth /= self.relative(point)
+        self._point = point
+
+    def relative(self, point: Hyperparameters) -> float:
+        """How many times as long as one that goes on a round at that point takes; 1 where it is not known.
+
+        Both are asked at the same time: what was predicted of them earlier may have been wrong for both.
+        """
+        if "seconds" not in self._limits or self._point is None or point == self._point:
+            return 1.0
+        this, other = self._price(point), self._price(self._point)
+        return this / other if this and other else 1.0
 
     def clients_for(self, share: float) -> float:
         """Trainings that a part of the budget pays for; without end where no round's clients are known."""

@@ -14,13 +14,14 @@ from fedstep.common.errors import AlreadyExistsError, FieldViolation, InternalEr
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.common.validation import MistakesError
-from fedstep.server.tuning.base import Arm, Decision, Observation, ProposeContext, Tuner
+from fedstep.server.tuning.base import Arm, Decision, Observation, Prices, ProposeContext, Tuner
 from fedstep.server.tuning.optuna_parts import PartFactory, Seeds
 from fedstep.server.tuning.optuna_space import distributions_of, space_faults, suggest_point, suggested
 from fedstep.server.tuning.optuna_storage import DATABASE_ERRORS, explained, open_storage, without_info
 
 _ARM = "fedstep_trial"
 _FAILED = "fedstep_failed"
+_PREDICTED = "predicted_seconds"
 
 # They learn from complete trials only: of a pruned one they would never hear.
 _BLIND_TO_PRUNED = ("GPSampler", "CmaEsSampler", "NSGAIISampler", "NSGAIIISampler")
@@ -85,6 +86,9 @@ class OptunaTuner(Tuner):
     crash lost, fedstep does not. Every arm has a sampler of its own, seeded by the study's seed and the arm's number;
     what samplers remember is in the database.
 
+    What all rounds of an arm are expected to take is the user attribute `predicted_seconds`, where the fleet's pace is
+    known: for people and their own plots, no sampler reads it.
+
     An arm that failed is told so that the sampler keeps away from its neighbourhood. It is told PRUNED with a violated
     constraint, which TPE ranks behind every other trial; samplers that read complete trials only are told the worst
     value seen so far. A trial told FAIL, as Optuna would have it, teaches no sampler anything.
@@ -122,7 +126,7 @@ class OptunaTuner(Tuner):
             for number in range(context.next_number, context.next_number + context.slots):
                 if self._exhausted(study):
                     break
-                arms.append(self._ask(study, number))
+                arms.append(self._ask(study, number, context.prices))
             return arms
 
     def observe(self, observation: Observation) -> Decision:
@@ -206,7 +210,7 @@ class OptunaTuner(Tuner):
         factory = _factory(self._spec, arm)
         return factory.sampler(self._options.sampler, self._options.sampler_options, "tuner.sampler")
 
-    def _ask(self, study: "_Study", number: int) -> Arm:
+    def _ask(self, study: "_Study", number: int, prices: Prices) -> Arm:
         if number in self._open:  # it was proposed, but what it was for was never committed
             study.tell(self._open.pop(number).trial, state=TrialState.FAIL)
         study.sampler = self._sampler(number)
@@ -223,6 +227,9 @@ class OptunaTuner(Tuner):
                 f"Optuna's {self._options.sampler} could not propose trial {number} ({error}): take another sampler."
             ) from error
         self._open[number] = _OpenArm(trial)
+        round_s = prices.round_s(arm.hyperparameters)
+        if round_s is not None:
+            trial.set_user_attr(_PREDICTED, round_s * self._spec.budget.rounds_per_trial)
         return arm
 
     def _exhausted(self, study: "_Study") -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedstep.common.errors import InternalError
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.base import (
     Arm,
@@ -21,8 +22,10 @@ from fedstep.server.tuning.base import (
     Decision,
     Note,
     Observation,
+    Prices,
     ProposeContext,
     Tuner,
+    Unpriced,
 )
 from fedstep.server.tuning.steps import StepSummary
 
@@ -73,7 +76,8 @@ class ProgramTuner(Tuner):
 
     An implementation writes `program`. In it `arm` numbers a new arm, `note` tells a decision, `keep` says which ended
     arms are needed later (the others' models are removed), `deliver` which one would be the study's result now, and
-    `spent` is the cost of everything so far. An arm that failed comes back with `failed` set.
+    `spent` is the cost of everything so far, and `price` what a round at a point is expected to take. An arm that
+    failed comes back with `failed` set.
     """
 
     per_trial = False
@@ -90,6 +94,9 @@ class ProgramTuner(Tuner):
         self._seen: dict[int, int] = {}
         self._batch: list[Arm] = []
         self._running: Program | None = None
+        self._prices: Prices = Unpriced()
+        self._told: list[float | None] = []
+        self._asked = 0
 
     # what a program uses -----------------------------------------------------------------------------------------
 
@@ -115,10 +122,22 @@ class ProgramTuner(Tuner):
         """Would end with this arm's model, if the study ended now. It is kept as well."""
         self._delivered = arm if isinstance(arm, int) else arm.number
 
+    def price(self, point: Hyperparameters) -> float | None:
+        """Seconds that a round at that point is expected to take, as it was when arms were last asked for.
+
+        None while nothing is known of it. What was answered once is answered again after a restart.
+        """
+        self._asked += 1
+        if self._asked > len(self._told):
+            seconds = self._prices.round_s(point)
+            self._told.append(None if seconds is None else float(f"{seconds:.4g}"))
+        return self._told[self._asked - 1]
+
     # the contract ------------------------------------------------------------------------------------------------
 
     def propose(self, context: ProposeContext) -> list[Arm]:
         """The arms of the program's present step that are not out yet."""
+        self._prices = context.prices
         self._begin()
         # Arms go out in the order of their numbers: those from the next number on never did, or a crash lost them.
         waiting = [arm for arm in self._batch if arm.number >= context.next_number]
@@ -162,12 +181,14 @@ class ProgramTuner(Tuner):
             "keeps": sorted(self.keeps()),  # for a coordinator that does not run the program, and must not tidy it away
             "results": {str(number): result for number, result in self._journal.items()},
             "partial": {str(number): _to_json(result) for number, result in self._partial.items()},
+            "prices": list(self._told),
             "rounds": {str(number): rounds for number, rounds in self._seen.items() if number in self._partial},
         }
 
     def restore(self, state: dict[str, Any], open_arms: Sequence[Arm]) -> None:
         """Runs the program again on what it was sent."""
         self._journal = {int(number): result for number, result in state.get("results", {}).items()}
+        self._told = list(state.get("prices", ()))
         self._begin()
         arms = {arm.number: arm for arm in self._batch}
         open_numbers = {arm.number for arm in open_arms}

@@ -98,12 +98,15 @@ class Proposer(ABC):
 
     def propose(self, question: Question) -> Proposal | None:
         """A point of the region that is not its centre; None when none was found."""
+        return next(self.proposals(question), None)
+
+    def proposals(self, question: Question) -> Iterator[Proposal]:
+        """All that are found, best first."""
         for displacement, memory in itertools.islice(self.draws(question), _TRIES):
             leaning = _leaning(displacement, question.lean)
             point = question.region.at(leaning)
             if point != dict(question.region.center):
-                return Proposal(point, leaning, memory)
-        return None
+                yield Proposal(point, leaning, memory)
 
     @abstractmethod
     def draws(self, question: Question) -> Iterator[tuple[dict[str, Value], Mapping[str, Any]]]:

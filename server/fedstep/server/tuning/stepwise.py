@@ -51,11 +51,14 @@ class StepwiseTuner(ProgramTuner):
     def program(self) -> Program:
         """The whole method, in order."""
         settings = self._settings
-        meter = Meter(self.spec, settings.reserve_rounds)
+        meter = Meter(self.spec, settings.reserve_rounds, self.price)
         phases = Phases(self, settings, self._scales, meter, self._substudies)
 
+        start = self._scales.default_point(self._options.start)
+        meter.goes_on_with(start)
         window = yield from probe(phases)
-        line = yield from screen(phases, window, self._scales.default_point(self._options.start))
+        line = yield from screen(phases, window, start)
+        meter.goes_on_with(line.point)
 
         generations = Generations(phases, self._proposer(), window, frozenset(self._options.screen_only))
         pace = Pace(settings.rho)
@@ -67,6 +70,7 @@ class StepwiseTuner(ProgramTuner):
                 line, pace = yield from generations.fork(line, pace)
             else:
                 line, pace = yield from generations.advance(line, pace)
+            meter.goes_on_with(line.point)
 
         return (yield from self._delivery(phases, generations, line, pace))
 

@@ -16,10 +16,11 @@ from fedstep.common.standard import DEFAULTS
 from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.cohorts import Cohorts
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy, Presence
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import Ledger
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.run import Run, initial_run, rng_of
-from fedstep.server.selection.base import Selection
+from fedstep.server.selection.base import Selection, Selector
 from fedstep.server.selection.evaluation import evaluation_cohort
 from fedstep.server.selection.pace import Paces
 from fedstep.server.selection.registry import create_selector
@@ -65,6 +66,7 @@ class Study:
         self.cohorts = Cohorts(self.spec, self.fleet, self.paces, create_selector(self.spec.selector), clock, unheard)
         self.cohorts.compare_with(MANIFEST)
         self.committed: list[tuple[RoundRecord, list[AssignmentRecord]]] = []
+        self.late: list[TakenLate] = []
 
     async def join(self, names: Sequence[str], **changes: Any) -> None:
         fields = {"task": "tiny", "model": MANIFEST.to_proto(), "train_samples": 32, "validation_samples": 8} | changes
@@ -77,8 +79,8 @@ class Study:
     def select(self, rounds: int, arm: Arm | None = None, attempt: int = 1, **changes: Any) -> Selection:
         return self.cohorts.select(self.run(rounds, **changes), arm or Arm(0, {}), attempt)
 
-    def trained(self, selection: Selection, trial: int, rounds: int) -> None:
-        """The round is over: those the round waited for delivered, the others were told to stop."""
+    def trained(self, selection: Selection, trial: int, rounds: int, takes_late: bool = False) -> None:
+        """The round is over: those it waited for delivered, the others were late; it may take those of the last one."""
         record = RoundRecord(
             trial=trial,
             round=rounds,
@@ -101,14 +103,19 @@ class Study:
                 attempt=1,
                 client=name,
                 work="train",
-                status="accepted" if place < selection.wanted else "abandoned",
+                status="accepted" if place < selection.wanted else "late",
                 samples=32,
                 metrics={"loss": 1.0, "steps": 2.0, "loss_rms": 1.0 + place} if place < selection.wanted else {},
             )
             for place, name in enumerate(selection.cohort)
         ]
+        late = []
+        if takes_late and self.committed:
+            before = [part for part in self.committed[-1][1] if part.status == "late"]
+            late = [TakenLate(part.client, trial, rounds - 1, rounds) for part in before if part.trial == trial]
         self.committed.append((record, parts))
-        self.cohorts.observe(record, parts)
+        self.late += late
+        self.cohorts.observe(record, parts, late)
 
 
 LEARNING = ["deadline", "oort", "power_of_choice"]
@@ -166,13 +173,14 @@ async def test_after_a_restart_it_draws_what_it_would_have_drawn(selector: str) 
     await study.join(NAMES)
     for rounds in range(25):
         trial = rounds // 5
-        study.trained(study.select(rounds, Arm(trial, {}, cohort=1 + trial)), trial, rounds)
+        study.trained(study.select(rounds, Arm(trial, {}, cohort=1 + trial)), trial, rounds, takes_late=True)
     study.trained(study.select(20, Arm(9, {}, cohort=9)), 9, 20)
     again = Study(selector, paces(NAMES))
     again.cohorts.recall(
         [record for record, _ in reversed(study.committed)],
         [part for _, parts in reversed(study.committed) for part in parts],
         {trial: 1 + trial for trial in range(5)} | {9: 9},
+        study.late,
     )
     assert again.cohorts is not study.cohorts
     await again.join(NAMES[20:])  # they come back in another order
@@ -184,6 +192,23 @@ async def test_after_a_restart_it_draws_what_it_would_have_drawn(selector: str) 
         again.trained(theirs, 2, rounds)
     mine, theirs = study.select(20, Arm(3, {}, cohort=9)), again.select(20, Arm(3, {}, cohort=9))
     assert mine.cohort == theirs.cohort == study.committed[25][0].cohort
+
+
+async def test_after_a_restart_it_is_told_of_late_updates_in_the_rounds_that_took_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(Selector, "observe", lambda self, seen: told.append((seen.round, [*seen.late])))
+    study = Study("random")
+    await study.join(NAMES)
+    for rounds in range(3):
+        selection = replace(study.select(rounds), wanted=4)
+        study.trained(selection, 0, rounds, takes_late=rounds == 1)
+    before, told[:] = [*told], []
+    assert [len(late) for _, late in before] == [0, 2, 0]
+    parts = [part for _, parts in study.committed for part in parts]
+    Study("random").cohorts.recall([record for record, _ in study.committed], parts, {0: 0}, study.late)
+    assert told == before
 
 
 async def test_the_evaluators_are_those_of_the_plain_draw_and_do_not_train_in_their_generation() -> None:

@@ -48,9 +48,21 @@ def test_nobody_is_left_out_where_all_train_alike() -> None:
     assert event.details["left_out"] == {}
 
 
+def test_those_who_never_train_are_left_out_however_many_they_are() -> None:
+    shares = shares_of([trained(round, "a") for round in range(9)], "abc")
+    assert participation(shares).text == "2 of 3 clients never trained: b, c."
+    assert left_out(shares_of([], "abc")) == []
+
+
 def test_a_measurement_by_nobody_else_says_nothing() -> None:
     only = [trained(round, "a") for round in range(4)] + [trained(9, "b", "lost")]
     assert "relative_loss" not in participation(shares_of(only, ["a", "b"])).details
+
+
+def test_a_late_update_that_was_taken_was_not_missed() -> None:
+    """One of the seven that came late was taken."""
+    _, _, c, _ = shares_of(federation(), ["a", "b", "c", "d"], [(0, 3, "c"), (1, 4, "c"), (0, 3, "a")])
+    assert (c.asked, c.taken, c.missed) == (8, 2, 6)
 
 
 def test_a_study_without_clients_has_a_sentence_too() -> None:

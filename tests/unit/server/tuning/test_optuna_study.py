@@ -10,8 +10,9 @@ from optuna.trial import TrialState
 
 from contract.tuner_kit import SPACE, Coordinator, loss_of
 from fedstep.common.errors import AlreadyExistsError, InternalError, StorageError
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
-from fedstep.server.tuning.base import Arm, Decision, Observation, ProposeContext
+from fedstep.server.tuning.base import Arm, Decision, Observation, Prices, ProposeContext
 from fedstep.server.tuning.optuna_study import OptunaTuner
 from fedstep.server.tuning.registry import create_tuner, validate_tuner
 
@@ -313,3 +314,24 @@ def test_a_study_in_memory_works_from_any_thread() -> None:
     tuner = create_tuner(spec, "sqlite://")
     Coordinator(tuner, spec).run()
     tuner.close()
+
+
+class ByEpochs(Prices):
+    """Known from the second time on."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def round_s(self, point: Hyperparameters) -> float | None:
+        self.asked += 1
+        return 2.0 * float(point["epochs"]) if self.asked > 1 else None
+
+
+def test_what_a_trial_is_expected_to_take_is_its_attribute(make: Make, tmp_path: Path) -> None:
+    tuner = make(study({"epochs": {"type": "int", "low": 1, "high": 5}}, rounds=3))
+    prices = ByEpochs()
+    for number in range(2):
+        tuner.propose(ProposeContext(1, number, prices=prices))
+    first, second = stored(tmp_path)
+    assert "predicted_seconds" not in first.user_attrs
+    assert second.user_attrs["predicted_seconds"] == 3 * 2.0 * second.params["epochs"]

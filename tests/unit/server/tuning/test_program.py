@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from fedstep.common.errors import InternalError
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
-from fedstep.server.tuning.base import Arm, ClientReport, Cost, Decision, Observation, ProposeContext
+from fedstep.server.tuning.base import Arm, ClientReport, Cost, Decision, Observation, Prices, ProposeContext
 from fedstep.server.tuning.program import Program, ProgramTuner, Result
 
 SPEC = StudySpec.model_validate({"name": "p", "task": "digits", "space": {"lr": {"low": 0.1, "high": 1.0}}})
@@ -177,6 +178,40 @@ def test_arms_lost_in_a_crash_go_out_again() -> None:
     again = Doubling()
     again.restore({}, [])
     assert again.propose(context(0)) == lost
+
+
+class Pricing(Doubling):
+    """Its last arm is the cheaper one of two."""
+
+    def program(self) -> Program:
+        yield [self.arm({"lr": 0.1}, rounds=1)]
+        prices = {lr: self.price({"lr": lr}) for lr in (0.2, 0.3)}
+        yield [self.arm({"lr": min(prices, key=lambda lr: prices[lr] or 0.0)}, rounds=1)]
+        return 1
+
+
+class PricedBy(Prices):
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def round_s(self, point: Hyperparameters) -> float | None:
+        return self.factor * float(point["lr"])
+
+
+def test_what_a_price_was_is_known_after_a_restart_whatever_it_is_then() -> None:
+    tuner = Pricing()
+    tuner.propose(ProposeContext(1, 0, prices=PricedBy(1.0)))
+    tuner.observe(Observation(0, 0, 0.5, last=True))
+    (arm,) = tuner.propose(ProposeContext(1, 1, prices=PricedBy(-1.0)))
+    assert arm.hyperparameters == {"lr": 0.2}
+    again = Pricing()
+    again.restore(json.loads(json.dumps(tuner.state())), [])
+    assert again.propose(ProposeContext(1, 1, prices=PricedBy(-1.0))) == [arm]
+    assert again.state() == tuner.state()
+
+
+def test_without_prices_there_is_none() -> None:
+    assert Doubling().price({"lr": 0.1}) is None
 
 
 def test_what_may_still_be_needed_is_kept() -> None:

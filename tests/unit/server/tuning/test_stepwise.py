@@ -11,6 +11,7 @@ import pytest
 from contract.federation import Federation
 from contract.program_kit import Driver
 from fedstep.common.errors import InvalidInputError
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.base import Arm, ClientReport, Cost
 from fedstep.server.tuning.program import Result
@@ -54,6 +55,7 @@ class Script:
         loss: The mean loss of an arm, from its parents' mean loss; a negative one fails the arm.
         seconds: Of an arm's training.
         steps: What its clients tell of their steps.
+        price: What a round at a point is predicted to take.
     """
 
     def __init__(
@@ -62,9 +64,12 @@ class Script:
         loss: Losses,
         seconds: Callable[[Arm], float] = lambda arm: float(arm.rounds or 0),
         steps: Sequence[float] = (),
+        price: Callable[[Hyperparameters], float | None] | None = None,
     ) -> None:
         tuner = create_tuner(spec, "")
         assert isinstance(tuner, StepwiseTuner)
+        if price is not None:
+            tuner.price = price  # type: ignore[method-assign]  # the journal is tested elsewhere
         self.tuner = tuner
         self.batches: list[list[Arm]] = []
         self.results: dict[int, Result] = {}
@@ -380,6 +385,51 @@ def test_under_seconds_a_challenger_that_is_better_but_slow_is_rejected() -> Non
     script = Script(study(bare(), budget={"time": "400s"}), loss, seconds)
     assert script.notes[0].kind == "rejection"
     assert Script(study(bare()), loss, seconds).notes[0].kind == "adoption"
+
+
+def test_under_seconds_a_challenger_that_the_time_left_cannot_pay_for_is_passed_over() -> None:
+    """Challengers take twenty times as long: a fork of four rounds each needs the time of 84."""
+
+    def price(point: Hyperparameters) -> float:
+        return 1.0 if point == START else 20.0
+
+    def seconds(arm: Arm) -> float:
+        return price(arm.hyperparameters) * (arm.rounds or 0)
+
+    spec = study(bare(use_settle=False, constants={"forks_until": 1.0}), budget={"time": "300s"})
+    script = Script(spec, challenged(-0.5), seconds, price=price)
+    spent = 0.0
+    for batch in script.batches:
+        if batch in script.forks():
+            rounds = next(arm.rounds for arm in batch if arm.phase == "fork")
+            assert spent + 21 * (rounds or 0) <= 300
+        spent += sum(map(seconds, batch))
+    assert script.forks()
+    dear = next(note for note in script.notes if note.kind == "too_dear")
+    assert dear.details["rounds_left"] < 84
+    assert len(dear.details["passed_over"]) == 4
+    for each in dear.details["passed_over"]:
+        assert (each["times_as_long"], each["predicted_seconds"]) == (20.0, 20.0)
+        assert set(each["changed"]) <= set(SPACE)
+    assert dear.text.startswith("4 challengers are passed over, the first with ")
+    assert "a round of it would take 20 s, 20 times as long" in dear.text
+    assert script.kinds().count("too_dear") < len(script.legs())
+    assert "too_dear" not in Script(spec, challenged(-0.5), seconds).kinds()
+
+
+def test_the_first_challenger_that_can_be_paid_for_is_tried() -> None:
+    """Those with another learning rate are dear: what is tried late has the incumbent's."""
+    spec = study(bare(use_settle=False, use_hint=False, constants={"forks_until": 1.0}), budget={"time": "200s"})
+    script = Script(
+        spec,
+        challenged(-0.5),
+        lambda arm: float(arm.rounds or 0),
+        price=lambda point: 1.0 if point["lr"] == START["lr"] else 60.0,
+    )
+    assert "too_dear" in script.kinds()
+    for fork in script.forks():
+        challenger = [arm for arm in fork if arm.phase == "fork"][1]
+        assert challenger.hyperparameters["lr"] == START["lr"]
 
 
 @pytest.mark.parametrize("lag", [-0.5, 0.5])

@@ -438,6 +438,35 @@ def test_seconds_of_arms_side_by_side_go_by_once() -> None:
         assert meter.fraction == pytest.approx(fraction)
 
 
+def test_rounds_are_those_of_what_goes_on() -> None:
+    """A round of two epochs is predicted to take twice as long as one of one, however fast the fleet is taken to be."""
+    fleet = {"pace": 100.0}
+    price = lambda point: fleet["pace"] * point["epochs"]  # noqa: E731
+
+    def trained(epochs: int, rounds: int) -> Result:
+        return Result(Arm(0, {"epochs": epochs}), cost=Cost(rounds=rounds, seconds=1.0 * epochs * rounds))
+
+    meter = Meter(study(budget={"time": "100s"}), 0, price)
+    meter.goes_on_with({"epochs": 1})
+    meter.add([trained(1, 10), trained(2, 5)])  # 20 s
+    assert meter.rounds_left == 80
+    assert meter.relative({"epochs": 3}) == 3
+    fleet["pace"] = 0.5  # the first predictions were wrong for all
+    meter.goes_on_with({"epochs": 2})
+    assert meter.rounds_left == 40
+    meter.add([trained(2, 10), result(Cost(seconds=1.0))])  # and a measurement
+    assert meter.rounds_left == 28
+
+
+def test_prices_that_are_not_known_or_not_paid_in_seconds_change_nothing() -> None:
+    for budget, price in (({"time": "100s"}, lambda point: None), ({"rounds": 100}, lambda point: 1 / 0)):
+        meter = Meter(study(budget=budget), 0, price)
+        meter.goes_on_with({"epochs": 1})
+        meter.add([Result(Arm(0, {"epochs": 5}), cost=Cost(rounds=10, seconds=10.0))])
+        meter.goes_on_with({"epochs": 2})
+        assert meter.rounds_left == 90
+
+
 def test_a_probe_costs_but_says_nothing_of_a_round() -> None:
     meter = Meter(study(budget={"client_rounds": 1000}, round={"cohort_size": 10}), 0)
     meter.add([result(Cost(1, 30, 0, 0), discard=True)])

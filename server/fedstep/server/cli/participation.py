@@ -1,0 +1,37 @@
+"""Whose training a study took, for `fedstep study show`."""
+
+from rich.console import Console
+
+from fedstep.server.cli.show import print_table
+from fedstep.v1 import study_pb2
+
+_NAMED = 5
+
+
+def print_participation(told: study_pb2.Participation) -> None:
+    """Those seldom or never taken beside the others; one sentence where there are none, nothing before any training."""
+    if not told.left_out.asked + told.others.asked:
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("")
+    if not told.left_out.clients:
+        console.print(told.text, markup=False)
+        return
+    console.print("[bold]Whose training was taken[/bold], in the mean a client")
+    groups = (("seldom or never", told.left_out), ("the others", told.others))
+    print_table(
+        ["", "clients", "asked", "taken", "missed", "loss on their data"],
+        (
+            [who, str(each.clients), *(f"{count:.1f}" for count in (each.asked, each.taken, each.missed)), _loss(each)]
+            for who, each in groups
+        ),
+        "",
+    )
+    named = [f"{each.client_name} ({each.taken} of {each.asked})" for each in told.clients_left_out[:_NAMED]]
+    more = told.left_out.clients - len(named)
+    console.print("seldom or never:", ", ".join(named) + (f" and {more} more" if more else ""), markup=False)
+
+
+def _loss(group: study_pb2.ClientGroup) -> str:
+    """Beside that of all who measured the same models."""
+    return f"{group.relative_loss:.2f} × the mean" if group.HasField("relative_loss") else "–"

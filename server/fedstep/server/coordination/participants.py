@@ -1,0 +1,50 @@
+"""Who took part in a study so far, read from the store a part at a time: it may be long, and others wait for it."""
+
+import itertools
+from collections.abc import Collection
+
+from fedstep.server.coordination import narrate
+from fedstep.server.coordination.parts import Parts
+from fedstep.server.report.participation import PARTICIPATION, Share, Tally
+from fedstep.server.storage.base import Event
+
+_AT_ONCE = 1000
+
+
+async def shares_in(study: str, there: Collection[str], parts: Parts) -> list[Share]:
+    """Every client's part in a study, over all lives of the coordinator, by name.
+
+    Args:
+        study: Its name.
+        there: The clients that are there for it now, or were at its end.
+        parts: The coordinator's.
+    """
+    storage, store = parts.executors.storage, parts.store
+    late = narrate.taken_late(await _events(study, narrate.LATE_UPDATE, parts))
+    tally = Tally(there, [(taken.trial, taken.made_in, taken.client) for taken in late])
+    records = await storage.run(store.assignments, study, None, None, "", False)
+
+    def count_some() -> bool:
+        some = [*itertools.islice(records, _AT_ONCE)]
+        tally.add(some)
+        return bool(some)
+
+    while await storage.run(count_some):
+        pass
+    return tally.shares()
+
+
+async def there_at_its_end(study: str, parts: Parts) -> list[str]:
+    """Clients that were there at a study's end and need not be among its assignments; none before its end."""
+    told = await _events(study, PARTICIPATION, parts)
+    return [*told[-1].details["left_out"]] if told else []
+
+
+async def _events(study: str, kind: str, parts: Parts) -> list[Event]:
+    """A study's events of one kind."""
+    found: list[Event] = []
+    after = 0
+    while page := await parts.executors.storage.run(parts.store.events, study, after, _AT_ONCE):
+        found += [event for event in page if event.kind == kind]
+        after = page[-1].number
+    return found
