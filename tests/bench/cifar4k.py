@@ -16,7 +16,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedstep.client.tasks.shares import Indices, client_data, skewed_partition, validation_share
+from fedstep.client.partitions import Indices, dirichlet_partition
+from fedstep.client.safe_pickle import load_arrays
+from fedstep.client.tasks.shares import client_data, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
@@ -28,14 +30,6 @@ _VALIDATION = 0.25
 
 _MEAN, _DEVIATION = 0.47, 0.25
 _LARGEST_MEMBER = 1 << 27
-
-_SAFE = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-}
-"""All that the files need. A pickle that names anything else is refused before it is run."""
 
 
 class Cifar4k(Task):
@@ -91,17 +85,6 @@ class Cifar4k(Task):
         return TensorDataset(*_read(_path(options), "test_batch")) if "data" in options else None
 
 
-class _SafeUnpickler(pickle.Unpickler):
-    """Reads arrays, lists, dicts, numbers and texts, and makes nothing else."""
-
-    def find_class(self, module: str, name: str) -> object:
-        """The few functions that make arrays."""
-        try:
-            return _SAFE[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}") from None
-
-
 def _path(options: Mapping[str, str]) -> Path:
     if "data" not in options:
         raise InvalidInputError("The task cifar4k needs its data: give the path to a tar.gz with --option data=PATH.")
@@ -112,7 +95,7 @@ def _path(options: Mapping[str, str]) -> Path:
 def _shares(path: Path, count: int) -> list[Indices]:
     """The images of every share; a simulation asks for one after the other."""
     _, targets = _read(path, "data_batch")
-    return skewed_partition(targets.numpy(), count, _SEED, _CONCENTRATION)
+    return dirichlet_partition(targets.numpy(), count, _SEED, _CONCENTRATION)
 
 
 @functools.lru_cache(maxsize=2)
@@ -144,7 +127,7 @@ def _members(archive: tarfile.TarFile, batch: str) -> list[tarfile.TarInfo]:
 def _batch(archive: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[np.ndarray, np.ndarray]:
     file = archive.extractfile(member)
     assert file is not None
-    content = _SafeUnpickler(io.BytesIO(file.read()), encoding="latin1").load()
+    content = load_arrays(io.BytesIO(file.read()))
     images, labels = np.asarray(content["data"]), np.asarray(content["labels"], dtype=np.int64)
     if images.shape != (len(labels), 3072) or images.dtype != np.uint8:
         raise ValueError(f"{member.name} holds {images.dtype} {list(images.shape)}, not uint8 [N, 3072]")

@@ -55,7 +55,13 @@ def _found() -> dict[str, EntryPoint]:
 
 def _missing(name: str, package: str) -> click.Command:
     """Stands in for a command whose packages are not installed: says which to install."""
-    extra = "client" if name == "client" else "client,server" if name in ("compare", "demo", "simulate") else "server"
+    extra = (
+        "client"
+        if name == "client"
+        else "client,server"
+        if name in ("compare", "data", "demo", "simulate")
+        else "server"
+    )
     text = f'`fedstep {name}` needs {package}, which is not installed: pip install "fedstep[{extra}]".'
 
     def fail(**_: object) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedstep.client.tasks.shares import Indices, client_data, named_share, skewed_partition, validation_share
+from fedstep.client.partitions import Indices, dirichlet_partition
+from fedstep.client.tasks.shares import client_data, named_share, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
@@ -46,7 +47,7 @@ class Digits(Task):
             share = named_share(labels[pool], client.name, _SEED)
         else:
             index, count = client.partition
-            share = skewed_partition(labels[pool], count, _SEED)[index]
+            share = dirichlet_partition(labels[pool], count, _SEED)[index]
         chosen = pool[share]
         inputs, targets = torch.from_numpy(images[chosen]), torch.from_numpy(labels[chosen])
         return client_data(inputs, targets, _SEED, validation_share(client.options))

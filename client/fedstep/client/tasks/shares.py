@@ -1,4 +1,4 @@
-"""Splits of one data set among clients, made the same way by every process that makes them."""
+"""A client's own share: drawn from its name where it has no partition, and cut into training and validation."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,47 +7,11 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
+from fedstep.client.partitions import Indices
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.task import ClientData
 
-Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
-"""Positions in a data set, int64 [samples]."""
-
 _FEWEST_VALIDATION = 4
-_DRAWS = 200
-
-
-def skewed_partition(labels: Indices, count: int, seed: int, concentration: float = 1.0) -> list[Indices]:
-    """Disjoint shares that together are everything, each with its own mix of labels.
-
-    Every label's samples go to the shares in proportions drawn from a Dirichlet distribution (Hsu et al. 2019,
-    Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification).
-
-    Args:
-        labels: [samples].
-        count: How many shares.
-        seed: The same seed and count give the same shares.
-        concentration: Less is more skewed.
-
-    Raises:
-        InvalidInputError: There are more shares than samples.
-    """
-    if count > len(labels):
-        raise InvalidInputError(f"{len(labels)} samples cannot be split into {count} shares: give fewer with I/N.")
-    rng = np.random.default_rng([seed, count])
-    fewest = min(20, len(labels) // (4 * count))
-    shares: list[Indices] = []
-    # Drawn again while a share is all but empty: such a client could not train.
-    for _ in range(_DRAWS):
-        owner = np.empty(len(labels), dtype=np.int64)
-        for label in np.unique(labels):
-            samples = rng.permutation(np.flatnonzero(labels == label))
-            bounds = np.cumsum(rng.dirichlet(np.full(count, concentration)))[:-1] * len(samples)
-            owner[samples] = np.searchsorted(bounds, np.arange(len(samples)), side="right")
-        shares = [np.flatnonzero(owner == index) for index in range(count)]
-        if min(len(share) for share in shares) >= fewest:
-            break
-    return shares
 
 
 def named_share(labels: Indices, name: str, seed: int, part: float = 0.125) -> Indices:

@@ -4,20 +4,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstep.client.tasks.shares import client_data, named_share, skewed_partition, validation_share
+from fedstep.client.tasks.shares import client_data, named_share, validation_share
 from fedstep.common.errors import InvalidInputError
 
 labels_of = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(lambda values: np.array(values, dtype=np.int64))
-
-
-@given(labels_of, st.integers(1, 60), st.integers(0, 5))
-def test_a_partition_is_disjoint_and_everything(labels: np.ndarray, count: int, seed: int) -> None:
-    count = min(count, len(labels))
-    shares = skewed_partition(labels, count, seed)
-    assert len(shares) == count
-    assert sorted(np.concatenate(shares)) == list(range(len(labels)))
-    again = skewed_partition(labels, count, seed)
-    assert all(np.array_equal(a, b) for a, b in zip(shares, again, strict=True))
 
 
 @given(labels_of, st.text(max_size=10))
