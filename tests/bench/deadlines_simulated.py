@@ -10,6 +10,8 @@ from fedstep.common.evaluate import evaluate
 from fedstep.common.task import Samples
 from fedstep.common.tasks import full_hyperparameters, load_task
 from fedstep.common.tensors import Manifest, unpack
+from fedstep.server.coordination.intake import TakenLate
+from fedstep.server.coordination.narrate import taken_late
 from fedstep.server.storage.base import AssignmentRecord
 from fedstep.simulation.hardship import Hardship
 from fedstep.simulation.population import CPU, Population
@@ -103,6 +105,7 @@ def ran(policy: Policy, stage: Stage, terms: Terms) -> Ran:
     found = simulate(spec, stage.task, stage.federation, population=stage.population, on_commit=on_commit)
     ended = {record.round: (record.ended_at - START).total_seconds() for record in found.rounds}
     asked = [a for a in found.assignments if a.work == "train"]
+    late = taken_late(found.events)
     everyone = range(stage.crowd.clients)
     return Ran(
         policy.text,
@@ -111,17 +114,19 @@ def ran(policy: Policy, stage: Stage, terms: Terms) -> Ran:
         len(found.rounds),
         stage.accuracy(payloads[0], stage.of_clients(everyone)) if payloads else float("nan"),
         stage.accuracy(payloads[0], stage.of_clients(stage.slow)) if payloads else float("nan"),
-        Waits.of(stage.population.names, asked, ended),
+        Waits.of(stage.population.names, asked, ended, late),
         asked,
         "" if found.record.state.value == "completed" else f"{found.record.state.value}: {found.record.message}",
-        gone=_gone(stage, asked, ended),
+        gone=_gone(stage, asked, ended, late),
     )
 
 
-def _gone(stage: Stage, asked: Sequence[AssignmentRecord], ended: Mapping[int, float]) -> int:
+def _gone(
+    stage: Stage, asked: Sequence[AssignmentRecord], ended: Mapping[int, float], late: Sequence[TakenLate]
+) -> int:
     """How many of the clients that were never trained were away at the start of every round."""
     names, federation = stage.population.names, stage.federation
-    trained = {record.client for record in asked if record.status == "accepted"}
+    trained = {record.client for record in asked if record.status == "accepted"} | {taken.client for taken in late}
     begins_s = [0.0, *sorted(ended.values())[:-1]]
     handicaps = zip(names, federation.hardship.draw(names, federation.seed), strict=True)
     away = [handicap.absences for name, handicap in handicaps if name not in trained]

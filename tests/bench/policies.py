@@ -9,6 +9,7 @@ import numpy as np
 
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.spec import Plugin, RoundPolicy, StudySpec
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import AssignmentRecord
 
@@ -116,16 +117,24 @@ class Waits:
     never: int
 
     @classmethod
-    def of(cls, clients: Sequence[str], asked: Iterable[AssignmentRecord], ended_s: Mapping[int, float]) -> Self:
+    def of(
+        cls,
+        clients: Sequence[str],
+        asked: Iterable[AssignmentRecord],
+        ended_s: Mapping[int, float],
+        late: Iterable[TakenLate] = (),
+    ) -> Self:
         """The waits of some clients.
 
         Args:
             clients: Their names.
             asked: Every training.
             ended_s: When each committed round ended, in seconds since the study began.
+            late: Late updates that later rounds took.
         """
         rounds = sorted(ended_s)
         trained = {(a.client, a.round) for a in asked if a.status == "accepted"}
+        trained |= {(taken.client, taken.taken_in) for taken in late}
         longest_s, longest_rounds = 0.0, 0
         for name in clients:
             turns = [number for number in rounds if (name, number) in trained]
