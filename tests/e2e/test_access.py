@@ -44,9 +44,9 @@ async def refusal(address: str, security: Security, method: str) -> grpc.StatusC
         try:
             await call.write(b"")
             await call.read()
+            code = await call.code() if call.done() else None
         except (grpc.aio.AioRpcError, grpc.aio.UsageError):
-            pass
-        code = await call.code() if call.done() else None
+            code = await call.code()  # it is over, also where its end has not been read yet
         call.cancel()
     return code if code in (DENIED, UNKNOWN) else None
 
