@@ -108,10 +108,8 @@ class DeadlineSelector(Selector):
         context: SelectionContext,
     ) -> list[int]:
         """Those waited for or in turn first, then those drawn for their worth, and more in turn if these are few."""
-        if waited_for.size:  # beside them only those who must be asked now
-            in_vain = candidates.unasked < candidates.waited
-            in_turn = turn.queue[~in_vain[turn.queue]][: turn.places]
-        else:
+        in_turn = turn.overdue
+        if not waited_for.size:
             in_turn = turn.queue[: max(round(self._options.exploration * asked), turn.places)]
         front = [*waited_for.tolist(), *in_turn.tolist()][:asked]
         worth = statistical_utility(candidates, _CLIP, context.draws)

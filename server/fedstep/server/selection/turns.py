@@ -33,12 +33,14 @@ class Turns:
     Attributes:
         queue: The first in line, twice as many as are asked: the never-asked first, then by how long ago.
         places: How many of them must be asked now, were as many asked every round, so that none is asked too late.
+        overdue: So many of the queue, without those who were asked in vain since they last trained.
         waiters: Those that this round is to wait for, the longest waiting first. They were asked in vain since they
             last trained, not just now, and their time runs out.
     """
 
     queue: NDArray[np.intp]
     places: int
+    overdue: NDArray[np.intp]
     waiters: NDArray[np.intp]
 
 
@@ -58,7 +60,7 @@ def turns(
     queue = first(-(candidates.unasked + luck), min(2 * asked, len(candidates)))
     window = math.ceil(share * max(clients, len(candidates)) / closes_at)
     if not window:
-        return Turns(queue, 0, queue[:0])
+        return Turns(queue, 0, queue[:0], queue[:0])
     in_vain = candidates.unasked < candidates.waited
     left = np.clip(window - candidates.waited, 1, window)
     last = max(1, int(_ASKED * window))
@@ -67,7 +69,7 @@ def turns(
     needed = int(np.ceil(np.max(due / np.arange(1, last + 1))))
     rest = _AGAIN * window * 2.0 ** np.minimum(candidates.missed, _MOST_DOUBLED)
     waiting = in_vain & (left <= (1 - _LATE) * window) & (candidates.unasked >= rest)
-    return Turns(queue, needed, _waiters(left, waiting, closes_at, luck))
+    return Turns(queue, needed, queue[~in_vain[queue]][:needed], _waiters(left, waiting, closes_at, luck))
 
 
 def _waiters(
