@@ -28,7 +28,6 @@ from fedstep.common.tensors import unpack
 from fedstep.server.cli.processes import Processes
 from fedstep.server.cli.remote import Remote, connect
 from fedstep.server.coordination import narrate
-from fedstep.server.storage.base import events_of_kind
 from fedstep.server.storage.sql_store import open_store
 from fedstep.v1 import study_pb2
 from tests.bench.fleet import ROOT
@@ -200,7 +199,7 @@ def _judged(policy: Policy, fleet: Fleet, judge: Judge, models: _Models, folder:
     store = open_store(f"sqlite:///{folder}/fedstep.db")
     record, records = store.study(STUDY), store.rounds(STUDY)
     assignments = [a for a in store.assignments(STUDY) if a.work == "train"]
-    late = narrate.taken_late(events_of_kind(store, STUDY, narrate.LATE_UPDATE))
+    late = narrate.taken_late(store.events(STUDY, limit=1_000_000, kind=narrate.LATE_UPDATE))
     store.close()
     began = records[0].ended_at.timestamp() - records[0].seconds if records else 0.0
     ended = {record.round: record.ended_at.timestamp() - began for record in records}

@@ -345,6 +345,13 @@ class StoreKit:
         assert [e.number for e in store.events("s", after=numbers[0], limit=1)] == [numbers[1]]
         assert store.events("s", after=numbers[-1]) == []
 
+    def test_events_of_one_kind_are_found_among_others(self, store: Store) -> None:
+        kinds = ("late", "other", "late", "other", "late")
+        numbers = [e.number for e in store.commit("s", Change(events=[NewEvent(kind, "T.") for kind in kinds]))]
+        assert [e.number for e in store.events("s", kind="late")] == numbers[::2]
+        assert [e.number for e in store.events("s", after=numbers[0], limit=1, kind="late")] == [numbers[2]]
+        assert store.events("s", kind="none") == []
+
     def test_numbers_that_are_not_finite_come_back(self, store: Store, reopen: Callable[[], Store]) -> None:
         bad = {"nan": NAN, "inf": INF, "minus": -INF, "good": 0.1}
         change = Change(

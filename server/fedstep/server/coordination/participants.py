@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Collection
 
 from fedstep.server.coordination import narrate
+from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.report.participation import PARTICIPATION, Share, Tally
 from fedstep.server.storage.base import Event
@@ -20,7 +21,7 @@ async def shares_in(study: str, there: Collection[str], parts: Parts) -> list[Sh
         parts: The coordinator's.
     """
     storage, store = parts.executors.storage, parts.store
-    late = narrate.taken_late(await _events(study, narrate.LATE_UPDATE, parts))
+    late = await updates_taken_late(study, parts)
     tally = Tally(there, [(taken.trial, taken.made_in, taken.client) for taken in late])
     records = await storage.run(store.assignments, study, None, None, "", False)
 
@@ -40,11 +41,16 @@ async def there_at_its_end(study: str, parts: Parts) -> list[str]:
     return [*told[-1].details["left_out"]] if told else []
 
 
+async def updates_taken_late(study: str, parts: Parts) -> list[TakenLate]:
+    """The late updates that a study's rounds have taken, over all lives of the coordinator."""
+    return narrate.taken_late(await _events(study, narrate.LATE_UPDATE, parts))
+
+
 async def _events(study: str, kind: str, parts: Parts) -> list[Event]:
     """A study's events of one kind."""
     found: list[Event] = []
     after = 0
-    while page := await parts.executors.storage.run(parts.store.events, study, after, _AT_ONCE):
-        found += [event for event in page if event.kind == kind]
+    while page := await parts.executors.storage.run(parts.store.events, study, after, _AT_ONCE, kind):
+        found += page
         after = page[-1].number
     return found

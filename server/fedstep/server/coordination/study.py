@@ -15,11 +15,10 @@ from fedstep.server.coordination.account import Account, counted
 from fedstep.server.coordination.arms import arm_of, details_of
 from fedstep.server.coordination.engine import RunEngine
 from fedstep.server.coordination.executors import to_its_end
-from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.mismatches import Mismatches
 from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError
-from fedstep.server.coordination.participants import shares_in
+from fedstep.server.coordination.participants import shares_in, updates_taken_late
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
@@ -36,7 +35,6 @@ from fedstep.server.storage.base import (
     TrialRecord,
     TrialState,
     all_trials,
-    events_of_kind,
 )
 from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
 from fedstep.server.tuning.ranking import best_trial
@@ -191,15 +189,13 @@ class StudyRunner:
             rounds_before = await storage.run(self._parts.store.rounds, self.spec.name)
             latest = rounds_before[-_RECENT_ROUNDS:]
             recent = {name for record in latest for name in (*record.cohort, *record.evaluators)}
-            parts, late = await storage.run(self._parts_taken)
-            self.engine.cohorts.recall(rounds_before, parts, self._cohorts(), late)
+            late = await updates_taken_late(self.spec.name, self._parts)
+            self.engine.cohorts.recall(rounds_before, await storage.run(self._parts_taken), self._cohorts(), late)
             await self.engine.cohorts.wait_for_return(recent)
 
-    def _parts_taken(self) -> tuple[list[AssignmentRecord], list[TakenLate]]:
-        """Who was asked in earlier lives of the coordinator and how it went, and what was taken late of it."""
-        store, name = self._parts.store, self.spec.name
-        late = narrate.taken_late(events_of_kind(store, name, narrate.LATE_UPDATE))
-        return [*store.assignments(name, with_steps=False)], late
+    def _parts_taken(self) -> list[AssignmentRecord]:
+        """Who was asked in earlier lives of the coordinator, and how it went."""
+        return [*self._parts.store.assignments(self.spec.name, with_steps=False)]
 
     def _cohorts(self) -> dict[int, int]:
         """The number of every trial's evaluation cohort."""

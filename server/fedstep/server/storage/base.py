@@ -303,16 +303,6 @@ def all_trials(store: "Store", study: str) -> list[TrialRecord]:
     return _all_pages(lambda last: store.trials(study, last.number) if last else store.trials(study))
 
 
-def events_of_kind(store: "Store", study: str, kind: str) -> list[Event]:
-    """A study's events of one kind, by number, read a page at a time."""
-    found: list[Event] = []
-    after = 0
-    while page := store.events(study, after):
-        found += [event for event in page if event.kind == kind]
-        after = page[-1].number
-    return found
-
-
 def _all_pages(page_after: Callable[[_Record | None], list[_Record]]) -> list[_Record]:
     """What lies on all pages, each asked for by the last record of the one before."""
     records: list[_Record] = []
@@ -380,8 +370,8 @@ class Store(ABC):
         """Assignments with their steps, or without, by trial, round and client, read a page at a time."""
 
     @abstractmethod
-    def events(self, study: str, after: int = 0, limit: int = 1000) -> list[Event]:
-        """Events by number, from the first number greater than `after` on."""
+    def events(self, study: str, after: int = 0, limit: int = 1000, kind: str = "") -> list[Event]:
+        """Events by number, from the first number greater than `after` on; those of one kind, where it is given."""
 
     @abstractmethod
     def save_clients(self, clients: Sequence[ClientRecord]) -> None:

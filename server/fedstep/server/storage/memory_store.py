@@ -145,9 +145,10 @@ class MemoryStore(Store):
         chosen.sort(key=lambda r: (r.trial, r.round, r.client, r.attempt, r.assignment_id))
         return map(_with_plain_steps if with_steps else _without_steps, chosen)
 
-    def events(self, study: str, after: int = 0, limit: int = 1000) -> list[Event]:
+    def events(self, study: str, after: int = 0, limit: int = 1000, kind: str = "") -> list[Event]:
         """See `Store.events`."""
-        return [event for event in self._kept(study).events if event.number > after][:limit]
+        events = self._kept(study).events
+        return [event for event in events if event.number > after and kind in ("", event.kind)][:limit]
 
     def save_clients(self, clients: Sequence[ClientRecord]) -> None:
         """See `Store.save_clients`."""

@@ -206,11 +206,13 @@ class SqlStore(Store):
             place = (last.trial, last.round, last.client, last.attempt, last.assignment_id)
             page = query.where(tuple_(*order) > place)
 
-    def events(self, study: str, after: int = 0, limit: int = 1000) -> list[Event]:
-        """Events by number, from the first number greater than `after` on."""
+    def events(self, study: str, after: int = 0, limit: int = 1000, kind: str = "") -> list[Event]:
+        """Events by number, from the first number greater than `after` on; those of one kind, where it is given."""
         with self._reading() as session:
             mine = EventRow.study_id == _study(session, study).id
             query = select(EventRow).where(mine, EventRow.number > after).order_by(EventRow.number).limit(limit)
+            if kind:
+                query = query.where(EventRow.kind == kind)
             return [records.event_record(row) for row in session.scalars(query)]
 
     def save_clients(self, clients: Sequence[ClientRecord]) -> None:
