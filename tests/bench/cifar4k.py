@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fedstep.client.networks import channels_last
 from fedstep.client.partitions import Indices, dirichlet_partition
 from fedstep.client.safe_pickle import load_arrays
 from fedstep.client.tasks.shares import client_data, validation_share
@@ -48,23 +49,23 @@ class Cifar4k(Task):
 
         Channels last, which is the faster layout on a CPU as well.
         """
-        model = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(32 * 4 * 4, 32),
-            nn.ReLU(),
-            nn.Linear(32, 10),
+        return channels_last(
+            nn.Sequential(
+                nn.Conv2d(3, 16, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(16, 32, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(32, 32, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(),
+                nn.Linear(32 * 4 * 4, 32),
+                nn.ReLU(),
+                nn.Linear(32, 10),
+            )
         )
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs do not know it
-        return model
 
     def load_data(self, client: ClientInfo) -> ClientData:
         """The images of one share, some of them for validation.

@@ -19,7 +19,7 @@ from fedstep.simulation.run import Federation, SimulatedRunner, simulate
 from fedstep.simulation.speed import SpeedModel
 from fedstep.simulation.virtual_loop import START
 from tests.bench.fleet import ROOT
-from tests.bench.policies import Policy, Ran, Terms, Waits
+from tests.bench.policies import Policy, Ran, Terms, Waits, trained_in
 
 TASK = "tests/bench/writers_parts.py"
 SLOWEST = 0.25
@@ -126,7 +126,7 @@ def _gone(
 ) -> int:
     """How many of the clients that were never trained were away at the start of every round."""
     names, federation = stage.population.names, stage.federation
-    trained = {record.client for record in asked if record.status == "accepted"} | {taken.client for taken in late}
+    trained = {client for client, _ in trained_in(asked, late)}
     begins_s = [0.0, *sorted(ended.values())[:-1]]
     handicaps = zip(names, federation.hardship.draw(names, federation.seed), strict=True)
     away = [handicap.absences for name, handicap in handicaps if name not in trained]

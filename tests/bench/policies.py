@@ -133,8 +133,7 @@ class Waits:
             late: Late updates that later rounds took.
         """
         rounds = sorted(ended_s)
-        trained = {(a.client, a.round) for a in asked if a.status == "accepted"}
-        trained |= {(taken.client, taken.taken_in) for taken in late}
+        trained = trained_in(asked, late)
         longest_s, longest_rounds = 0.0, 0
         for name in clients:
             turns = [number for number in rounds if (name, number) in trained]
@@ -181,6 +180,12 @@ class Ran:
         """How many trainings ended how."""
         kinds, counts = np.unique([a.status for a in self.assignments], return_counts=True)
         return dict(zip(kinds.tolist(), counts.tolist(), strict=True))
+
+
+def trained_in(asked: Iterable[AssignmentRecord], late: Iterable[TakenLate]) -> set[tuple[str, int]]:
+    """Who has trained, and in which round that counted: a late update does in the round that took it."""
+    in_time = {(part.client, part.round) for part in asked if part.status == "accepted"}
+    return in_time | {(taken.client, taken.taken_in) for taken in late}
 
 
 def chosen(texts: Iterable[str]) -> list[Policy]:

@@ -50,14 +50,14 @@ def download(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
-            found = _md5(path)
+            found = md5_of(path)
             if found != md5:
                 raise DataLossError(
                     f"{path} is there, and its MD5 is {found} instead of {md5}: move it away, and it is fetched anew."
                 )
             return
         _fetch_all(url, part, on_bytes, wait)
-        found = _md5(part)
+        found = md5_of(part)
         if found != md5:
             part.unlink()
             raise DataLossError(
@@ -127,6 +127,7 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _md5(path: Path) -> str:
+def md5_of(path: Path) -> str:
+    """A file's MD5, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()

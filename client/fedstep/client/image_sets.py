@@ -7,7 +7,6 @@ of their own in the same layout says so.
 
 import functools
 import gzip
-import hashlib
 import io
 import pickle
 import zipfile
@@ -20,6 +19,7 @@ from urllib.error import URLError
 
 import numpy as np
 
+from fedstep.client.download import md5_of
 from fedstep.client.partitions import Indices
 from fedstep.client.safe_pickle import load_arrays
 from fedstep.client.vision import load_torchvision
@@ -101,7 +101,7 @@ class ImageSet:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(root / f".{self.kind}.lock"):
-                if all(path.is_file() and _md5_of(path) == md5 for path, md5 in self._originals(kind, folder)):
+                if all(path.is_file() and _unchanged_md5(path) == md5 for path, md5 in self._originals(kind, folder)):
                     return
                 self._fetch(kind, root, folder)
         except (URLError, OSError, RuntimeError) as error:
@@ -132,7 +132,7 @@ class ImageSet:
                 f"{self.title} cannot be checked, for there is no {path}: put the original there, have it downloaded "
                 f"with --option download=true, {_OWN}."
             )
-        found = _md5_of(path)
+        found = _unchanged_md5(path)
         if found != md5:
             raise InvalidInputError(
                 f"{path} is not the original of {self.title} (its MD5 is {found} and should be {md5}): get it again, "
@@ -166,7 +166,7 @@ class ImageSet:
 _EMNIST_ARCHIVE = "gzip.zip"
 
 
-def _md5_of(path: Path) -> str:
+def _unchanged_md5(path: Path) -> str:
     """A file's MD5, computed once for as long as the file stays the same."""
     state = path.stat()
     return _md5(path, state.st_size, state.st_mtime_ns)
@@ -174,8 +174,7 @@ def _md5_of(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _md5(path: Path, size: int, changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+    return md5_of(path)
 
 
 def _batch(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ def leaf_cnn(classes: int, hidden: int = 2048) -> nn.Module:
         classes: Outputs.
         hidden: Width of the dense layer.
     """
-    return _channels_last(
+    return channels_last(
         nn.Sequential(
             nn.Conv2d(1, 32, 5, padding=2),
             nn.ReLU(),
@@ -44,7 +44,7 @@ def cifar_cnn(classes: int) -> nn.Module:
     Args:
         classes: Outputs.
     """
-    return _channels_last(
+    return channels_last(
         nn.Sequential(
             nn.Conv2d(3, 6, 5),
             nn.ReLU(),
@@ -75,7 +75,7 @@ def perceptron(features: int, hidden: Sequence[int], classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 
 
-def _channels_last(model: nn.Module) -> nn.Module:
+def channels_last(model: nn.Module) -> nn.Module:
     """The faster layout, on a CPU as well."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs do not know it
     return model

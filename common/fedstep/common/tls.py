@@ -157,9 +157,7 @@ def _certificates(pem: bytes, path: Path) -> "list[x509.Certificate]":
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        raise InvalidInputError(
-            f"{path} holds no certificate in PEM: give the .crt that `fedstep pki` made."
-        ) from error
+        raise _no_certificate(path) from error
 
 
 def _no_certificate(path: Path) -> InvalidInputError:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fedstep.client.networks import channels_last
 from fedstep.client.partitions import Indices
 from fedstep.client.tasks.shares import client_data, name_generator, validation_share
 from fedstep.common.errors import InvalidInputError
@@ -47,20 +48,20 @@ class MnistWriters(Task):
 
         Channels last, which is the faster layout on a CPU as well.
         """
-        model = nn.Sequential(
-            nn.Conv2d(1, 16, 3),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(32 * 5 * 5, 64),
-            nn.ReLU(),
-            nn.Linear(64, 10),
+        return channels_last(
+            nn.Sequential(
+                nn.Conv2d(1, 16, 3),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(16, 32, 3),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(),
+                nn.Linear(32 * 5 * 5, 64),
+                nn.ReLU(),
+                nn.Linear(64, 10),
+            )
         )
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stubs do not know it
-        return model
 
     def load_data(self, client: ClientInfo) -> ClientData:
         """The digits of the client's writers.

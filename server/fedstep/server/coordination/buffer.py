@@ -15,7 +15,7 @@ from fedstep.server.coordination.intake import Intake
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.outcome import sent_to
 from fedstep.server.coordination.shelf import Shelf
-from fedstep.server.coordination.trained import FAULTS, Trained
+from fedstep.server.coordination.trained import FAULTS, Trained, failure
 from fedstep.server.tuning.base import Cost
 from fedstep.v1 import fleet_pb2
 
@@ -220,9 +220,7 @@ class Buffer:
 
     def take_outcome(self, assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> None:
         """A client that sends no update says why."""
-        refused = outcome.status == fleet_pb2.OUTCOME_STATUS_REFUSED
-        message = outcome.message[:500] or "no reason given"
-        self.settle(assignment, Status.REFUSED if refused else Status.FAILED, message)
+        self.settle(assignment, *failure(outcome))
 
     def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
         """Ends one assignment; not one whose update is in the sum already or about to be: that one is accepted."""

@@ -20,7 +20,7 @@ from fedstep.server.coordination.late import LateUpdates
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.projection import RoundEnd
 from fedstep.server.coordination.steering import Steering, UploadTime
-from fedstep.server.coordination.trained import FAULTS, Trained, weighted_mean
+from fedstep.server.coordination.trained import FAULTS, Trained, failure, reason_of, weighted_mean
 from fedstep.server.storage.base import NewEvent
 from fedstep.v1 import fleet_pb2
 
@@ -247,10 +247,7 @@ class TrainingPhase(Phase):
             assignment.metrics = {"loss": outcome.metrics.get("loss", math.nan)}
             self.settle(assignment, Status.ACCEPTED)
             return
-        refused = outcome.status == fleet_pb2.OUTCOME_STATUS_REFUSED
-        self.settle(
-            assignment, Status.REFUSED if refused else Status.FAILED, outcome.message[:500] or "no reason given"
-        )
+        self.settle(assignment, *failure(outcome))
 
     def trained(self, cohort: tuple[str, ...], attempt: int) -> Trained:
         """What came of it."""
@@ -274,7 +271,7 @@ class EvaluationPhase(Phase):
         """Takes in one client's metrics."""
         declared = assignment.member.validation_samples
         if outcome.status != fleet_pb2.OUTCOME_STATUS_COMPLETED:
-            self.settle(assignment, Status.FAILED, outcome.message[:500] or "no reason given")
+            self.settle(assignment, Status.FAILED, reason_of(outcome))
         elif not 0 < outcome.samples <= declared:
             self.settle(assignment, Status.REFUSED, f"claims {outcome.samples} validation samples of {declared}")
         elif not all(0 < len(name) <= MAX_METRIC_NAME and name.isprintable() for name in outcome.metrics):

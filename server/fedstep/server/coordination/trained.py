@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fedstep.server.coordination.ledger import OpenAssignment, Status
 from fedstep.server.storage.base import NewEvent
 from fedstep.server.tuning.base import ClientReport
+from fedstep.v1 import fleet_pb2
 
 FAULTS = frozenset({Status.DIVERGED, Status.REFUSED, Status.FAILED, Status.LOST, Status.LATE})
 """Ends of an assignment that are bad."""
@@ -69,6 +70,17 @@ class Trained:
             points: How many configurations they were dealt.
         """
         return tuple(_report(a, position % max(1, points)) for position, a in enumerate(self.assignments))
+
+
+def failure(outcome: fleet_pb2.Outcome) -> tuple[Status, str]:
+    """How an assignment ends whose client says that it brings nothing, and why."""
+    refused = outcome.status == fleet_pb2.OUTCOME_STATUS_REFUSED
+    return Status.REFUSED if refused else Status.FAILED, reason_of(outcome)
+
+
+def reason_of(outcome: fleet_pb2.Outcome) -> str:
+    """What a client says of an outcome, as far as it is told on."""
+    return outcome.message[:500] or "no reason given"
 
 
 def weighted_mean(values: Sequence[tuple[float, int]]) -> float:
