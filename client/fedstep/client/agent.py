@@ -35,6 +35,9 @@ from fedstep.v1 import fleet_pb2 as pb
 
 _TERMINAL = (InvalidInputError, AlreadyExistsError, UnauthenticatedError, ForbiddenError)
 
+_FAREWELL_S = 0.3
+"""On stopping, how long a coordinator has at least to read what it is told last."""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -128,6 +131,7 @@ class Agent:
         self._distrust: str | None = None
         self._welcomed_before = False
         self._connected_at_s = 0.0
+        self._session: Session | None = None
 
     async def run(self) -> bool:
         """Serves the coordinator until `stop`.
@@ -145,9 +149,10 @@ class Agent:
         try:
             await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            until_s = self._clock() + self._settings.stop_s + _FAREWELL_S
             ended = await self._workload.close(self._settings.stop_s)
-            if not connecting.done():
-                await self._outbox.drained(0.2)
+            if not connecting.done() and self._session is not None:
+                await self._session.part(until_s - self._clock())
             for task in (connecting, stopping):
                 task.cancel()
             results = await asyncio.gather(connecting, stopping, return_exceptions=True)
@@ -163,6 +168,8 @@ class Agent:
         attempt = 0
         while True:
             end = await self._one_session()
+            if self._stopping.is_set():
+                return
             if end.error is not None and not end.welcomed and self._is_final(end.error):
                 raise end.error
             now = self._clock()
@@ -186,7 +193,9 @@ class Agent:
             now_s = back_s
             leaves_s, back_s = absences.at(now_s)
         security = self._settings.security
-        session = Session(self._address, self._hello, self, self._outbox, self._link, self._clock, security)
+        session = self._session = Session(
+            self._address, self._hello, self, self._outbox, self._link, self._clock, security
+        )
         try:
             async with asyncio.timeout(None if math.isinf(leaves_s) else leaves_s - now_s):
                 return await session.run()

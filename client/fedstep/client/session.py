@@ -94,11 +94,30 @@ class Session:
         self._link = link
         self._clock = clock
         self._welcomed = False
+        self._call: _Call | None = None
+        self._heard_all = asyncio.Event()
 
     @property
     def welcomed(self) -> bool:
         """Whether the coordinator has taken this client."""
         return self._welcomed
+
+    async def part(self, wait_s: float) -> None:
+        """Tells what is still to be told, and that there will be no more; does nothing where no session lasts.
+
+        The coordinator then ends the stream: only so is it known to have read everything. A stream that is cancelled
+        takes along what was written and not read.
+
+        Args:
+            wait_s: How long that may take.
+        """
+        if self._call is None or not self._welcomed or self._heard_all.is_set():
+            return
+        with contextlib.suppress(TimeoutError, asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(wait_s):
+                await self._outbox.drained(wait_s)
+                await self._call.done_writing()
+                await self._heard_all.wait()
 
     async def run(self) -> SessionEnd:
         """The whole session. Connections are new each time: an old one waits longer and longer before it tries again.
@@ -109,7 +128,7 @@ class Session:
             open_channel(self._address, self._security) as control,
             open_channel(self._address, self._security) as bulk,
         ):
-            call = FleetServiceStub(control).Connect()
+            call = self._call = FleetServiceStub(control).Connect()
             try:
                 await self._talk(call, bulk)
             except grpc.aio.AioRpcError as error:
@@ -120,6 +139,7 @@ class Session:
                 self._outbox.end()
                 self._link.close()
                 call.cancel()
+                self._heard_all.set()
         return SessionEnd(self._welcomed, None)
 
     async def _why(self, error: FedstepError) -> FedstepError:

@@ -127,13 +127,14 @@ class FakeCoordinator:
         # The newest stream takes over what is still to be said: an older one may not have noticed its end.
         outgoing: asyncio.Queue[pb.ConnectResponse | None] = asyncio.Queue()
         while not self._outgoing.empty():
-            outgoing.put_nowait(self._outgoing.get_nowait())
+            if (message := self._outgoing.get_nowait()) is not None:
+                outgoing.put_nowait(message)
         self._outgoing = outgoing
         welcome = pb.Welcome()
         welcome.CopyFrom(self.welcome)
         welcome.session_id = f"session-{self.streams}"
         yield pb.ConnectResponse(welcome=welcome)
-        reader = asyncio.create_task(self._read(requests))
+        reader = asyncio.create_task(self._read(requests, outgoing))
         try:
             while (message := await outgoing.get()) is not None:
                 yield message
@@ -141,7 +142,9 @@ class FakeCoordinator:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
 
-    async def _read(self, requests: AsyncIterator[pb.ConnectRequest]) -> None:
+    async def _read(
+        self, requests: AsyncIterator[pb.ConnectRequest], outgoing: asyncio.Queue[pb.ConnectResponse | None]
+    ) -> None:
         async for request in requests:
             kind = request.WhichOneof("message") or ""
             self.received.append(kind)
@@ -152,6 +155,7 @@ class FakeCoordinator:
                     self.reports.append(request.step_report)
                 case "outcome":
                     self.outcomes.append(request.outcome)
+        outgoing.put_nowait(None)  # as the real one: who has no more to say hears no more
 
     async def _fetch(
         self, request: pb.FetchModelRequest, context: grpc.aio.ServicerContext
