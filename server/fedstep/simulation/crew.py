@@ -12,7 +12,6 @@ from fedstep.simulation.measuring import CohortEvaluation
 from fedstep.simulation.population import Population, Roster
 from fedstep.simulation.vectorised import Kind, Stackable, VectorisedTraining
 
-
 STACKED_BYTES = 256 << 20
 """Of models that train together, at most: training takes five times as much. Large ones gain nothing by more."""
 
