@@ -15,11 +15,12 @@ RUN python3 -m venv /opt/fedstep \
 ENV PATH=/opt/fedstep/bin:$PATH USER=fedstep HOME=/tmp MPLCONFIGDIR=/tmp PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 \
     PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /fedstep
-COPY constraints.txt ./
-# The build is named (+cpu, +cu126): no other can be taken, and none but this step asks PyTorch's own index.
+# The version is that of constraints.txt, which changes more often. The build is named (+cpu, +cu126): no other can be
+# taken, and no step but this one asks PyTorch's own index.
+ARG TORCH_VERSION=2.13.0
 ARG TORCH=cpu
 RUN pip install --no-deps --retries 1 --extra-index-url "https://download.pytorch.org/whl/${TORCH}" \
-      "$(grep '^torch==' constraints.txt)+${TORCH}"
+      "torch==${TORCH_VERSION}+${TORCH}"
 
 FROM base AS wheel
 COPY pyproject.toml README.md LICENSE ./
@@ -30,7 +31,7 @@ COPY server server
 RUN pip wheel --quiet --no-deps --wheel-dir /wheel .
 
 FROM base AS client-packages
-COPY pyproject.toml deploy/compose/packages.py ./
+COPY pyproject.toml constraints.txt deploy/compose/packages.py ./
 RUN python packages.py client > packages.txt && pip install --constraint constraints.txt --requirement packages.txt
 
 FROM client-packages AS coordinator-packages
