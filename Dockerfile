@@ -30,13 +30,21 @@ COPY client client
 COPY server server
 RUN pip wheel --quiet --no-deps --wheel-dir /wheel .
 
+# Apart, so that a change of pyproject.toml that changes none of these lists installs nothing anew.
+FROM ${PYTHON_IMAGE} AS lists
+WORKDIR /lists
+COPY pyproject.toml deploy/packages.py ./
+RUN python3 packages.py client >client.txt && python3 packages.py server postgres >coordinator.txt \
+ && python3 packages.py dashboard >dashboard.txt
+
 FROM base AS client-packages
-COPY pyproject.toml constraints.txt deploy/compose/packages.py ./
-RUN python packages.py client > packages.txt && pip install --constraint constraints.txt --requirement packages.txt
+COPY constraints.txt ./
+COPY --from=lists /lists/client.txt ./
+RUN pip install --constraint constraints.txt --requirement client.txt
 
 FROM client-packages AS coordinator-packages
-RUN python packages.py server postgres > packages.txt \
- && pip install --constraint constraints.txt --requirement packages.txt
+COPY --from=lists /lists/coordinator.txt ./
+RUN pip install --constraint constraints.txt --requirement coordinator.txt
 
 FROM client-packages AS client
 COPY --from=wheel /wheel /wheel
@@ -52,7 +60,7 @@ FROM coordinator-packages AS coordinator
 COPY --from=wheel /wheel /wheel
 RUN pip install --no-deps /wheel/*.whl
 COPY deploy/compose/study.sh /usr/local/bin/fedstep-study
-COPY deploy/compose/secrets.py deploy/compose/folder.sh deploy/compose/capable.py /fedstep/
+COPY deploy/credentials.py deploy/compose/folder.sh deploy/compose/capable.py /fedstep/
 # A chown that needs no root: it may do that one thing where a container is given the capability, and nothing elsewhere.
 RUN cp /bin/chown /usr/local/bin/chown-folder && python capable.py /usr/local/bin/chown-folder \
  && mkdir -m 1777 /data /results /secrets \
@@ -63,8 +71,8 @@ ENTRYPOINT ["fedstep"]
 CMD ["coordinator", "--help"]
 
 FROM coordinator-packages AS dashboard
-RUN python packages.py dashboard > packages.txt \
- && pip install --constraint constraints.txt --requirement packages.txt
+COPY --from=lists /lists/dashboard.txt ./
+RUN pip install --constraint constraints.txt --requirement dashboard.txt
 USER 1000:1000
 EXPOSE 8080
 ENTRYPOINT ["optuna-dashboard"]

@@ -1,10 +1,10 @@
-"""Makes what the services of docker-compose.yml know each other by, and puts in front of each what it needs.
+"""Makes what the services of docker-compose.yml know each other by, in a folder for each; for Kubernetes as well.
 
 A CA and the database's passwords are made once. Certificates are made anew each time, so that none ends before its
 service is started again; whoever runs meanwhile goes on with the old one, which the same CA has signed.
 
-    python secrets.py            the services' own
-    python secrets.py NAME...    certificates of clients on other machines, in the results' folder
+    python credentials.py            the services' own, in the folder that FEDSTEP_SECRETS names
+    python credentials.py NAME...    those of clients on other machines, in the results' folder
 """
 
 import os
@@ -18,8 +18,8 @@ from pathlib import Path
 from fedstep.common.identity import Identity, Role
 from fedstep.server.authority import CA_NAME, COORDINATOR_NAME, Made, enroll, make_authority, make_coordinator
 
-ROOT = Path("/secrets")
-ELSEWHERE = Path("/results/enrolled")
+ROOT = Path(os.environ.get("FEDSTEP_SECRETS", "/secrets"))
+ELSEWHERE = Path(os.environ.get("FEDSTEP_ENROLLED", "/results/enrolled"))
 CA_LIFETIME, LIFETIME = timedelta(days=3650), timedelta(days=365)
 DATABASE_USERS = {"fedstep": "coordinator", "dashboard": "dashboard"}
 
@@ -55,7 +55,6 @@ def _certificates(signing: Path) -> None:
 
 def _publish(signing: Path, folder: Path, made: Made) -> None:
     """Copies a certificate, its key and the CA's certificate to where they are used."""
-    folder.mkdir(parents=True, exist_ok=True)
     for file in (signing / f"{CA_NAME}.crt", made.certificate, made.key):
         _write(folder / file.name, file.read_text(), 0o600 if file.suffix == ".key" else 0o644)
 
@@ -72,6 +71,7 @@ def _password(user: str, folder: Path) -> None:
 def _write(path: Path, text: str, mode: int) -> None:
     """All of it or nothing."""
     new = path.with_name(path.name + ".new")
+    path.parent.mkdir(parents=True, exist_ok=True)
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
         file.write(text)
