@@ -4,13 +4,13 @@
 set -eu
 PATH=$(ls -d /usr/lib/postgresql/*/bin | tail -n 1):$PATH
 folder=/var/lib/postgresql/data
-sockets=/run/postgresql
+sockets=/tmp
 if [ ! -d "$folder/fedstep" ]; then
   rm -rf "$folder/new"
   initdb --pgdata="$folder/new" --username=postgres --auth-local=trust --auth-host=scram-sha-256 \
     --encoding=UTF8 --locale=C.UTF-8 >/dev/null
   echo "host all all all scram-sha-256" >>"$folder/new/pg_hba.conf"
-  pg_ctl --pgdata="$folder/new" --wait --silent --options="-c listen_addresses='' -k $sockets" start
+  pg_ctl --pgdata="$folder/new" --wait --silent --options="-c listen_addresses='' -c log_min_messages=fatal -k $sockets" start
   psql --quiet --host="$sockets" --username=postgres --set=ON_ERROR_STOP=1 \
     --set=owner="$(cat /secrets/database/fedstep)" --set=reader="$(cat /secrets/database/dashboard)" <<'SQL'
 CREATE ROLE fedstep LOGIN PASSWORD :'owner';
@@ -22,4 +22,4 @@ SQL
   pg_ctl --pgdata="$folder/new" --wait --silent stop
   mv "$folder/new" "$folder/fedstep"
 fi
-exec postgres -D "$folder/fedstep" -c listen_addresses='*' -k "$sockets" "$@"
+exec postgres -D "$folder/fedstep" -c listen_addresses='*' -c log_checkpoints=off -k "$sockets" "$@"

@@ -3,6 +3,11 @@
 #
 #   fedstep-study FILE
 set -u
+# Ten clients that start beside it fill a small machine: a coordinator too busy to answer is asked again.
+for attempt in 1 2 3 4 5; do
+  said=$(fedstep study run "$1" --detach --json) && break
+  case $said in *UNAVAILABLE*) sleep 2 ;; *) break ;; esac
+done
 fedstep study run "$1"
 code=$?
 name=$(python -c 'import sys, tomllib; print(tomllib.load(open(sys.argv[1], "rb"))["name"])' "$1") || exit "$code"
