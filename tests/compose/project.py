@@ -54,11 +54,13 @@ class Compose:
 
     Attributes:
         results: The folder of the host; nobody has made it yet.
+        port: Where the coordinator is.
         dashboard_port: Where the dashboard is.
     """
 
     results: Path
     project: str = field(default_factory=lambda: f"fedstep-test-{os.getpid()}")
+    port: int = field(default_factory=free_port)
     dashboard_port: int = field(default_factory=free_port)
     command: list[str] = field(default_factory=compose_command)
 
@@ -67,9 +69,10 @@ class Compose:
         variables = {
             **dict.fromkeys(mine, ""),  # an empty one counts as none
             "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_HTTP_TIMEOUT": "300",  # an engine that shares a busy machine
             "DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0"),
             "FEDSTEP_RESULTS": str(self.results),
-            "FEDSTEP_PORT": str(free_port()),
+            "FEDSTEP_PORT": str(self.port),
             "FEDSTEP_DASHBOARD_PORT": str(self.dashboard_port),
         }
         return run(*self.command, *words, variables=variables, timeout_s=timeout_s)
