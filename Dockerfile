@@ -73,9 +73,10 @@ CMD ["coordinator", "--help"]
 FROM coordinator-packages AS dashboard
 COPY --from=lists /lists/dashboard.txt ./
 RUN pip install --constraint constraints.txt --requirement dashboard.txt
+COPY deploy/compose/dashboard.py ./
 USER 1000:1000
 EXPOSE 8080
-ENTRYPOINT ["optuna-dashboard"]
+ENTRYPOINT ["python", "/fedstep/dashboard.py"]
 
 FROM ${POSTGRES_IMAGE} AS database
 COPY deploy/compose/database.sh /usr/local/bin/fedstep-database

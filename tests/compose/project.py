@@ -70,7 +70,6 @@ class Compose:
             **dict.fromkeys(mine, ""),  # an empty one counts as none
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_HTTP_TIMEOUT": "300",  # an engine that shares a busy machine
-            "DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0"),
             "FEDSTEP_RESULTS": str(self.results),
             "FEDSTEP_PORT": str(self.port),
             "FEDSTEP_DASHBOARD_PORT": str(self.dashboard_port),
