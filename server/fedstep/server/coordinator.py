@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -54,6 +55,7 @@ class CoordinatorConfig:
 
     Attributes:
         folder: Holds the database, the models and the results, unless a database is named.
+        results_folder: Holds final models and pictures in place of `folder`.
         tasks: What it may run, by name.
         host: The address it listens on.
         port: 0 for any free one.
@@ -71,6 +73,7 @@ class CoordinatorConfig:
     task_options: Mapping[str, str] = field(default_factory=dict)
     lease: LeasePolicy = field(default_factory=LeasePolicy)
     protection: Protection = field(default_factory=Protection)
+    results_folder: Path | None = None
 
     @property
     def url(self) -> str:
@@ -135,13 +138,9 @@ class Coordinator:
 
     async def _make_parts(self) -> Parts:
         config, executors = self._config, self._executors
-        try:
-            config.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"The folder {config.folder} cannot be made ({(error.strerror or str(error)).lower()}): "
-                "give another with --data-dir."
-            ) from error
+        _make_folder(config.folder, "--data-dir")
+        results = config.results_folder or config.folder
+        _make_folder(results, "--results-dir")
         store = await executors.storage.run(open_store, config.url)
         identity = await executors.storage.run(store.identity)
         blobs = await executors.files.run(BlobStore, config.folder / "models", identity)
@@ -161,7 +160,7 @@ class Coordinator:
             clock=clock,
             lag=LoopLag(),
             database_url=config.url,
-            folder=config.folder,
+            folder=results,
             task_options=config.task_options,
         )
 
@@ -245,6 +244,25 @@ class Coordinator:
             await self._executors.storage.run(self._parts.store.close)
         await asyncio.to_thread(self._executors.shut_down)
         return interrupted
+
+
+def _make_folder(folder: Path, option: str) -> None:
+    """Makes a folder that the coordinator will write to, now or at the end of a study.
+
+    Raises:
+        StorageError: It cannot be made, or may not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder {folder} cannot be made ({(error.strerror or str(error)).lower()}): "
+            f"give another with {option}."
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"The folder {folder} may not be written to: give this user the right to, or another with {option}."
+        )
 
 
 def _cannot_listen(address: str, error: OSError) -> UnavailableError:

@@ -49,7 +49,7 @@ PAGES = sorted(
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-FOLDERS = ("proto", "common", "client", "server", "tests", "docs", "examples", ".ci")
+FOLDERS = ("proto", "common", "client", "server", "tests", "docs", "examples", "deploy", ".ci")
 MINIMAL = {"name": "fragment", "task": "digits", "space": {"lr": {"low": 0.1, "high": 1.0}}}
 
 

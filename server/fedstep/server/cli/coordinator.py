@@ -30,6 +30,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     type=click.Path(file_okay=False, path_type=Path),
     help="Holds the database, the models and the results.",
 )
+@click.option(
+    "--results-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Holds the results: final models and pictures.  [default: the data dir]",
+)
 @click.option("--database", default="", metavar="URL", help="An SQLAlchemy URL instead of SQLite in the data dir.")
 @click.option(
     "--task",
@@ -52,6 +57,7 @@ def coordinator(
     host: str,
     port: int,
     data_dir: Path,
+    results_dir: Path | None,
     database: str,
     tasks: tuple[str, ...],
     data: str,
@@ -82,6 +88,7 @@ def coordinator(
     known = {task.name: task for task in [*(load_task(name) for name in available_tasks()), *own]}
     config = CoordinatorConfig(
         folder=data_dir.resolve(),
+        results_folder=results_dir.resolve() if results_dir else None,
         tasks=known,
         host=host,
         port=port,
