@@ -1,0 +1,57 @@
+"""Hyper-parameters that change the model: a trial each builds its own; under a step-wise tuner they are refused."""
+
+from pathlib import Path
+
+import pytest
+from e2e.processes import Programs, clients_of, connected, fedstep
+from e2e.studies import write_study
+from unit.client.image_files import write_mnist
+
+SPACE = {
+    "model": {"choices": ["mlp", "small_cnn"]},
+    "hidden": {"low": 8, "high": 24},
+    "lr": {"low": 0.05, "high": 0.2},
+}
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """MNIST's layout, 80 images."""
+    write_mnist(tmp_path / "sets" / "MNIST" / "raw", 80, 20, packed=False)
+    return tmp_path / "sets"
+
+
+def test_networks_are_tuned_by_trials_and_refused_step_by_step(programs: Programs, tmp_path: Path, mnist: Path) -> None:
+    own = ("--data", mnist, "--option", "verify=false")
+    _, address = programs.coordinator(tmp_path / "data", *own)
+    clients = [programs.client(address, f"c{i}", "--partition", f"{i}/2", *own, task="mnist") for i in (1, 2)]
+    settings = {"task": "mnist", "space": SPACE, "round": {"min_clients": 2}}
+
+    steps = write_study(tmp_path / "steps.toml", name="steps", **settings, tuner={"name": "stepwise"})
+    refused = fedstep("study", "run", steps, "--coordinator", address)
+    assert refused.code == 2
+    said = refused.err.strip().splitlines()
+    assert len(said) == 2, refused.err  # one sentence for each of the two that change the model
+    for line, name in zip(said, ("model", "hidden"), strict=True):
+        assert f"space.{name}: changes the model" in line
+        assert f"tuner stepwise configurations go on from one another's weights: fix {name} in" in line
+
+    connected(*clients)
+    trials = write_study(
+        tmp_path / "trials.toml",
+        name="trials",
+        **settings,
+        tuner={"name": "optuna", "sampler": "RandomSampler", "pruner": "NopPruner"},
+        budget={"trials": 4, "rounds_per_trial": 1},
+    )
+    ran = fedstep("study", "run", trials, "--coordinator", address, "--json")
+    assert ran.code == 0, ran.err
+    shown = fedstep("study", "trials", "trials", "--coordinator", address, "--json").json
+    assert {trial["state"] for trial in shown} == {"TRIAL_STATE_COMPLETED"}
+    tried = {
+        (*trial["hyperparameters"]["model"].values(), *trial["hyperparameters"]["hidden"].values()) for trial in shown
+    }
+    assert len(tried) == 4  # another model each
+    assert {name for name, _ in tried} == {"mlp", "small_cnn"}
+    assert ran.json[-1]["result"]["heldOut"] is True  # the best one's own model was built again, and measured
+    assert all(client["faults"] == 0 for client in clients_of(address).values())
