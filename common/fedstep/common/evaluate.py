@@ -87,8 +87,12 @@ def batches(
     loader: DataLoader[tuple[torch.Tensor, ...]] = DataLoader(
         samples, batch_size, shuffle=generator is not None, generator=generator or torch.Generator()
     )
-    for drawn_inputs, drawn_targets in loader:
-        yield drawn_inputs.to(device), drawn_targets.to(device)
+    for drawn in loader:
+        if not isinstance(drawn, tuple | list) or len(drawn) != 2:
+            raise InvalidInputError(
+                f"The data set {type(samples).__name__} gives no pairs: let its __getitem__ return (input, target)."
+            )
+        yield drawn[0].to(device), drawn[1].to(device)
 
 
 def place(samples: Samples, device: torch.device) -> Samples:

@@ -8,15 +8,14 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.samples import Data, Samples, as_samples
+
+__all__ = ["Batch", "ClientData", "ClientInfo", "Data", "Samples", "Task"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Inputs [batch, ...] and targets [batch, ...], on the model's device."""
-
-Samples = Dataset[tuple[torch.Tensor, ...]]
-"""A data set of (input, target) pairs; a `TensorDataset` is the fastest."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,25 @@ class ClientInfo:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class ClientData:
     """One client's own samples, for training and for validation."""
 
     train: Samples
     validation: Samples
+
+    def __init__(self, train: Data, validation: Data) -> None:
+        """Takes data of any kind.
+
+        Args:
+            train: See `fedstep.common.samples.as_samples`.
+            validation: The same.
+
+        Raises:
+            InvalidInputError: It is of no kind that can be trained on.
+        """
+        object.__setattr__(self, "train", as_samples(train))
+        object.__setattr__(self, "validation", as_samples(validation))
 
 
 class Task(ABC):
@@ -75,8 +87,8 @@ class Task(ABC):
         """
         yield
 
-    def load_held_out(self, options: Mapping[str, str]) -> Samples | None:
-        """Samples that no client trains on, read by the coordinator; None when there are none.
+    def load_held_out(self, options: Mapping[str, str]) -> Data | None:
+        """Samples that no client trains on, of any kind, read by the coordinator; None when there are none.
 
         Args:
             options: As in `ClientInfo.options`, given to the coordinator.
