@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.progress import Progress
 from fedstep.common.samples import Data, Samples, as_samples
 
-__all__ = ["Batch", "ClientData", "ClientInfo", "Data", "Samples", "Task"]
+__all__ = ["Batch", "ClientData", "ClientInfo", "Data", "Progress", "Samples", "Task"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Inputs [batch, ...] and targets [batch, ...], on the model's device."""
@@ -108,6 +109,21 @@ class Task(ABC):
             "loss": nn.functional.cross_entropy(outputs, targets),
             "accuracy": (outputs.argmax(dim=-1) == targets).float().mean(),
         }
+
+    def train(self, progress: Progress, model: nn.Module, data: ClientData, hyperparameters: Hyperparameters) -> None:
+        """A local training by a loop of one's own; unless this is overridden, fedstep's loop trains.
+
+        It trains the model in place and calls `progress.step(loss, samples)` after every local step; when that answers
+        False it returns. `loss` and `optimizer` are then its own affair, as are the hyper-parameters, all of which it
+        is handed.
+
+        Args:
+            progress: Whom to tell.
+            model: As received, in training mode, on `progress.device`.
+            data: The client's samples, as `load_data` answered.
+            hyperparameters: All there are, by name.
+        """
+        raise NotImplementedError
 
     def optimizer(self, model: nn.Module, hyperparameters: Hyperparameters) -> torch.optim.Optimizer | None:
         """The local optimizer; None for the standard one (`optimizer`, `lr`, `momentum`, `weight_decay`)."""
