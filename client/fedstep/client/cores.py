@@ -80,6 +80,22 @@ def _quota(folder: Path) -> float | None:
         return None  # "max", or no such file
 
 
+def _temporary_folder() -> Path:
+    """The machine's; where none can be written, as in a read-only container, one that is not there."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path(os.devnull) / "none"
+
+
+def _user() -> str:
+    """Who this is; a container's user need not have a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 class Neighbours:
     """The clients of this user that run on this machine now: each holds a numbered file, and loses it when it dies.
 
@@ -89,22 +105,27 @@ class Neighbours:
     """
 
     def __init__(self, held: ExitStack, folder: Path | None = None) -> None:
-        self._folder = folder or Path(tempfile.gettempdir())
-        self._prefix = f"fedstep-{getpass.getuser()}-cores"
-        self._own = 0
+        self._folder = folder or _temporary_folder()
+        self._prefix = f"fedstep-{_user()}-cores"
+        self._own = self._claim(held)
+
+    def count(self) -> int:
+        """How many there are, this one included; alone where there is no folder to write to."""
+        if not self._own:
+            return 1
+        return 1 + sum(self._taken(path) for path in self._folder.glob(f"{self._prefix}-*.lock"))
+
+    def _claim(self, held: ExitStack) -> int:
+        """The first number that nobody holds; 0 where no file can be made."""
         for number in range(1, _MOST):
             try:
                 held.enter_context(self._lock(number).acquire(timeout=0))
             except Timeout:
                 continue
             except OSError:
-                return  # a folder that cannot be written: it is alone, as far as it knows
-            self._own = number
-            return
-
-    def count(self) -> int:
-        """How many there are, this one included."""
-        return 1 + sum(self._taken(path) for path in self._folder.glob(f"{self._prefix}-*.lock"))
+                return 0
+            return number
+        return 0
 
     def _taken(self, path: Path) -> bool:
         number = path.stem.rpartition("-")[2]

@@ -10,8 +10,6 @@ from torch.utils.data import TensorDataset
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.task import Samples
 
-PRECISIONS = ("float32", "bfloat16")
-
 _NEAR_SHARE = 0.1
 """Of a GPU's free memory, what the samples of one set may take: several clients that share it leave room."""
 
@@ -67,7 +65,7 @@ def choose_bfloat16(name: str | None, device: torch.device) -> bool:
     """Whether to train by bfloat16; without a name, where it is a GPU that does so in hardware.
 
     Args:
-        name: One of `PRECISIONS`, or None.
+        name: `float32`, `bfloat16`, or None.
         device: Where.
 
     Raises:

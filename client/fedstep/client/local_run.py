@@ -49,6 +49,12 @@ class StandardRun:
     model: nn.Module
     optimizer: LocalOptimizer
 
+    def __post_init__(self) -> None:
+        self._parameters = list(self.model.parameters())
+        self._received = [p.detach().clone() for p in self._parameters] if self.settings.proximal_mu else []
+        self._meter = meter_for(self.compute.device, self.log, self.timer_s)
+        self._taken = 0
+
     def train(self) -> float:
         """All local epochs, or as many as there is leave for; the mean loss of the last one.
 
@@ -56,16 +62,13 @@ class StandardRun:
             AbandonedError: Told to, out of time, or told to stop before the first step.
             DivergedError: The loss became NaN or infinite; the step was reported.
         """
-        self._parameters = list(self.model.parameters())
-        self._received = [p.detach().clone() for p in self._parameters] if self.settings.proximal_mu else []
-        self._meter = meter_for(self.compute.device, self.log, self.timer_s)
-        self._taken = 0
         shuffle = torch.Generator().manual_seed(self.seed)
-        begins = 0
+        begins = 0  # of the last epoch that has a step
         for _ in range(self.settings.local_epochs):
-            first = self._taken
+            before = self._taken
             whole = self._epoch(shuffle)
-            begins = first if self._taken > first else begins
+            if self._taken > before:
+                begins = before
             if not whole:
                 break
         self._meter.finish()

@@ -48,7 +48,7 @@ class Trainer:
             prepare: Called before each job, in the thread that does it.
         """
         self._task = task
-        self._data = data
+        self._own_data = data if type(task).train is not Task.train else None
         self._compute = Compute(device, bfloat16)
         self._timer_s = timer_s
         self._prepare = prepare
@@ -77,6 +77,7 @@ class Trainer:
             AbandonedError: Told to, out of time, or told to stop before the first step.
             DivergedError: The loss became NaN or infinite; the step was reported.
             InvalidInputError: The model is not this task's, a hyper-parameter is not legal, or there is no data.
+            ExhaustedError: The device's memory is used up.
         """
         if not self.train_samples:
             raise InvalidInputError("This client has no training samples: give it a larger share of the data.")
@@ -94,7 +95,7 @@ class Trainer:
         before = self._validation_loss(model, job)
         with self._models.randomness.step():
             seed_generators(job.seed, self._compute.device)
-        train = self._own_loop if type(self._task).train is not Task.train else self._standard_loop
+        train = self._standard_loop if self._own_data is None else self._own_loop
         began_s = self._timer_s()
         loss = train(model, values, job, control, log)
         train_time_s = self._timer_s() - began_s
@@ -123,10 +124,13 @@ class Trainer:
         ).train()
 
     def _own_loop(self, model: nn.Module, values: Hyperparameters, job: Job, control: Control, log: StepLog) -> float:
-        device, randomness = self._compute.device, self._models.randomness
-        run = OwnRun(device, job.seed, job.max_steps, control, log, randomness, self._timer_s)
-        run.train(lambda: self._task.train(run, model, self._data, values), self._task.name)
-        model.to(device)  # a loop may leave it elsewhere
+        device, data = self._compute.device, self._own_data
+        assert data is not None
+        run = OwnRun(device, job.seed, job.max_steps, control, log, self._models.randomness, self._timer_s)
+        try:
+            run.train(lambda: self._task.train(run, model, data, values), self._task.name)
+        finally:
+            model.to(device)  # a loop may leave it elsewhere
         return log.loss_of_last_pass(self.train_samples)
 
     def _validation_loss(self, model: nn.Module, job: Job) -> float | None:
@@ -142,6 +146,7 @@ class Trainer:
         Raises:
             AbandonedError: Told to stop, or out of time.
             InvalidInputError: The model is not this task's.
+            ExhaustedError: The device's memory is used up.
         """
 
         def before_batch() -> None:

@@ -73,6 +73,21 @@ def test_a_folder_that_cannot_be_written_leaves_a_client_alone(tmp_path: Path) -
         assert alone.count() == 1
 
 
+def test_a_container_may_have_neither_names_nor_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    def nowhere() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(cores.getpass, "getuser", nobody)
+    with neighbour(tmp_path) as first, neighbour(tmp_path):
+        assert first.count() == 2
+    monkeypatch.setattr(cores.tempfile, "gettempdir", nowhere)
+    with ExitStack() as held:
+        assert Neighbours(held).count() == 1
+
+
 @pytest.mark.parametrize(
     ("own", "limits", "wanted"),
     [
