@@ -14,11 +14,11 @@ from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Batch, ClientData, Progress, Task
 from fedstep.common.tasks import full_hyperparameters
 from fedstep.common.tensors import Manifest, pack, sha256
-from fedstep.simulation import local
+from fedstep.simulation import crew, local
 from fedstep.simulation.local import Order, Training
 from fedstep.simulation.measuring import CohortEvaluation, held_out_metrics
 from fedstep.simulation.population import Population
-from fedstep.simulation.vectorised import VectorisedTraining
+from fedstep.simulation.vectorised import Stackable, VectorisedTraining
 
 CLIENTS = 6
 
@@ -81,6 +81,23 @@ def test_trained_together_equals_trained_one_by_one(each: list[dict[str, Any]]) 
     population = Population(Clouds(), CLIENTS)
     asked = orders(population.task, each)
     assert_same(together(population, asked), [local.train(population, order) for order in asked])
+
+
+def test_of_large_models_only_as_many_train_together_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    population = Population(Clouds(), CLIENTS, {})
+    asked = orders(Clouds(), [{}] * CLIENTS)
+    at_once: list[int] = []
+    train = VectorisedTraining.train
+
+    def counted(self: VectorisedTraining, work: Sequence[Stackable]) -> list[Training]:
+        at_once.append(len(work))
+        return train(self, work)
+
+    monkeypatch.setattr(VectorisedTraining, "train", counted)
+    monkeypatch.setattr(crew, "STACKED_BYTES", 4 * asked[0].job.model.manifest.payload_bytes)
+    found = crew.LocalCrew(population, vectorised=True).train(asked)
+    assert at_once == [4, 2]
+    assert_same(found, [local.train(population, order) for order in asked])
 
 
 @pytest.mark.parametrize("most", [1, 3, 7])

@@ -271,6 +271,7 @@ class RunEngine:
             upload_s=self._upload_s,
             late=late if take_late else None,
             quorum=quorum,
+            unhurried=selection.unhurried,
         )
         members = self.cohorts.members(selection.cohort)
         work = self._dispatcher.trainings(phase, phase.time_left_s, run, arm, members, attempt, selection.step_budgets)

@@ -34,11 +34,22 @@ class LateUpdates:
             assignments: Of one round that met its quorum.
             reason: Why they are late.
         """
+        left = list(assignments)
+        self.wait_for(left, reason)
+        for assignment in left:
+            if not assignment.told:
+                self._ledger.stop_and_send(assignment, reason)
+
+    def wait_for(self, assignments: Iterable[OpenAssignment], reason: str) -> None:
+        """Takes over what a round leaves open, and has these clients do all that they were asked for.
+
+        Args:
+            assignments: As in `take_over`.
+            reason: As there.
+        """
         for assignment in assignments:
             self._ledger.hand_over(assignment, self, f"{reason}; its update is still taken, at a discount")
             self._open[assignment.ref.assignment_id] = assignment
-            if not assignment.told:
-                self._ledger.stop_and_send(assignment, reason)
 
     def begin_round(self, round: int) -> None:
         """A round of the arm begins: what would be too stale for it is called off."""

@@ -7,7 +7,7 @@ or when its deadline passes: by the coordinator's own timer, never by an arrivin
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import torch
@@ -15,7 +15,7 @@ import torch
 from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.server.aggregation.checks import DivergedUpdateError
 from fedstep.server.coordination import narrate
-from fedstep.server.coordination.intake import ABSURD, Intake
+from fedstep.server.coordination.intake import ABSURD, MAX_STALENESS, Intake
 from fedstep.server.coordination.late import LateUpdates
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.projection import RoundEnd
@@ -142,6 +142,7 @@ class TrainingPhase(Phase):
         latest_s: Where it is worth it, the end is put off, and never further than this; 0: it is not.
         late: Takes over what is open at the end; None where nobody does.
         quorum: Only where so many were in time.
+        unhurried: Names of those whom the end of the round does not stop, where somebody takes over.
     """
 
     def __init__(
@@ -155,12 +156,14 @@ class TrainingPhase(Phase):
         latest_s: float = 0.0,
         late: LateUpdates | None = None,
         quorum: int = 1,
+        unhurried: Collection[str] = (),
     ) -> None:
         super().__init__(ledger, wanted, deadline_s)
         self._intake = intake
         self._steering = Steering(ledger, RoundEnd.at(deadline_s, latest_s), upload_s)
         self._late = late
         self._quorum = quorum
+        self._unhurried = frozenset(unhurried if late else ())
         self._closed = False
         self._settled = asyncio.Event()
         self._ran_away: list[OpenAssignment] = []
@@ -176,8 +179,9 @@ class TrainingPhase(Phase):
 
     @property
     def time_left_s(self) -> float:
-        """As long again, where late work is of use: who gave up at the deadline would have nothing to send."""
-        return self.deadline_s if self._late is None else 2 * self.deadline_s
+        """Longer, where late work is of use: who gave up at the deadline would have nothing to send."""
+        rounds = 1 + MAX_STALENESS if self._unhurried else 2 if self._late else 1
+        return rounds * self.deadline_s
 
     async def _until_over(self) -> None:
         began_s = self._ledger.clock.monotonic()
@@ -185,7 +189,8 @@ class TrainingPhase(Phase):
             now_s = self._ledger.clock.monotonic() - began_s
             if now_s >= self._end_s - _LEAST_WAIT_S:
                 raise TimeoutError
-            look_again_s = self._steering.look(self._with(Status.OPEN), len(self.accepted), now_s)
+            hurried = [a for a in self._with(Status.OPEN) if a.member.name not in self._unhurried]
+            look_again_s = self._steering.look(hurried, len(self.accepted), now_s)
             wait_s = min(max(look_again_s - now_s, self._steering.least_wait_s), self._end_s - now_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_LEAST_WAIT_S, wait_s)):
@@ -198,8 +203,10 @@ class TrainingPhase(Phase):
         self._closed = True
 
     def _finish(self, status: Status, reason: str) -> None:
-        if self._late is not None and status is Status.LATE and len(self.accepted) >= self._quorum:
-            self._late.take_over(self._with(Status.OPEN), reason)
+        if self._late is not None and len(self.accepted) >= self._quorum:
+            self._late.wait_for([a for a in self._with(Status.OPEN) if a.member.name in self._unhurried], reason)
+            if status is Status.LATE:
+                self._late.take_over(self._with(Status.OPEN), reason)
         if status is Status.ABANDONED and (left := self._with(Status.OPEN)):
             self.events.extend(narrate.dismissed(left, reason, left[0].message.round))
         super()._finish(status, reason)

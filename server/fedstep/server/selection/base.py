@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,6 +139,8 @@ class Selection:
         deadline_s: Seconds from dispatch to the end of the round.
         step_budgets: The most local steps of a client of the cohort; no bound for those that are not in it.
         latest_s: Where it is worth it, the end may be put off to so many seconds after dispatch; 0: never.
+        unhurried: Clients of the cohort whom the end of the round does not stop: they do all their steps, and a later
+            round takes their update at a discount, where the study takes late updates.
     """
 
     cohort: tuple[str, ...]
@@ -146,6 +148,7 @@ class Selection:
     deadline_s: float
     step_budgets: Mapping[str, int] = field(default_factory=dict)
     latest_s: float = 0.0
+    unhurried: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,8 @@ class Selector(ABC):
     What an implementation promises:
 
     - The cohort is a subset of the candidates; `wanted` is at least 1 and at most the cohort's size; the deadline is
-      above 0 and, put off or not, at most the study's own; a step budget is at least 1 and its client in the cohort.
+      above 0 and, put off or not, at most the study's own; a step budget is at least 1 and its client in the cohort,
+      as is whoever is unhurried.
     - The same candidates and context, after the same `observe`, give the same selection. `select` keeps nothing.
     - Whoever is in `context.earlier` and a candidate is in the cohort, before all others, as far as there is room. So
       arms that are compared are trained on the same clients, whatever was learnt between. A selector that learns

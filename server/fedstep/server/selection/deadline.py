@@ -1,5 +1,7 @@
 """`deadline`: those who will be in time, by what their training is worth; the others get less work, or a later turn."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,7 +58,9 @@ class DeadlineSelector(Selector):
     - *In turn* come the rest of the cohort: who was never asked first, then by how long ago. It is how the
       never-measured come in, and with three tenths of 1.3 × `cohort_size` places everybody has a turn in well
       under 3 × clients / `cohort_size` rounds; where more places are needed for that, there are more.
-    - *Less work*: who would be late with all steps is asked for as many as fit, at least one.
+    - *Less work*: who would be late with all steps is asked for as many as fit, at least one, and is not stopped by
+      the end of the round, which the faster ones bring about: a later round takes that update.
+      Such clients in turn take nobody's place: as many more are asked, up to twice what `over_selection` adds.
     - *Waited for* are those who were asked in vain since they last trained and whose promised rounds run out: some of
       them together make a round that asks no more than it needs and waits for all of them, beyond the deadline if not
       even one step fits. Else the faster ones would be first every time.
@@ -83,12 +87,17 @@ class DeadlineSelector(Selector):
         luck = uniforms(candidates.keys, context.rng)
         turn = turns(candidates, context.clients, closes_at, asked, self._options.turns, luck)
         waited_for = turn.waiters if context.attempt == 1 and not context.earlier else turn.waiters[:0]
+        in_turn = turn.queue[: max(round(self._options.exploration * asked), turn.places)]
+        waits = 0 < len(context.earlier) < asked  # for somebody, as it did when it was first drawn
         if waited_for.size:
-            asked = closes_at
-        chosen = self._drawn(candidates, asked, timely, turn, waited_for, context)
+            asked, in_turn = closes_at, turn.overdue
+        elif context.earlier:
+            asked += asked - closes_at
+        else:
+            asked += min(int(np.count_nonzero(~timely[in_turn])), asked - closes_at)
+        chosen = self._drawn(candidates, asked, timely, [*waited_for, *in_turn], turn, context)
         cohort = np.array(with_earlier(candidates, context, chosen, closes_at, asked), np.intp)
-        if 0 < len(context.earlier) < asked:  # it waited for somebody when it was first drawn
-            waited_for = cohort
+        waited_for = cohort if waits else waited_for
         known = np.isfinite(candidates.log_time)
         deadline_s = self._extended(candidates, waited_for[known[waited_for]], deadline_s, context)
         budgets = self._budgets(candidates, cohort[known[cohort] & ~timely[cohort]], deadline_s)
@@ -96,22 +105,20 @@ class DeadlineSelector(Selector):
             patience = 1 + min(int(candidates.missed[waited_for].max()), _MOST_PATIENCE)
             deadline_s = min(patience * deadline_s, context.deadline_s)
         latest_s = min(_MOST_LATER * deadline_s, context.deadline_s)
-        return Selection(taken(candidates, cohort), min(closes_at, len(cohort)), deadline_s, budgets, latest_s)
+        names, closes_at = taken(candidates, cohort), min(closes_at, len(cohort))
+        return Selection(names, closes_at, deadline_s, budgets, latest_s, unhurried=frozenset(budgets))
 
     def _drawn(
         self,
         candidates: Candidates,
         asked: int,
         timely: NDArray[np.bool_],
+        in_turn: Sequence[int],
         turn: Turns,
-        waited_for: Places,
         context: SelectionContext,
     ) -> list[int]:
-        """Those waited for or in turn first, then those drawn for their worth, and more in turn if these are few."""
-        in_turn = turn.overdue
-        if not waited_for.size:
-            in_turn = turn.queue[: max(round(self._options.exploration * asked), turn.places)]
-        front = [*waited_for.tolist(), *in_turn.tolist()][:asked]
+        """Those whose turn it is first, then those drawn for their worth, and more of the queue if these are few."""
+        front = list(in_turn[:asked])
         worth = statistical_utility(candidates, _CLIP, context.draws)
         if not (known := np.isfinite(worth)).all():
             worth = np.where(known, worth, np.median(worth[known]) if known.any() else 1.0)

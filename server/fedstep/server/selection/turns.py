@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from fedstep.server.selection.base import Candidates
 from fedstep.server.selection.draw import first
 
-_ASKED = 0.85
-"""Of the promised rounds: by then everybody has been asked. The rest is for those who were asked in vain."""
+_ASKED = 0.6
+"""Of the promised rounds: by then everybody has been asked. The rest is for those who were asked in vain, and for those
+who were away when their turn came."""
 
 _LATE = 0.5
 """Of the promised rounds: from here on whoever was asked in vain is waited for."""

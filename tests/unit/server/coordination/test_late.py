@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 import pytest
@@ -27,11 +27,14 @@ class Arm:
         self.late = LateUpdates(clients.ledger, self.intake)
         self.round = 0
 
-    async def collect(self, quorum: int = 1) -> dict[str, OpenAssignment]:
-        """Trains a round to its end, without making the next model."""
+    async def collect(
+        self, quorum: int = 1, wanted: int = 0, unhurried: Collection[str] = ()
+    ) -> dict[str, OpenAssignment]:
+        """Trains a round to its end, without making the next model; it waits for all unless fewer are wanted."""
         self.late.begin_round(self.round)
-        count = sum(not member.busy for member in self.clients.members.values())
-        phase = self.clients.phase(count, 10.0, intake=self.intake, late=self.late, quorum=quorum)
+        count = wanted or sum(not member.busy for member in self.clients.members.values())
+        options = {"intake": self.intake, "late": self.late, "quorum": quorum, "unhurried": unhurried}
+        phase = self.clients.phase(count, 10.0, **options)
         work = self.clients.begin(phase, steps=10, round=self.round)
         await self.clients.push(work["good"], (0.0, 0.0), 10)
         await phase.wait()
@@ -72,6 +75,29 @@ def test_an_update_after_the_deadline_goes_into_the_next_round_at_a_discount() -
         assert arm.aggregate() == pytest.approx(weight / (1 + weight))
         (taken,) = arm.intake.drain_late()
         assert (taken.client, taken.made_in, taken.taken_in, taken.staleness) == ("slow", 0, 1, 1)
+
+    run(script)
+
+
+@pytest.mark.parametrize("wanted", [1, 2], ids=["updates", "deadline"])
+def test_the_end_of_a_round_does_not_stop_who_is_unhurried(wanted: int) -> None:
+    async def script(arm: Arm) -> None:
+        slow = (await arm.collect(wanted=wanted, unhurried={"slow"}))["slow"]
+        assert (slow.standing, slow.member.late, arm.clients.told("slow")) == (Status.LATE, True, [])
+        assert slow.deadline_s == (1 + MAX_STALENESS) * 10.0
+        arm.aggregate()
+        assert await arm.clients.push(slow, (1.0, 1.0), 10) is None
+        await arm.collect()
+        assert arm.aggregate() > 0.0
+
+    run(script)
+
+
+def test_a_round_that_has_its_updates_stops_those_who_are_not() -> None:
+    async def script(arm: Arm) -> None:
+        slow = (await arm.collect(wanted=1))["slow"]
+        assert slow.standing is Status.ABANDONED
+        assert [d.kind for d in arm.clients.told("slow")] == [pb.DIRECTIVE_KIND_ABANDON]
 
     run(script)
 

@@ -37,9 +37,9 @@ def some_slow() -> np.ndarray:
     return np.where(np.arange(100) < 15, 40.0, 10.0)
 
 
-def select(there: Candidates, seed: int = 0, wanted: int = 10, **changes: Any) -> Selection:
+def select(there: Candidates, seed: int = 0, wanted: int = 10, turns: float = 3.0, **changes: Any) -> Selection:
     options = {"over_selection": 1.3, "deadline_s": 600.0, "clients": 100} | changes
-    return DeadlineSelector(DeadlineOptions()).select(there, wanted, context(seed, **options))
+    return DeadlineSelector(DeadlineOptions(turns=turns)).select(there, wanted, context(seed, **options))
 
 
 def slow_in(cohort: tuple[str, ...]) -> int:
@@ -57,7 +57,7 @@ def test_who_will_be_late_is_not_drawn_for_its_worth() -> None:
 def test_what_a_client_is_worth_decides_how_often_it_is_drawn() -> None:
     worth = np.where(np.arange(100) < 50, 1.0, 4.0)
     there = fleet(loss=worth)
-    drawn = [name for seed in range(200) for name in select(there, seed).cohort]
+    drawn = [name for seed in range(200) for name in select(there, seed, turns=0).cohort]
     high = sum(name >= "c050" for name in drawn)
     assert 2.0 < high / (len(drawn) - high) < 4.0  # four to one, and three tenths whatever their worth
 
@@ -72,19 +72,30 @@ def test_the_never_measured_come_in_turn() -> None:
     )
     for seed in range(20):
         cohort = select(there, seed).cohort
-        assert 4 <= sum(name >= "c060" for name in cohort) <= 5
-        assert len(cohort) == 13
+        assert sum(name >= "c060" for name in cohort) == 6
+        assert len(cohort) == 16  # three of them beside those who will be in time
 
 
 def test_slow_clients_get_as_many_steps_as_fit() -> None:
     there = fleet(some_slow(), unasked=np.where(np.arange(100) < 15, 5, 1))
     selection = select(there)
     late = [name for name in selection.cohort if name < "c015"]
-    assert 4 <= len(late) <= 5
-    assert selection.step_budgets.keys() == set(late)
+    assert len(late) == 6
+    assert selection.step_budgets.keys() == set(late) == set(selection.unhurried)
     for steps in selection.step_budgets.values():
         assert steps == int((selection.deadline_s / np.exp(0.08416) - 4.0) / 0.72)
         assert 1 <= steps < 50
+
+
+def test_slow_clients_in_turn_take_nobodys_place_where_more_are_asked_than_needed() -> None:
+    there = fleet(some_slow(), unasked=np.where(np.arange(100) < 15, 5, 1))
+    selection = select(there)
+    assert (len(selection.cohort), selection.wanted) == (16, 10)
+    again = select(there, earlier=selection.cohort)
+    assert set(again.cohort) == set(selection.cohort)
+    assert len(select(there, over_selection=1.0).cohort) == 10
+    nobody_slow = select(fleet(unasked=np.where(np.arange(100) < 15, 5, 1)))
+    assert (len(nobody_slow.cohort), nobody_slow.unhurried) == (13, frozenset())
 
 
 def test_a_budget_fits_the_protocol_whatever_a_client_claims() -> None:

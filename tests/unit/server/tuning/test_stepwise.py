@@ -211,6 +211,12 @@ def test_under_seconds_the_screen_ranks_by_improvement_per_second() -> None:
     assert START in [arm.hyperparameters for arm in Script(study(EARLY_SCREEN), loss, seconds).rungs()[1]]
 
 
+def test_a_budget_too_small_for_a_fork_has_none() -> None:
+    assert not Script(study(rounds=39), falling).arms("fork")
+    assert Script(study(rounds=40), falling).arms("fork")
+    assert Script(study({"constants": {"forks_from_rounds": 39}}, rounds=39), falling).arms("fork")
+
+
 def test_what_only_the_screen_chooses_has_one_in_a_small_budget_too() -> None:
     assert Script(study({"screen_only": ["batch_size"]}, rounds=100), falling).arms("screen")
 
