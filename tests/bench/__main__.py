@@ -3,7 +3,17 @@
 import importlib
 import sys
 
-NAMES = ("rounds", "steps", "control", "directives", "large_model", "selection", "mnist_writers", "deadlines")
+NAMES = (
+    "rounds",
+    "steps",
+    "control",
+    "directives",
+    "large_model",
+    "selection",
+    "mnist_writers",
+    "deadlines",
+    "trainer",
+)
 
 
 def main() -> None:

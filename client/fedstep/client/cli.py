@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +59,16 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
 @click.option("--data", default="", metavar="PATH", help="Where the data is; short for --option data=PATH.")
 @click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
 @click.option("--device", help="cpu, cuda, cuda:N or mps. By default the best there is.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU cores to use; 1 where many clients share a machine.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of training. By default bfloat16 on a GPU that can.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU cores to use. By default a fair share: those there are over the clients that run here.",
+)
 @click.option(
     "--slowdown",
     default=1.0,
@@ -96,6 +106,7 @@ def client(
     data: str,
     options: tuple[tuple[str, str], ...],
     device: str | None,
+    precision: str | None,
     threads: int | None,
     slowdown: float,
     stalls: tuple[float, float] | None,
@@ -118,6 +129,7 @@ def client(
     except ModuleNotFoundError as error:
         raise InvalidInputError('A client needs PyTorch: install it with `pip install "fedstep[client]"`.') from error
     from fedstep.client.agent import AgentSettings
+    from fedstep.client.cores import take_cores
     from fedstep.client.events import Printer
     from fedstep.client.naming import default_name
     from fedstep.common.handicap import Handicap
@@ -133,7 +145,7 @@ def client(
         absences = read_trace(trace).get(info.name, NEVER) if trace else NEVER
         handicap = Handicap(slowdown, Pauses.every(*stalls) if stalls else NEVER, bandwidth, absences)
         settings = AgentSettings(handicap=handicap, security=security)
-        profile, trainer = _prepare(reference, info, device, threads)
+        profile, trainer = _prepare(reference, info, device, precision, take_cores(threads, held))
         printer = Printer(sys.stdout, as_json)
         try:
             code, ended = loop.run(_serve(coordinator, profile, trainer, settings, printer))
@@ -151,25 +163,26 @@ def _check_address(address: str) -> None:
 
 
 def _prepare(
-    reference: str, info: "ClientInfo", device_name: str | None, threads: int | None
+    reference: str, info: "ClientInfo", device_name: str | None, precision: str | None, prepare: Callable[[], None]
 ) -> "tuple[Profile, Trainer]":
     """Everything slow, before the event loop: the task, its data, its model."""
     from fedstep.client.agent import Profile
-    from fedstep.client.device import choose_device, describe_device, limit_threads
+    from fedstep.client.device import choose_bfloat16, choose_device, describe_device
     from fedstep.client.trainer import Trainer
     from fedstep.common.tasks import load_task
 
     task = load_task(reference)
     device = choose_device(device_name)
-    limit_threads(threads)
-    trainer = Trainer(task, task.load_data(info), device)
+    bfloat16 = choose_bfloat16(precision, device)
+    prepare()
+    trainer = Trainer(task, task.load_data(info), device, bfloat16=bfloat16, prepare=prepare)
     profile = Profile(
         client_name=info.name,
         task=task.name,
         manifest=trainer.manifest(),
         train_samples=trainer.train_samples,
         validation_samples=trainer.validation_samples,
-        device=describe_device(device),
+        device=describe_device(device, bfloat16),
     )
     return profile, trainer
 

@@ -1,10 +1,34 @@
-"""Where the local training runs: CUDA, MPS or the CPU."""
+"""Where the local training runs: CUDA, MPS or the CPU; in which precision, and where its samples lie."""
 
 import platform
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from torch.utils.data import TensorDataset
 
 from fedstep.common.errors import InvalidInputError
+from fedstep.common.task import Samples
+
+_NEAR_SHARE = 0.1
+"""Of a GPU's free memory, what the samples of one set may take: several clients that share it leave room."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What the local training is computed on.
+
+    Attributes:
+        device: Where.
+        bfloat16: By mixed precision: parameters, gradients and the optimizer stay float32.
+    """
+
+    device: torch.device
+    bfloat16: bool = False
+
+    def autocast(self) -> torch.autocast:
+        """Around a forward pass and its loss."""
+        return torch.autocast(self.device.type, torch.bfloat16)
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -37,19 +61,53 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
-def describe_device(device: torch.device) -> str:
-    """The device in words for the coordinator, such as `cuda:0 (NVIDIA H200)`."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    if device.type == "mps":
-        return f"mps ({platform.machine()})"
-    return str(device)
+def choose_bfloat16(name: str | None, device: torch.device) -> bool:
+    """Whether to train by bfloat16; without a name, where it is a GPU that does so in hardware.
 
+    Args:
+        name: `float32`, `bfloat16`, or None.
+        device: Where.
 
-def limit_threads(threads: int | None) -> None:
-    """Lets torch use that many CPU cores in this process; None leaves it to torch.
-
-    Several clients on one machine want 1 each: threads of more than one client on the same core wait for each other.
+    Raises:
+        InvalidInputError: The device does not.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    able = device.type == "cpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False))
+    if name is None:
+        return able and device.type == "cuda"
+    if name == "bfloat16" and not able:
+        raise InvalidInputError(f"{device} does not compute in bfloat16: leave --precision out or give float32.")
+    return name == "bfloat16"
+
+
+def near(samples: Samples, device: torch.device, free_bytes: Callable[[torch.device], int] | None = None) -> Samples:
+    """The samples where they are quickly on the device: on it if they are few, else in memory it copies from by itself.
+
+    Only a `TensorDataset` is moved.
+
+    Args:
+        samples: What is passed over again and again.
+        device: Where it is needed.
+        free_bytes: How much memory of a GPU is free now; CUDA's own answer unless given.
+    """
+    if not isinstance(samples, TensorDataset):
+        return samples
+    if device.type == "cuda":
+        size_bytes = sum(tensor.nbytes for tensor in samples.tensors)
+        if size_bytes > _NEAR_SHARE * (free_bytes or _free_bytes)(device):
+            return TensorDataset(*(tensor.pin_memory() for tensor in samples.tensors))
+    return TensorDataset(*(tensor.to(device) for tensor in samples.tensors))
+
+
+def _free_bytes(device: torch.device) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    return free
+
+
+def describe_device(device: torch.device, bfloat16: bool = False) -> str:
+    """The device in words for the coordinator, such as `cuda:0 (NVIDIA H200), bfloat16`."""
+    words = str(device)
+    if device.type == "cuda":
+        words = f"{device} ({torch.cuda.get_device_name(device)})"
+    elif device.type == "mps":
+        words = f"mps ({platform.machine()})"
+    return f"{words}, bfloat16" if bfloat16 else words

@@ -1,20 +1,22 @@
 """Local training and evaluation: one task, one client's data, one device."""
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from fedstep.client.models import ModelShelf, Randomness
-from fedstep.client.settings import LocalOptimizer, LocalSettings
-from fedstep.client.work import AbandonedError, Control, DivergedError, Evaluated, Job, StepSink, Trained
+from fedstep.client.device import Compute, near
+from fedstep.client.local_run import OwnRun, StandardRun
+from fedstep.client.models import ModelShelf, seed_generators
+from fedstep.client.settings import LocalSettings
+from fedstep.client.step_log import StepLog
+from fedstep.client.work import AbandonedError, Control, Evaluated, Job, StepSink, Trained
 from fedstep.common import tensors
-from fedstep.common.errors import InvalidInputError
-from fedstep.common.evaluate import batches, evaluate, place, sample_count
-from fedstep.common.task import Batch, ClientData, Samples, Task
+from fedstep.common.errors import ExhaustedError, InvalidInputError
+from fedstep.common.evaluate import evaluate, sample_count
+from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.task import ClientData, Task
 from fedstep.common.tasks import full_hyperparameters
 from fedstep.common.tensors import Manifest
 
@@ -27,21 +29,31 @@ class Trainer:
     """
 
     def __init__(
-        self, task: Task, data: ClientData, device: torch.device, timer_s: Callable[[], float] = time.perf_counter
+        self,
+        task: Task,
+        data: ClientData,
+        device: torch.device,
+        timer_s: Callable[[], float] = time.perf_counter,
+        bfloat16: bool = False,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        """Puts the data on the device.
+        """Puts the data on the device, where they are small enough.
 
         Args:
             task: Model, loss and metrics.
             data: The client's own samples.
             device: Where to train.
             timer_s: Seconds, fine enough to time a local step.
+            bfloat16: Trains by mixed precision; what is measured is measured in float32 all the same.
+            prepare: Called before each job, in the thread that does it.
         """
         self._task = task
-        self._device = device
+        self._own_data = data if type(task).train is not Task.train else None
+        self._compute = Compute(device, bfloat16)
         self._timer_s = timer_s
-        self._train_samples = place(data.train, device)
-        self._validation_samples = place(data.validation, device)
+        self._prepare = prepare
+        self._train_samples = near(data.train, device)
+        self._validation_samples = near(data.validation, device)
         self._models = ModelShelf(task, device)
 
     def manifest(self) -> Manifest:
@@ -65,45 +77,67 @@ class Trainer:
             AbandonedError: Told to, out of time, or told to stop before the first step.
             DivergedError: The loss became NaN or infinite; the step was reported.
             InvalidInputError: The model is not this task's, a hyper-parameter is not legal, or there is no data.
+            ExhaustedError: The device's memory is used up.
         """
         if not self.train_samples:
             raise InvalidInputError("This client has no training samples: give it a larger share of the data.")
+        self._prepare()
+        try:
+            return self._trained(job, control, StepLog(steps))
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory() from error
+
+    def _trained(self, job: Job, control: Control, log: StepLog) -> Trained:
         values = full_hyperparameters(self._task, job.hyperparameters)
-        settings = LocalSettings.of(values)
         model = self._models.for_training(values)
         _load(model, job, self._task)
         model.train()
+        before = self._validation_loss(model, job)
         with self._models.randomness.step():
-            torch.manual_seed(job.seed)
-        run = _Run(
+            seed_generators(job.seed, self._compute.device)
+        train = self._standard_loop if self._own_data is None else self._own_loop
+        began_s = self._timer_s()
+        loss = train(model, values, job, control, log)
+        train_time_s = self._timer_s() - began_s
+        model.zero_grad(set_to_none=True)
+        after = self._validation_loss(model, job)
+        losses = None if before is None or after is None else (before, after)
+        return Trained(_difference(model, job), self.train_samples, len(log.losses), loss, train_time_s, losses)
+
+    def _standard_loop(
+        self, model: nn.Module, values: Hyperparameters, job: Job, control: Control, log: StepLog
+    ) -> float:
+        settings = LocalSettings.of(values)
+        return StandardRun(
             task=self._task,
             samples=self._train_samples,
-            device=self._device,
+            compute=self._compute,
             randomness=self._models.randomness,
             timer_s=self._timer_s,
             settings=settings,
             seed=job.seed,
             max_steps=job.max_steps,
             control=control,
-            steps=steps,
+            log=log,
             model=model,
             optimizer=self._task.optimizer(model, values) or settings.optimizer_for(model),
-            received=[parameter.detach().clone() for parameter in model.parameters()] if settings.proximal_mu else [],
-        )
-        before = self._validation_loss(model, job)
-        began_s = self._timer_s()
-        run.epochs()
-        train_time_s = self._timer_s() - began_s
-        model.zero_grad(set_to_none=True)
-        after = self._validation_loss(model, job)
-        losses = None if before is None or after is None else (before, after)
-        return Trained(_difference(model, job), self.train_samples, run.step, run.epoch_loss, train_time_s, losses)
+        ).train()
+
+    def _own_loop(self, model: nn.Module, values: Hyperparameters, job: Job, control: Control, log: StepLog) -> float:
+        device, data = self._compute.device, self._own_data
+        assert data is not None
+        run = OwnRun(device, job.seed, job.max_steps, control, log, self._models.randomness, self._timer_s)
+        try:
+            run.train(lambda: self._task.train(run, model, data, values), self._task.name)
+        finally:
+            model.to(device)  # a loop may leave it elsewhere
+        return log.loss_of_last_pass(self.train_samples)
 
     def _validation_loss(self, model: nn.Module, job: Job) -> float | None:
         """The model's loss on the local validation set, where the job asks for it and there is one."""
         if not job.local_validation or not self.validation_samples:
             return None
-        metrics, _ = evaluate(self._task, model, self._validation_samples, self._device)
+        metrics, _ = evaluate(self._task, model, self._validation_samples, self._compute.device)
         return metrics["loss"]
 
     def evaluate(self, job: Job, control: Control) -> Evaluated:
@@ -112,88 +146,31 @@ class Trainer:
         Raises:
             AbandonedError: Told to stop, or out of time.
             InvalidInputError: The model is not this task's.
+            ExhaustedError: The device's memory is used up.
         """
 
         def before_batch() -> None:
             if not control.go_on():
                 raise AbandonedError(control.reason or "told to stop")
 
-        model = self._models.for_evaluating(full_hyperparameters(self._task, job.hyperparameters))
-        _load(model, job, self._task)
-        metrics, count = evaluate(self._task, model, self._validation_samples, self._device, before_batch=before_batch)
+        self._prepare()
+        try:
+            model = self._models.for_evaluating(full_hyperparameters(self._task, job.hyperparameters))
+            _load(model, job, self._task)
+            metrics, count = evaluate(
+                self._task, model, self._validation_samples, self._compute.device, before_batch=before_batch
+            )
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory() from error
         return Evaluated(metrics, count)
 
-
-@dataclass
-class _Run:
-    """One local training under way."""
-
-    task: Task
-    samples: Samples
-    device: torch.device
-    randomness: Randomness
-    timer_s: Callable[[], float]
-    settings: LocalSettings
-    seed: int
-    max_steps: int
-    control: Control
-    steps: StepSink
-    model: nn.Module
-    optimizer: LocalOptimizer
-    received: list[torch.Tensor]
-    step: int = 0
-    epoch_loss: float = math.nan
-
-    def epochs(self) -> None:
-        """All local epochs, or as many as there is leave for."""
-        shuffle = torch.Generator().manual_seed(self.seed)
-        for _ in range(self.settings.local_epochs):
-            losses: list[float] = []
-            whole = self._epoch(shuffle, losses)
-            if losses:
-                self.epoch_loss = math.fsum(losses) / len(losses)
-            if not whole:
-                break
-        if not self.step:
-            raise AbandonedError(self.control.reason or "told to stop before the first local step")
-
-    def _epoch(self, shuffle: torch.Generator, losses: list[float]) -> bool:
-        """One pass over the training set; False when it was cut short."""
-        drawn = batches(self.samples, self.settings.batch_size, shuffle, self.device)
-        while not (self.max_steps and self.step >= self.max_steps) and self.control.go_on():
-            began_s = self.timer_s()
-            batch = next(drawn, None)
-            if batch is None:
-                return True
-            with self.randomness.step():
-                loss = self._one_step(batch)
-            self.steps.step(loss, len(batch[0]), 1000 * (self.timer_s() - began_s))
-            losses.append(loss)
-            if not math.isfinite(loss):
-                raise DivergedError(f"The loss became {loss} at step {self.step}: a lower lr may keep it finite.")
-            self.step += 1
-        return False
-
-    def _one_step(self, batch: Batch) -> float:
-        """One local step; the batch's loss, without the proximal term."""
-        self.model.zero_grad(set_to_none=True)
-        loss = self.task.loss(self.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-        if self.received:
-            self._pull_back()
-        if self.settings.gradient_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
-        self.optimizer.step()
-        # Reading the value waits for all that was queued on the device, the optimizer's step included: the step's time
-        # is its whole time, on a GPU too.
-        return loss.item()
-
-    @torch.no_grad()
-    def _pull_back(self) -> None:
-        """Adds the gradient of (mu / 2) · ‖w − w₀‖² over the parameters (Li et al. 2020, FedProx, equation 2)."""
-        for parameter, origin in zip(self.model.parameters(), self.received, strict=True):
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter - origin, alpha=self.settings.proximal_mu)
+    def _out_of_memory(self) -> ExhaustedError:
+        """The sentence; what this process holds for later is given back, for others that share the device."""
+        if self._compute.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return ExhaustedError(
+            f"The memory of {self._compute.device} is used up: run fewer clients on it, or give this one --device cpu."
+        )
 
 
 def _load(model: nn.Module, job: Job, task: Task) -> None:

@@ -61,7 +61,7 @@ def batches(
     """One pass over the samples; the last batch may be short, nothing is dropped.
 
     A `TensorDataset` is indexed directly: many times faster than a DataLoader for small samples.
-    `place` it once where it is passed over more than once.
+    Where it lies on the device already, nothing is copied.
 
     Args:
         samples: What to pass over.
@@ -73,29 +73,29 @@ def batches(
     if not count:
         return
     if isinstance(samples, TensorDataset):
-        inputs, targets = (tensor.to(device) for tensor in samples.tensors)
-        order = None if generator is None else torch.randperm(count, generator=generator).to(device)
+        inputs, targets = samples.tensors
+        here = inputs.device == targets.device == device
+        order = None if generator is None else torch.randperm(count, generator=generator).to(inputs.device)
         for start in range(0, count, batch_size):
-            part = slice(start, start + batch_size)
-            if order is None:
+            part: slice | torch.Tensor = slice(start, start + batch_size)
+            if order is not None:
+                part = order[part]
+            if here:
                 yield inputs[part], targets[part]
             else:
-                yield inputs[order[part]], targets[order[part]]
+                yield inputs[part].to(device, non_blocking=True), targets[part].to(device, non_blocking=True)
         return
     # A generator of its own even unshuffled: a loader without one draws from torch's global one, which belongs to
     # the training.
     loader: DataLoader[tuple[torch.Tensor, ...]] = DataLoader(
         samples, batch_size, shuffle=generator is not None, generator=generator or torch.Generator()
     )
-    for drawn_inputs, drawn_targets in loader:
-        yield drawn_inputs.to(device), drawn_targets.to(device)
-
-
-def place(samples: Samples, device: torch.device) -> Samples:
-    """The samples with their tensors on the device, where they are a `TensorDataset`; else as they are."""
-    if not isinstance(samples, TensorDataset):
-        return samples
-    return TensorDataset(*(tensor.to(device) for tensor in samples.tensors))
+    for drawn in loader:
+        if not isinstance(drawn, tuple | list) or len(drawn) != 2:
+            raise InvalidInputError(
+                f"The data set {type(samples).__name__} gives no pairs: let its __getitem__ return (input, target)."
+            )
+        yield drawn[0].to(device), drawn[1].to(device)
 
 
 def sample_count(samples: Samples) -> int:

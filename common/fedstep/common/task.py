@@ -8,15 +8,15 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.progress import Progress
+from fedstep.common.samples import Data, Samples, as_samples
+
+__all__ = ["Batch", "ClientData", "ClientInfo", "Data", "Progress", "Samples", "Task"]
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Inputs [batch, ...] and targets [batch, ...], on the model's device."""
-
-Samples = Dataset[tuple[torch.Tensor, ...]]
-"""A data set of (input, target) pairs; a `TensorDataset` is the fastest."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,25 @@ class ClientInfo:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class ClientData:
     """One client's own samples, for training and for validation."""
 
     train: Samples
     validation: Samples
+
+    def __init__(self, train: Data, validation: Data) -> None:
+        """Takes data of any kind.
+
+        Args:
+            train: See `fedstep.common.samples.as_samples`.
+            validation: The same.
+
+        Raises:
+            InvalidInputError: It is of no kind that can be trained on.
+        """
+        object.__setattr__(self, "train", as_samples(train))
+        object.__setattr__(self, "validation", as_samples(validation))
 
 
 class Task(ABC):
@@ -75,8 +88,8 @@ class Task(ABC):
         """
         yield
 
-    def load_held_out(self, options: Mapping[str, str]) -> Samples | None:
-        """Samples that no client trains on, read by the coordinator; None when there are none.
+    def load_held_out(self, options: Mapping[str, str]) -> Data | None:
+        """Samples that no client trains on, of any kind, read by the coordinator; None when there are none.
 
         Args:
             options: As in `ClientInfo.options`, given to the coordinator.
@@ -96,6 +109,21 @@ class Task(ABC):
             "loss": nn.functional.cross_entropy(outputs, targets),
             "accuracy": (outputs.argmax(dim=-1) == targets).float().mean(),
         }
+
+    def train(self, progress: Progress, model: nn.Module, data: ClientData, hyperparameters: Hyperparameters) -> None:
+        """A local training by a loop of one's own; unless this is overridden, fedstep's loop trains.
+
+        It trains the model in place and calls `progress.step(loss, samples)` after every local step; when that answers
+        False it returns. `loss` and `optimizer` are then its own affair, as are the hyper-parameters, all of which it
+        is handed.
+
+        Args:
+            progress: Whom to tell.
+            model: As received, in training mode, on `progress.device`.
+            data: The client's samples, as `load_data` answered.
+            hyperparameters: All there are, by name.
+        """
+        raise NotImplementedError
 
     def optimizer(self, model: nn.Module, hyperparameters: Hyperparameters) -> torch.optim.Optimizer | None:
         """The local optimizer; None for the standard one (`optimizer`, `lr`, `momentum`, `weight_decay`)."""

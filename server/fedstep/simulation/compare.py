@@ -12,6 +12,7 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.tasks import load_task
 from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.run import seed_of
+from fedstep.server.coordination.structure import check_structure
 from fedstep.server.selection.registry import validate_selector
 from fedstep.simulation.bench import Bench, Job, Setting
 from fedstep.simulation.curves import Over, curves_of, draw_curves, write_curves
@@ -71,6 +72,7 @@ class Comparison:
         for contender in self.contenders:
             spec = study_of(self.study, contender, self.seeds[0], self.budgets[0], self.trial_rounds)
             check_contender(contender, spec, task.defaults)
+            check_structure(spec, task)
 
     def keys(self, budget: int, protocol: Protocol) -> list[Key]:
         """The studies of one budget: seed by seed, so that what is done first can be compared."""

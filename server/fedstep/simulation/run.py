@@ -24,6 +24,7 @@ from fedstep.server.coordination.ledger import Ledger
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.shelf import Shelf
+from fedstep.server.coordination.structure import check_structure
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import AssignmentRecord, Event, NewEvent, RoundRecord, Store, StudyRecord, TrialRecord
@@ -203,6 +204,7 @@ def check_study(spec: StudySpec, task: Task) -> None:
     validate_tuner(spec, task.defaults)
     validate_selector(spec.selector)
     validate_aggregator(spec.aggregator)
+    check_structure(spec, task)
 
 
 class _Simulation:

@@ -62,7 +62,7 @@ class VectorisedTraining:
         self._shelf = ModelShelf(population.task, CPU)
         self._forwards: dict[Kind, Forward | None] = {}
         own = type(population.task)
-        self._standard = own.loss is Task.loss and own.optimizer is Task.optimizer
+        self._standard = own.loss is Task.loss and own.optimizer is Task.optimizer and own.train is Task.train
         self._validates = own.metrics is Task.metrics and self._validation is not None and self._validation.labelled
 
     def stackable(self, order: Order) -> Stackable | None:

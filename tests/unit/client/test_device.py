@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.utils.data import Dataset, TensorDataset
 
-from fedstep.client.device import choose_device, describe_device, limit_threads
+from fedstep.client.device import choose_bfloat16, choose_device, describe_device, near
 from fedstep.common.errors import InvalidInputError
 
 
@@ -37,12 +38,36 @@ def test_a_name_that_means_nothing_is_refused(name: str) -> None:
         choose_device(name)
 
 
-def test_threads_can_be_limited() -> None:
-    before = torch.get_num_threads()
-    try:
-        limit_threads(1)
-        assert torch.get_num_threads() == 1
-        limit_threads(None)
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+def test_bfloat16_is_for_those_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert [choose_bfloat16(name, cpu) for name in (None, "float32", "bfloat16")] == [False, False, True]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert [choose_bfloat16(name, gpu) for name in (None, "float32", "bfloat16")] == [True, False, True]
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert not choose_bfloat16(None, gpu)
+    with pytest.raises(InvalidInputError, match=r"cuda:0 does not compute in bfloat16: leave --precision out"):
+        choose_bfloat16("bfloat16", gpu)
+    with pytest.raises(InvalidInputError, match=r"mps does not compute in bfloat16"):
+        choose_bfloat16("bfloat16", torch.device("mps"))
+    assert describe_device(cpu, bfloat16=True) == "cpu, bfloat16"
+
+
+class Plain(Dataset[tuple[torch.Tensor, ...]]):
+    pass
+
+
+def test_samples_lie_near_their_device_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[str] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (moved.append("pinned"), tensor)[1])
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: (moved.append(str(device)), tensor)[1])
+    samples = TensorDataset(torch.zeros(10, 24), torch.zeros(10, dtype=torch.int64))  # 960 + 80 bytes
+    gpu = torch.device("cuda", 1)
+    near(samples, gpu, lambda device: 10_400)
+    near(samples, gpu, lambda device: 10_399)
+    near(samples, torch.device("cpu"))
+    assert moved == ["cuda:1"] * 2 + ["pinned"] * 2 + ["cpu"] * 2
+
+
+def test_what_is_no_tensor_stays_where_it_is() -> None:
+    plain = Plain()
+    assert near(plain, torch.device("cpu")) is plain

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,9 +13,9 @@ from torch.utils.data import Dataset, TensorDataset
 
 from fedstep.client.trainer import Trainer
 from fedstep.client.work import AbandonedError, Control, DivergedError, Instruction, Job, Model
-from fedstep.common.errors import InvalidInputError
+from fedstep.common.errors import ExhaustedError, InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters, Value
-from fedstep.common.task import Batch, ClientData, ClientInfo, Task
+from fedstep.common.task import Batch, ClientData, ClientInfo, Progress, Task
 from fedstep.common.tensors import Manifest, pack
 
 CPU = torch.device("cpu")
@@ -312,3 +313,145 @@ def _state(work: Job) -> dict[str, torch.Tensor]:
 def _all(task: Line) -> Batch:
     inputs, targets = task.load_data(ClientInfo("ann")).train[:]
     return inputs, targets
+
+
+class Own(Line):
+    """Trains by itself: as many steps as it is let, and notes what it was given."""
+
+    name = "own"
+
+    def __init__(self, steps: int = 6, obey: bool = True) -> None:
+        super().__init__()
+        self.steps = steps
+        self.obey = obey
+        self.given: tuple[Progress, ClientData, Hyperparameters] | None = None
+
+    def train(self, progress: Progress, model: nn.Module, data: ClientData, hyperparameters: Hyperparameters) -> None:
+        self.given = (progress, data, hyperparameters)
+        optimizer = torch.optim.SGD(model.parameters(), lr=float(hyperparameters["lr"]))
+        inputs, targets = data.train[:]
+        for step in range(self.steps):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+            if not progress.step(loss, 8 + step) and self.obey:
+                break
+
+
+def own_trainer(task: Own) -> Trainer:
+    ticks = itertools.count()
+    return Trainer(task, task.load_data(ClientInfo("ann")), CPU, timer_s=lambda: float(next(ticks)))
+
+
+def test_a_loop_of_ones_own_trains_the_model_and_tells_its_steps() -> None:
+    task, steps = Own(), Steps()
+    trained = own_trainer(task).train(job(task, lr=0.5, seed=9, max_steps=7), forever(), steps)
+    assert trained.steps == 6
+    assert [(samples, step_ms) for _, samples, step_ms in steps.rows] == [(8 + step, 1000.0) for step in range(6)]
+    assert trained.loss == pytest.approx(sum(loss for loss, _, _ in steps.rows[2:]) / 4)  # the last 40 samples or more
+    assert steps.rows[-1][0] < steps.rows[0][0]
+    assert trained.update.any()
+    assert task.given is not None
+    progress, data, hyperparameters = task.given
+    assert (progress.device, progress.seed, progress.max_steps) == (CPU, 9, 7)
+    assert len(data.validation) == 10  # type: ignore[arg-type]
+    assert (hyperparameters["lr"], hyperparameters["local_epochs"]) == (0.5, 1)
+
+
+def test_a_loop_of_ones_own_gives_the_same_update_for_the_same_seed() -> None:
+    task = Own()
+    first, again = (own_trainer(task).train(job(task, dropout=0.5), forever(), Steps()) for _ in range(2))
+    assert torch.equal(first.update, again.update)
+
+
+def test_a_loop_of_ones_own_lets_a_measurement_build_its_model_between_its_steps() -> None:
+    task = Own()
+    trainer, work = own_trainer(task), job(task, dropout=0.5)
+    undisturbed = trainer.train(work, forever(), Steps())
+    others = [job(task, width=4 + step) for step in range(6)]
+    disturbed = trainer.train(work, forever(), Steps(lambda step: trainer.evaluate(others[step - 1], forever())))
+    assert torch.equal(undisturbed.update, disturbed.update)
+
+
+def test_a_loop_of_ones_own_is_told_to_stop() -> None:
+    task, control = Own(), forever()
+
+    def stop(step: int) -> None:
+        control.instruction = Instruction.STOP_AND_SEND if step == 2 else control.instruction
+
+    assert own_trainer(task).train(job(task), control, Steps(stop)).steps == 2
+    assert own_trainer(task).train(job(task, max_steps=4), forever(), Steps()).steps == 4
+    with pytest.raises(AbandonedError):
+        own_trainer(task).train(job(task), control, Steps())  # before the first step there is nothing to send
+
+
+def test_a_loop_of_ones_own_is_abandoned_by_an_error_that_passes_through_it() -> None:
+    task, control = Own(), forever()
+    with pytest.raises(AbandonedError, match="pruned"):
+        own_trainer(task).train(job(task), control, Steps(lambda step: control.tell(Instruction.ABANDON, "pruned")))
+
+
+def test_a_loop_of_ones_own_that_diverges_says_so() -> None:
+    task, steps = Own(steps=200), Steps()
+    with pytest.raises(DivergedError, match=r"The loss became (nan|inf) at step \d+"):
+        own_trainer(task).train(job(task, lr=1e30), forever(), steps)
+    assert not math.isfinite(steps.rows[-1][0])
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [(Own(obey=False), "went on after progress.step"), (Own(steps=0), "train.. of the task own reported no step")],
+)
+def test_a_loop_of_ones_own_that_does_not_keep_to_it_is_told_how(task: Own, sentence: str) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        own_trainer(task).train(job(task, max_steps=2), forever(), Steps())
+
+
+def test_training_by_bfloat16_keeps_parameters_in_float32_and_measures_in_it() -> None:
+    seen: dict[str, set[torch.dtype]] = {"train": set(), "measure": set()}
+
+    class Watched(Line):
+        def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+            seen["train"].add(model(batch[0]).dtype)
+            return super().loss(model, batch)
+
+        def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, torch.Tensor]:
+            seen["measure"].add(model(batch[0]).dtype)
+            return super().metrics(model, batch)
+
+    task = Watched()
+    data = task.load_data(ClientInfo("ann"))
+    plain, mixed = (Trainer(task, data, CPU, bfloat16=mixed) for mixed in (False, True))
+    work = replace(job(task, lr=0.1), local_validation=True)
+    exact = plain.train(work, forever(), Steps()).update
+    assert seen == {"train": {torch.float32}, "measure": {torch.float32}}
+    rough = mixed.train(work, forever(), Steps()).update
+    assert seen == {"train": {torch.float32, torch.bfloat16}, "measure": {torch.float32}}
+    assert rough.dtype is torch.float32
+    assert not torch.equal(rough, exact)
+    torch.testing.assert_close(rough, exact, atol=0.01, rtol=0.1)
+
+
+def test_memory_that_is_used_up_is_a_sentence(task: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    trainer = Trainer(task, task.load_data(ClientInfo("ann")), CPU)
+    monkeypatch.setattr(task, "loss", full)
+    monkeypatch.setattr(task, "metrics", full)
+    for work in (lambda: trainer.train(job(task), forever(), Steps()), lambda: trainer.evaluate(job(task), forever())):
+        with pytest.raises(ExhaustedError, match="The memory of cpu is used up: run fewer clients on it"):
+            work()
+
+
+def test_every_job_is_prepared_in_the_thread_that_does_it(task: Line) -> None:
+    prepared: list[int] = []
+    trainer = Trainer(
+        task, task.load_data(ClientInfo("ann")), CPU, prepare=lambda: prepared.append(threading.get_ident())
+    )
+    thread = threading.Thread(target=lambda: trainer.train(job(task), forever(), Steps()))
+    thread.start()
+    thread.join()
+    trainer.evaluate(job(task), forever())
+    assert prepared == [thread.ident, threading.get_ident()]

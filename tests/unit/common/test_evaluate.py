@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from fedstep.common.errors import InvalidInputError
-from fedstep.common.evaluate import batches, evaluate, place, sample_count
+from fedstep.common.evaluate import batches, evaluate, sample_count
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Batch, ClientData, ClientInfo, Task
 
@@ -118,12 +118,10 @@ def test_torchs_global_generator_is_left_alone(plain: bool, seed: int | None) ->
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_placing_keeps_what_it_cannot_move() -> None:
-    plain = Plain(3)
-    assert place(plain, CPU) is plain
-    moved = place(tensor_samples(3), torch.device("meta"))
-    assert isinstance(moved, TensorDataset)
-    assert all(tensor.device.type == "meta" for tensor in moved.tensors)
+def test_batches_lie_on_the_device_wherever_the_samples_do() -> None:
+    drawn = list(batches(tensor_samples(5), 2, torch.Generator().manual_seed(0), torch.device("meta")))
+    assert [len(inputs) for inputs, _ in drawn] == [2, 2, 1]
+    assert all(tensor.device.type == "meta" for batch in drawn for tensor in batch)
 
 
 def test_a_data_set_without_a_length_is_refused() -> None:

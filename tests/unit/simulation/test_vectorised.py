@@ -11,7 +11,7 @@ from unit.simulation.kit import Clouds
 
 from fedstep.client.work import DivergedError, Job, Model, Trained
 from fedstep.common.hyperparameters import Hyperparameters
-from fedstep.common.task import Batch, Task
+from fedstep.common.task import Batch, ClientData, Progress, Task
 from fedstep.common.tasks import full_hyperparameters
 from fedstep.common.tensors import Manifest, pack, sha256
 from fedstep.simulation import crew, local
@@ -184,7 +184,12 @@ class OwnOptimizer(Clouds):
         return torch.optim.SGD(model.parameters(), lr=0.1)
 
 
-@pytest.mark.parametrize("kind", [Dropping, Normed, Peeking, OwnLoss, OwnOptimizer])
+class OwnTraining(Clouds):
+    def train(self, progress: Progress, model: nn.Module, data: ClientData, hyperparameters: Hyperparameters) -> None:
+        progress.step(0.0, 1)
+
+
+@pytest.mark.parametrize("kind", [Dropping, Normed, Peeking, OwnLoss, OwnOptimizer, OwnTraining])
 def test_what_cannot_be_stacked_is_left_to_the_trainer(kind: type[Task]) -> None:
     population = Population(kind(), 2)
     (order,) = orders(population.task, [{}])

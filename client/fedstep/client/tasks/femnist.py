@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fedstep.client.image_models import ImageKind, image_model, model_defaults
 from fedstep.client.leaf import LeafIndex, default_cache, open_leaf
-from fedstep.client.networks import leaf_cnn
 from fedstep.client.partitions import Indices
 from fedstep.client.task_options import whole_number
 from fedstep.client.tasks.pooled import Pool, PooledTask, check_labels, data_path
@@ -38,15 +38,15 @@ class Femnist(PooledTask):
     """
 
     name = "femnist"
-    defaults = {"lr": 0.06, "batch_size": 20}  # noqa: RUF012  # the contract's own form
+    defaults = {"lr": 0.06, "batch_size": 20, **model_defaults("leaf_cnn", 2048)}  # noqa: RUF012  # the contract's own form
     partitioner = "natural"
     group_noun = "writers"
     more_options = ("writers", "cache")
     classes: ClassVar[int] = 62
 
     def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
-        """LEAF's network, see `fedstep.client.networks.leaf_cnn`."""
-        return leaf_cnn(self.classes)
+        """LEAF's network unless another is named, see `fedstep.client.image_models`."""
+        return image_model(ImageKind(1, _SIDE, self.classes), {**self.defaults, **hyperparameters})
 
     def open_pool(self, options: Mapping[str, str]) -> Pool:
         """The writers that are trained on.

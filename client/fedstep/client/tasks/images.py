@@ -9,15 +9,16 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fedstep.client.image_models import ImageKind, image_model, model_defaults
 from fedstep.client.image_sets import Images, ImageSet
-from fedstep.client.networks import cifar_cnn, leaf_cnn
 from fedstep.client.partitions import Indices
 from fedstep.client.task_options import truth
 from fedstep.client.tasks.pooled import Pool, PooledTask, check_labels, data_path
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Samples
 
-_HIDDEN = 512
+_TRAINING = {"lr": 0.05, "batch_size": 20}
+_MCMAHAN = 512
 """Width of the dense layer of the network for grey images, that of McMahan et al. 2017."""
 
 
@@ -32,20 +33,22 @@ class ImageTask(PooledTask):
     Attributes:
         images: The set.
         classes: How many it has.
+        side: Of its pictures, in pixels.
         mean: Of the pixels from 0 to 1, for each channel: subtracted.
         deviation: The same, divided by.
     """
 
-    defaults = {"lr": 0.05, "batch_size": 20}  # noqa: RUF012  # the contract's own form
+    defaults = {**_TRAINING, **model_defaults("leaf_cnn", _MCMAHAN)}  # noqa: RUF012  # the contract's own form
     more_options = ("download", "verify")
     images: ClassVar[ImageSet]
     classes: ClassVar[int] = 10
+    side: ClassVar[int] = 28
     mean: ClassVar[tuple[float, ...]] = (0.5,)
     deviation: ClassVar[tuple[float, ...]] = (0.5,)
 
     def build_model(self, hyperparameters: Hyperparameters) -> nn.Module:
-        """Two convolutions and dense layers, see `fedstep.client.networks`."""
-        return leaf_cnn(self.classes, _HIDDEN) if len(self.mean) == 1 else cifar_cnn(self.classes)
+        """Two convolutions and dense layers unless another is named, see `fedstep.client.image_models`."""
+        return image_model(ImageKind(len(self.mean), self.side, self.classes), {**self.defaults, **hyperparameters})
 
     def open_pool(self, options: Mapping[str, str]) -> Pool:
         """The training set.
@@ -80,6 +83,8 @@ class Cifar10(ImageTask):
     """CIFAR-10: 50,000 images of 32×32 in ten classes."""
 
     name = "cifar10"
+    defaults = {**_TRAINING, **model_defaults("cifar_cnn", _MCMAHAN)}  # noqa: RUF012  # the contract's own form
+    side = 32
     images = ImageSet("CIFAR10", "CIFAR-10")
     mean = (0.4914, 0.4822, 0.4465)
     deviation = (0.2470, 0.2435, 0.2616)

@@ -9,6 +9,7 @@ import torch
 
 from fedstep.common.errors import FedstepError
 from fedstep.common.evaluate import evaluate
+from fedstep.common.samples import as_samples
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import unpack
@@ -95,5 +96,5 @@ def _held_out(task: Task, run: Run, options: dict[str, str]) -> dict[str, float]
         return {}
     model = task.build_model(run.hyperparameters)
     model.load_state_dict(unpack(run.payload(), run.manifest))
-    metrics, _ = evaluate(task, model, samples, torch.device("cpu"))
+    metrics, _ = evaluate(task, model, as_samples(samples), torch.device("cpu"))
     return metrics

@@ -15,6 +15,7 @@ from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.participants import shares_in, there_at_its_end
 from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.structure import check_structure
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.report.participation import Share
 from fedstep.server.selection.registry import validate_selector
@@ -97,6 +98,7 @@ class Studies:
             AlreadyExistsError: Another study has the name.
         """
         self._check(spec)
+        await self._parts.executors.compute.run(check_structure, spec, self._tasks[spec.task])
         try:
             record = await self._parts.executors.storage.run(self._parts.store.create_study, spec)
         except AlreadyExistsError:
