@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
-_USER, _PASSWORD = "fedstep", "pass:w/rd"
+_USER, PASSWORD = "fedstep", "pass:w/rd"
 _START_S = 60
+
+
+def without_password(url: str) -> str:
+    """The URL, for a test that hands the password over in another way."""
+    return make_url(url)._replace(password=None).render_as_string()
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class PostgresServer:
             host=str(self.folder),
             dbname="postgres",
             user=_USER,
-            password=_PASSWORD,
+            password=PASSWORD,
             connect_timeout=5,
             autocommit=True,
         ) as connection:
@@ -52,7 +58,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     # Not under pytest's own temporary folders: those are root's alone, and too deep for a socket's name.
     folder = Path(tempfile.mkdtemp(prefix="fedstep-pg-", dir="/tmp"))
     try:
-        (folder / "password").write_text(_PASSWORD)
+        (folder / "password").write_text(PASSWORD)
         if become:
             subprocess.run(["chown", "-R", "nobody", str(folder)], check=True)
         data = folder / "data"

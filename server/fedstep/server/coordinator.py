@@ -67,7 +67,7 @@ class CoordinatorConfig:
     tasks: Mapping[str, Task]
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    database_url: str = ""
+    database_url: str = field(default="", repr=False)
     task_options: Mapping[str, str] = field(default_factory=dict)
     lease: LeasePolicy = field(default_factory=LeasePolicy)
     protection: Protection = field(default_factory=Protection)

@@ -19,10 +19,11 @@ _SQLITE = {
     "disk is full": "has no room left on its disk: make some and start again, nothing committed is lost",
     "disk i/o error": "cannot be read or written (disk I/O error): check the disk and its free space",
 }
+_REFUSED = "did not take the user name or password: correct them in the URL or in --database-password-file"
 _SERVER = {
-    "password": "did not take the user name or password: check them in the URL",
-    "access denied": "did not take the user name or password: check them in the URL",
-    "authentication failed": "did not take the user name or password: check them in the URL",
+    "password": _REFUSED,
+    "access denied": _REFUSED,
+    "authentication failed": _REFUSED,
     "permission denied": "does not let this user do what fedstep needs: give it the right to create tables",
     "unknown database": "does not exist: create it first, or name another in the URL",
     "connection refused": "cannot be reached (connection refused): start the server, or correct host and port",
