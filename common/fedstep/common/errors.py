@@ -183,6 +183,9 @@ def from_rpc(error: grpc.RpcError, peer: str) -> FedstepError:
             f"No coordinator answers at {peer}{_why_silent(code, details)}: start one with `fedstep coordinator`, "
             "or give the right address with --coordinator HOST:PORT."
         )
+    if code is grpc.StatusCode.INTERNAL and not _is_ours(error):
+        # gRPC's own: above all, a call that ended while it was written to. What it ended with is lost.
+        return UnavailableError(f"The call to {peer} broke off ({details or 'no reason was given'}): try again.")
     violations = _violations(error)
     if violations and details.endswith("…"):
         details = "\n".join(f"{violation.field}: {violation.description}" for violation in violations)

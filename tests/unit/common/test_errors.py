@@ -166,6 +166,19 @@ async def test_a_deadline_that_passes_is_unavailable() -> None:
     assert type(from_rpc(caught.value, "host:7433")) is UnavailableError
 
 
+async def test_a_call_that_ended_while_it_was_written_to_is_worth_another_attempt() -> None:
+    async def handler(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        await context.abort(grpc.StatusCode.INTERNAL, "Internal error from Core")  # as grpc.aio says it
+        return b""
+
+    async with calling(handler) as call:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"", timeout=30)
+    error = from_rpc(caught.value, "host:7433")
+    assert type(error) is UnavailableError
+    assert error.message == "The call to host:7433 broke off (Internal error from Core): try again."
+
+
 async def test_a_server_that_is_no_coordinator_is_no_crash() -> None:
     async def handler(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
