@@ -21,6 +21,7 @@ from fedstep.common.errors import StorageError, UnavailableError
 from fedstep.common.task import Task
 from fedstep.server.api.errors import ErrorInterceptor
 from fedstep.server.api.fleet_service import FleetService
+from fedstep.server.api.probe import Probe
 from fedstep.server.api.study_service import StudyService
 from fedstep.server.coordination.events import EventFeed
 from fedstep.server.coordination.executors import Executors
@@ -191,7 +192,8 @@ class Coordinator:
         protection = self._config.protection
         interceptors = [ErrorInterceptor(), *protection.interceptors()]
         server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
-        fleet_service = FleetService(parts.fleet, parts.ledger, parts.shelf, self._executors)
+        probe = Probe(list(self._config.tasks), protection.callers)
+        fleet_service = FleetService(parts.fleet, parts.ledger, parts.shelf, self._executors, probe)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICES[0], fleet_service.handlers()),))
         study_pb2_grpc.add_StudyServiceServicer_to_server(StudyService(studies, parts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

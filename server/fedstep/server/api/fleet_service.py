@@ -16,6 +16,7 @@ from fedstep.common.tensors import CHECKSUM_BYTES
 from fedstep.common.version import VERSION
 from fedstep.server.api.access import check_name
 from fedstep.server.api.handlers import Context
+from fedstep.server.api.probe import Probe
 from fedstep.server.coordination.executors import Executors, to_its_end
 from fedstep.server.coordination.fleet import Fetch, Fleet, Member
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment
@@ -38,13 +39,15 @@ class FleetService:
         ledger: Their work.
         shelf: Models they may fetch.
         executors: For hashing and copying.
+        probe: Answers who only asks.
     """
 
-    def __init__(self, fleet: Fleet, ledger: Ledger, shelf: Shelf, executors: Executors) -> None:
+    def __init__(self, fleet: Fleet, ledger: Ledger, shelf: Shelf, executors: Executors, probe: Probe) -> None:
         self._fleet = fleet
         self._ledger = ledger
         self._shelf = shelf
         self._executors = executors
+        self._probe = probe
         self._downloads = Slots(open_at_once=MAX_DOWNLOADS)  # chunks are shared: a slow one holds next to nothing
         self._uploads = Slots()
         self._pool = UploadPool()
@@ -65,6 +68,9 @@ class FleetService:
                 self.push_update,
                 wire.deserializer(fleet_pb2.PushUpdateRequest),
                 fleet_pb2.PushUpdateResponse.SerializeToString,
+            ),
+            "Probe": grpc.stream_stream_rpc_method_handler(
+                self._probe.probe, fleet_pb2.ProbeRequest.FromString, fleet_pb2.ProbeResponse.SerializeToString
             ),
         }
 
