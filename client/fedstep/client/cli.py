@@ -112,7 +112,7 @@ def client(
     if verbose:
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
         logging.getLogger("fedstep").setLevel(logging.DEBUG)
-    _check_address(coordinator)
+    check_address(coordinator)
     try:
         import torch  # noqa: F401  # late: over a second, which --help need not take
     except ModuleNotFoundError as error:
@@ -133,7 +133,7 @@ def client(
         absences = read_trace(trace).get(info.name, NEVER) if trace else NEVER
         handicap = Handicap(slowdown, Pauses.every(*stalls) if stalls else NEVER, bandwidth, absences)
         settings = AgentSettings(handicap=handicap, security=security)
-        profile, trainer = _prepare(reference, info, device, threads)
+        profile, trainer = prepare(reference, info, device, threads)
         printer = Printer(sys.stdout, as_json)
         try:
             code, ended = loop.run(_serve(coordinator, profile, trainer, settings, printer))
@@ -144,16 +144,25 @@ def client(
     sys.exit(code)
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str) -> None:
+    """Raises unless it is `HOST:PORT`.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InvalidInputError(f"--coordinator {address} is not HOST:PORT: give one such as 192.168.1.5:7433.")
 
 
-def _prepare(
+def prepare(
     reference: str, info: "ClientInfo", device_name: str | None, threads: int | None
 ) -> "tuple[Profile, Trainer]":
-    """Everything slow, before the event loop: the task, its data, its model."""
+    """Everything slow, before the event loop: the task, its data, its model.
+
+    Raises:
+        InvalidInputError: One of them cannot be had; one sentence with the fix.
+    """
     from fedstep.client.agent import Profile
     from fedstep.client.device import choose_device, describe_device, limit_threads
     from fedstep.client.trainer import Trainer
