@@ -243,7 +243,10 @@ class Coordinator:
             task.cancel()
         await asyncio.gather(*self._owned, return_exceptions=True)
         if self._parts is not None:
-            await self._save_now(self._parts)
+            try:
+                await self._save_now(self._parts)
+            except StorageError as error:  # all else is to be closed, and nothing committed is lost
+                log.warning("the clients could not be saved: %s", error)
             await self._executors.storage.run(self._parts.store.close)
         await asyncio.to_thread(self._executors.shut_down)
         return interrupted
