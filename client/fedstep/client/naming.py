@@ -1,6 +1,7 @@
 """What a client is called when nobody says."""
 
 import getpass
+import os
 import socket
 import tempfile
 from contextlib import ExitStack
@@ -28,7 +29,7 @@ def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Pat
     folder = folder or Path(tempfile.gettempdir())
     for number in range(1, _MOST):
         name = host if number == 1 else f"{host}-{number}"
-        lock = FileLock(folder / f"fedstep-{getpass.getuser()}-{name}.lock")
+        lock = FileLock(folder / f"fedstep-{_user()}-{name}.lock")
         try:
             held.enter_context(lock.acquire(timeout=0))
         except Timeout:
@@ -37,3 +38,11 @@ def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Pat
             return host  # a folder that cannot be written: the coordinator will say so if the name is taken
         return name
     return host
+
+
+def _user() -> str:
+    """Whose locks they are: two users of a machine cannot write each other's."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # an id without a name, as in a container; no such thing as ids
+        return str(os.getuid()) if hasattr(os, "getuid") else "anybody"

@@ -141,6 +141,7 @@ class ConnectResponse(_message.Message):
     DIRECTIVE_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -151,6 +152,10 @@ class ConnectResponse(_message.Message):
     def notice(self) -> Global___Notice: ...
     @_builtins.property
     def drain(self) -> Global___Drain: ...
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat:
+        """Sent where nothing else was for a while; there is nothing to do about it."""
+
     def __init__(
         self,
         *,
@@ -159,12 +164,13 @@ class ConnectResponse(_message.Message):
         directive: Global___Directive | None = ...,
         notice: Global___Notice | None = ...,
         drain: Global___Drain | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "directive", b"directive", "drain", b"drain", "message", b"message", "notice", b"notice", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "directive", b"directive", "drain", b"drain", "heartbeat", b"heartbeat", "message", b"message", "notice", b"notice", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "directive", b"directive", "drain", b"drain", "message", b"message", "notice", b"notice", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "directive", b"directive", "drain", b"drain", "heartbeat", b"heartbeat", "message", b"message", "notice", b"notice", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assignment", "directive", "notice", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["welcome", "assignment", "directive", "notice", "drain", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -309,7 +315,9 @@ Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Says that the client is alive."""
+    """Says that a side is alive: the client to keep its lease, the coordinator so
+    that no proxy on the way takes the stream for idle.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

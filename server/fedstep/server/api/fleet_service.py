@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 MAX_CHUNK_BYTES = 4 << 20
 MAX_DOWNLOADS = 10_000
+QUIET_S = 15.0
+"""How long a control stream may be silent towards its client: proxies end those that are for 30 to 60 s."""
 
 
 class FleetService:
@@ -97,7 +99,7 @@ class FleetService:
         try:
             yield self._welcome(member)
             self._ledger.reconcile(member, list(first.hello.running))
-            while (message := await outbox.get()) is not None:
+            while (message := await _next_word(outbox)) is not None:
                 yield message
         finally:
             reader.cancel()
@@ -240,6 +242,15 @@ class FleetService:
             upload.write(_chunk(part))
             slot.progress()
             part = await _next_part(context)
+
+
+async def _next_word(outbox: asyncio.Queue[fleet_pb2.ConnectResponse | None]) -> fleet_pb2.ConnectResponse | None:
+    """What a client is told next; a heartbeat where that is nothing for long; None at the stream's end."""
+    try:
+        async with asyncio.timeout(QUIET_S):
+            return await outbox.get()
+    except TimeoutError:
+        return fleet_pb2.ConnectResponse(heartbeat=fleet_pb2.Heartbeat())
 
 
 def _chunk(part: fleet_pb2.PushUpdateRequest | memoryview) -> memoryview:
