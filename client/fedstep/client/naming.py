@@ -29,7 +29,7 @@ def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Pat
     folder = folder or Path(tempfile.gettempdir())
     for number in range(1, _MOST):
         name = host if number == 1 else f"{host}-{number}"
-        lock = FileLock(folder / f"fedstep-{_user()}-{name}.lock")
+        lock = FileLock(folder / f"fedstep-{user_name()}-{name}.lock")
         try:
             held.enter_context(lock.acquire(timeout=0))
         except Timeout:
@@ -40,7 +40,7 @@ def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Pat
     return host
 
 
-def _user() -> str:
+def user_name() -> str:
     """Whose locks they are: two users of a machine cannot write each other's."""
     try:
         return getpass.getuser()

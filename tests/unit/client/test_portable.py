@@ -13,7 +13,7 @@ CALLS = {
     *("os.getuid", "os.geteuid", "os.setpriority", "os.setsid", "os.uname", "os.mkfifo"),
     *("signal.SIGKILL", "signal.SIGSTOP", "signal.SIGCONT", "signal.SIGHUP", "signal.SIGUSR1", "signal.pause"),
 }
-ASKED = ("hasattr", "sys.platform", "ImportError", "AttributeError")
+ASKED = ("hasattr", "getattr", "sys.platform", "ImportError", "AttributeError")
 
 
 def system_bound(tree: ast.Module) -> list[tuple[int, str]]:

@@ -41,7 +41,7 @@ async def examine(patient: Patient, listener: Callable[[Finding], None]) -> list
     tls = await checkup.run("tls", lambda: network.secure(there), reach)
     access = await checkup.run("access", lambda: network.ask(there, patient.info.name), tls)
     await checkup.run("versions", lambda: machine.compare_versions(access.value), access)
-    device = await checkup.run("device", lambda: machine.try_device(patient.device, patient.threads))
+    device = await checkup.run("device", lambda: machine.try_device(patient.device))
     data = await checkup.run(
         "data", lambda: machine.load(patient.task, patient.info, patient.device, patient.threads), device
     )

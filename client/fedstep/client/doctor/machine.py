@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fedstep.client.agent import Profile
 from fedstep.client.cli import prepare
-from fedstep.client.device import choose_device, describe_device, limit_threads
+from fedstep.client.device import choose_device, describe_device
 from fedstep.client.doctor.checks import Found, SkipError
 from fedstep.common.channel import Endpoint
 from fedstep.common.errors import InvalidInputError, PreconditionError
@@ -41,12 +41,11 @@ def _version_of(package: str) -> str:
         return "missing"
 
 
-async def try_device(name: str | None, threads: int | None) -> Found[None]:
+async def try_device(name: str | None) -> Found[None]:
     """Whether something can be computed on the device.
 
     Args:
         name: As `--device` has it.
-        threads: As `--threads` has it.
 
     Raises:
         InvalidInputError: There is none of that name, or it is there and cannot be used.
@@ -55,7 +54,6 @@ async def try_device(name: str | None, threads: int | None) -> Found[None]:
 
     def compute() -> str:
         device = choose_device(name)
-        limit_threads(threads)
         words = describe_device(device)
         try:
             square = torch.ones(8, 8, device=device)
@@ -65,7 +63,7 @@ async def try_device(name: str | None, threads: int | None) -> Found[None]:
             raise InvalidInputError(
                 f"The device {words} is there and cannot be used ({why}): mend its driver, or give --device cpu."
             ) from error
-        return f"{words}, {torch.get_num_threads()} CPU threads"
+        return words
 
     return Found(None, await asyncio.to_thread(compute))
 
