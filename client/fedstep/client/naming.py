@@ -26,7 +26,10 @@ def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Pat
     host = socket.gethostname() or "client"
     if partition is not None:
         return f"{host}-{partition[0] + 1}"
-    folder = folder or Path(tempfile.gettempdir())
+    try:
+        folder = folder or Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none can be written, as in a container whose file system is read-only
+        return host
     for number in range(1, _MOST):
         name = host if number == 1 else f"{host}-{number}"
         lock = FileLock(folder / f"fedstep-{user_name()}-{name}.lock")
@@ -41,7 +44,7 @@ def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Pat
 
 
 def user_name() -> str:
-    """Whose locks they are: two users of a machine cannot write each other's."""
+    """Whose files in a common folder they are: two users of a machine cannot write each other's."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # an id without a name, as in a container; no such thing as ids

@@ -1,5 +1,6 @@
 import getpass
 import socket
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def test_without_a_folder_to_write_to_it_is_the_host(tmp_path: Path) -> None:
     blocked.touch()
     with ExitStack() as held:
         assert default_name(None, held, blocked) == HOST
+
+
+def test_without_any_folder_to_write_to_it_is_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with ExitStack() as held:
+        assert default_name(None, held) == HOST
 
 
 @pytest.mark.parametrize("error", [KeyError("uid not found"), OSError("No username set"), ImportError("pwd")])
