@@ -1,6 +1,5 @@
 """The question that joins nothing: what it answers, and that it is bounded."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,15 +86,23 @@ async def test_anything_but_a_question_is_refused(tmp_path: Path) -> None:
 
 async def test_two_at_a_time_and_a_place_is_free_again_once_a_caller_is_gone(tmp_path: Path) -> None:
     async with inside(tmp_path) as host:
-        async with asked(host.address) as one, asked(host.address) as two:
-            await asyncio.gather(one.read(), two.read())
-            async with asked(host.address) as three:
+        much = probe.MOST_BYTES  # more than is sent to one who does not read
+        async with asked(host.address, download_bytes=much) as one, asked(host.address, download_bytes=much) as two:
+            for call in (one, two):
+                assert (await call.read()).answer.version
+                assert (await call.read()).chunk
+            async with asked(host.address, download_bytes=1) as three:
                 assert (await refused(three)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            async with asked(host.address) as four:
+                assert (await four.read()).answer.version  # who moves nothing is answered all the same
+                await four.write(pb.ProbeRequest(chunk=b"x"))
+                assert (await refused(four)).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
         async def answered() -> bool:
-            async with asked(host.address) as call:
+            async with asked(host.address, download_bytes=1) as call:
                 try:
-                    return bool((await call.read()).answer.version)
+                    await call.read()
+                    return bool((await call.read()).chunk)
                 except grpc.aio.AioRpcError:
                     return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations  # grpc's generics exist for the type checker
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from fedstep.common.errors import ExhaustedError, InvalidInputError, UnavailableError
 from fedstep.common.version import VERSION
@@ -40,27 +40,44 @@ class Probe:
 
         Raises:
             InvalidInputError: It is no question, or asks for too much.
-            ExhaustedError: Enough others ask at this moment.
+            ExhaustedError: Enough others move bytes at this moment.
             UnavailableError: It took too long.
         """
-        with self._place():
-            try:
-                async with asyncio.timeout(LONGEST_S):
-                    question = await _question(requests)
-                    if question.client_name:
-                        check_name(context, question.client_name)
-                    await context.write(pb.ProbeResponse(answer=self._answer))
-                    for chunk in _chunks(question.download_bytes):
-                        await context.write(pb.ProbeResponse(chunk=chunk))
-                    receipt = pb.ProbeReceipt(received_bytes=await _received(requests))
-                    await context.write(pb.ProbeResponse(receipt=receipt))
-            except TimeoutError:
-                raise UnavailableError(f"The probe took longer than {LONGEST_S:g} s: ask for fewer bytes.") from None
+        try:
+            async with asyncio.timeout(LONGEST_S):
+                question = await _question(requests)
+                if question.client_name:
+                    check_name(context, question.client_name)
+                await context.write(pb.ProbeResponse(answer=self._answer))
+                if question.download_bytes:
+                    with self._place():
+                        for chunk in _chunks(question.download_bytes):
+                            await context.write(pb.ProbeResponse(chunk=chunk))
+                receipt = pb.ProbeReceipt(received_bytes=await self._received(requests))
+                await context.write(pb.ProbeResponse(receipt=receipt))
+        except TimeoutError:
+            raise UnavailableError(f"The probe took longer than {LONGEST_S:g} s: ask for fewer bytes.") from None
+
+    async def _received(self, requests: AsyncIterator[pb.ProbeRequest]) -> int:
+        """How many bytes came until the caller closed its side."""
+        received = 0
+        with ExitStack() as place:
+            async for request in requests:
+                if not received:
+                    place.enter_context(self._place())
+                if not 0 < len(request.chunk) <= MOST_CHUNK_BYTES:
+                    raise InvalidInputError(
+                        f"A chunk of {len(request.chunk)} bytes; it must have 1 to {MOST_CHUNK_BYTES}."
+                    )
+                received += len(request.chunk)
+                if received > MOST_BYTES:
+                    raise InvalidInputError(f"A probe takes at most {MOST_BYTES} bytes: send no more.")
+        return received
 
     @contextmanager
     def _place(self) -> Iterator[None]:
         if self._under_way >= AT_ONCE:
-            raise ExhaustedError(f"{AT_ONCE} others ask this coordinator at this moment: try again in a minute.")
+            raise ExhaustedError(f"{AT_ONCE} others move bytes at this moment: try again in a minute.")
         self._under_way += 1
         try:
             yield
@@ -88,15 +105,3 @@ def _chunks(size: int) -> Iterator[bytes]:
     chunk = os.urandom(min(size, _CHUNK_BYTES))
     for start in range(0, size, _CHUNK_BYTES):
         yield chunk[: size - start]
-
-
-async def _received(requests: AsyncIterator[pb.ProbeRequest]) -> int:
-    """How many bytes came until the caller closed its side."""
-    received = 0
-    async for request in requests:
-        if not 0 < len(request.chunk) <= MOST_CHUNK_BYTES:
-            raise InvalidInputError(f"A chunk of {len(request.chunk)} bytes; it must have 1 to {MOST_CHUNK_BYTES}.")
-        received += len(request.chunk)
-        if received > MOST_BYTES:
-            raise InvalidInputError(f"A probe takes at most {MOST_BYTES} bytes: send no more.")
-    return received
