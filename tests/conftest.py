@@ -8,9 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings  # what it imports may read it
 
-from contract.postgres import postgres_database, postgres_server
+from contract.postgres import own_postgres_server, postgres_database, postgres_server
 
-__all__ = ["postgres_database", "postgres_server"]
+__all__ = ["own_postgres_server", "postgres_database", "postgres_server"]
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("fedstep", deadline=None)

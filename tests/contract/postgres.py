@@ -1,5 +1,6 @@
 """A real PostgreSQL, started for the tests and stopped with them: one a worker, one database a test."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -7,21 +8,39 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from sqlalchemy import make_url
 
-_USER, _PASSWORD = "fedstep", "pass:w/rd"
+_USER, PASSWORD = "fedstep", "pass:w/rd"
 _START_S = 60
+MUST_RUN = "FEDSTEP_TESTS_MUST_RUN"
+"""The environment variable that names what may not be skipped, such as `postgres`; `.ci/run` sets it."""
 
 
-@dataclass(frozen=True)
+def without_password(url: str) -> str:
+    """The URL, for a test that hands the password over in another way."""
+    return make_url(url)._replace(password=None).render_as_string()
+
+
 class PostgresServer:
-    """A running server that listens on a socket in its own folder, never on a port."""
+    """A server that listens on a socket in its own folder, never on a port.
 
-    folder: Path
+    Args:
+        programs: The folder of the server's programs.
+        folder: Its own, short: a socket's name has at most 107 bytes.
+        become: A command's first words, which make it somebody else's; empty for whoever runs the tests.
+    """
+
+    def __init__(self, programs: Path, folder: Path, become: Sequence[str]) -> None:
+        self.folder = folder
+        self._programs = programs
+        self._become = become
+        self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str, password: str = "pass%3Aw%2Frd") -> str:
         """As a user would write it; the password holds what must be escaped."""
@@ -35,42 +54,70 @@ class PostgresServer:
             host=str(self.folder),
             dbname="postgres",
             user=_USER,
-            password=_PASSWORD,
+            password=PASSWORD,
             connect_timeout=5,
             autocommit=True,
         ) as connection:
             connection.execute(statement.encode())
 
+    def make(self) -> None:
+        """Makes its files."""
+        (self.folder / "password").write_text(PASSWORD)
+        if self._become:
+            subprocess.run(["chown", "-R", "nobody", str(self.folder)], check=True)
+        make = [self._programs / "initdb", "-D", self.folder / "data", "-U", _USER, "-A", "scram-sha-256"]
+        make += ["-E", "UTF8", "--no-sync", f"--pwfile={self.folder / 'password'}", "--locale=C.UTF-8"]
+        subprocess.run([*self._become, *map(str, make)], check=True, capture_output=True, cwd=self.folder)
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        serve = [self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder]
+        serve += ["-c", "listen_addresses=", "-c", "fsync=off"]
+        with (self.folder / "log").open("ab") as log:
+            command = [*self._become, *map(str, serve)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        _wait_until_up(self, self._process)
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """Ends it: at once, or as an administrator does, with SIGINT. What is committed stays."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+
+@contextmanager
+def _a_server() -> Iterator[PostgresServer]:
+    if importlib.util.find_spec("psycopg") is None:
+        _without("psycopg is not installed")
     programs = _programs()
     if programs is None:
-        pytest.skip("PostgreSQL's server programs (initdb, postgres) are not on this machine")
+        _without("PostgreSQL's server programs (initdb, postgres) are not on this machine: apt install postgresql")
     become = _as_somebody_else()
     # Not under pytest's own temporary folders: those are root's alone, and too deep for a socket's name.
     folder = Path(tempfile.mkdtemp(prefix="fedstep-pg-", dir="/tmp"))
+    server = PostgresServer(programs, folder, become)
     try:
-        (folder / "password").write_text(_PASSWORD)
-        if become:
-            subprocess.run(["chown", "-R", "nobody", str(folder)], check=True)
-        data = folder / "data"
-        make = [programs / "initdb", "-D", data, "-U", _USER, "-A", "scram-sha-256", "-E", "UTF8", "--no-sync"]
-        make += [f"--pwfile={folder / 'password'}", "--locale=C.UTF-8"]
-        subprocess.run([*become, *map(str, make)], check=True, capture_output=True, cwd=folder)
-        with (folder / "log").open("wb") as log:
-            serve = [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-            process = subprocess.Popen([*become, *map(str, serve)], stdout=log, stderr=log, cwd=folder)
-        server = PostgresServer(folder)
-        try:
-            _wait_until_up(server, process)
-            yield server
-        finally:
-            process.send_signal(signal.SIGQUIT)  # at once, nothing in it is worth saving
-            process.wait(30)
+        server.make()
+        server.start()
+        yield server
     finally:
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One for all tests of a worker."""
+    with _a_server() as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres_server() -> Iterator[PostgresServer]:
+    """One for a single test, which may stop and start it."""
+    with _a_server() as server:
+        yield server
 
 
 @pytest.fixture
@@ -82,6 +129,13 @@ def postgres_database(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def _without(why: str) -> NoReturn:
+    """Skips the test and says so, or fails it where nothing may be skipped."""
+    if "postgres" in os.environ.get(MUST_RUN, ""):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
 def _programs() -> Path | None:
     """The folder of the server's programs; Debian keeps it off the PATH."""
     if initdb := shutil.which("initdb"):
@@ -91,7 +145,8 @@ def _programs() -> Path | None:
         folder = Path(found.stdout.strip())
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
-    return None
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
+    return debian[-1].parent if debian else None
 
 
 def _as_somebody_else() -> list[str]:
@@ -100,7 +155,7 @@ def _as_somebody_else() -> list[str]:
     if os.getuid() != 0:
         return [setpriv, "--pdeathsig", "QUIT"] if setpriv else []
     if setpriv is None:
-        pytest.skip("PostgreSQL does not run as root, and there is no setpriv to become somebody else")
+        _without("PostgreSQL does not run as root, and there is no setpriv to become somebody else")
     return [setpriv, "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--pdeathsig", "QUIT"]
 
 

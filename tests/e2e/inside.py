@@ -98,11 +98,18 @@ async def inside(
     port: int = 0,
     host: str = "127.0.0.1",
     protection: Protection | None = None,
+    database: str = "",
 ) -> AsyncIterator[Inside]:
-    """A coordinator with the tiny task, and others, until the block ends."""
+    """A coordinator with the tiny task, and others, until the block ends; on SQLite unless a database is given."""
     known: dict[str, Task] = {task.name: task for task in (Tiny(), *tasks)}
     config = CoordinatorConfig(
-        folder, known, host=host, port=port, lease=lease or LeasePolicy(), protection=protection or Protection()
+        folder,
+        known,
+        host=host,
+        port=port,
+        database_url=database,
+        lease=lease or LeasePolicy(),
+        protection=protection or Protection(),
     )
     coordinator = Coordinator(config)
     await coordinator.start()

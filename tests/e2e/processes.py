@@ -69,13 +69,17 @@ def environment() -> dict[str, str]:
 class Program:
     """A program that runs, and what it has printed so far."""
 
-    def __init__(self, arguments: list[str], folder: Path, number: int) -> None:
+    def __init__(self, arguments: list[str], folder: Path, number: int, variables: Mapping[str, str]) -> None:
         self._out = folder / f"{number}.out"
         self._err = folder / f"{number}.err"
         self._started: set[psutil.Process] = set()
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [FEDSTEP, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment()
+                [FEDSTEP, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**environment(), **variables},
             )
 
     @property
@@ -157,8 +161,9 @@ class Programs:
         for program in reversed(self._running):  # clients before their coordinator
             program.end()
 
-    def start(self, *arguments: str | Path) -> Program:
-        program = Program([str(argument) for argument in arguments], self._folder, len(self._running))
+    def start(self, *arguments: str | Path, variables: Mapping[str, str] | None = None) -> Program:
+        words = [str(argument) for argument in arguments]
+        program = Program(words, self._folder, len(self._running), variables or {})
         self._running.append(program)
         return program
 

@@ -33,6 +33,7 @@ class RawClient:
         assignments: All that came, in order.
         directives: The same.
         notices: The same.
+        heartbeats: How many came.
         drained: The coordinator has said that it goes away.
     """
 
@@ -44,6 +45,7 @@ class RawClient:
         self.assignments: list[pb.Assignment] = []
         self.directives: list[pb.Directive] = []
         self.notices: list[str] = []
+        self.heartbeats = 0
         self.drained = False
         self.errors: list[Exception] = []
         self._control = control
@@ -131,6 +133,8 @@ class RawClient:
                     self.directives.append(message.directive)
                 case "notice":
                     self.notices.append(message.notice.text)
+                case "heartbeat":
+                    self.heartbeats += 1
                 case "drain":
                     self.drained = True
 

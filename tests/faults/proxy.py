@@ -6,9 +6,21 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Proxy:
-    """Passes bytes on between clients and a coordinator, unless it is silent."""
+    """Passes bytes on between clients and a coordinator, unless it is silent.
 
-    def __init__(self, target: str) -> None:
+    Args:
+        target: The coordinator's address.
+        idle_s: Ends a connection on which no byte has moved for so long.
+        longest_s: Ends every connection that is so old.
+
+    Attributes:
+        ended: How many connections it has ended for one of these two.
+    """
+
+    def __init__(self, target: str, idle_s: float | None = None, longest_s: float | None = None) -> None:
+        self._idle_s = idle_s
+        self._longest_s = longest_s
+        self.ended = 0
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
         self._passing = asyncio.Event()
@@ -48,21 +60,31 @@ class Proxy:
         assert task is not None
         self._relays.add(task)
         try:
-            with suppress(asyncio.CancelledError, OSError):
+            with suppress(asyncio.CancelledError, ConnectionError):
                 far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
                 try:
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(self._pass_on(reader, far_writer))
-                        group.create_task(self._pass_on(far_reader, writer))
+                    async with (
+                        asyncio.timeout(self._longest_s),
+                        asyncio.timeout(self._idle_s) as patience,
+                        asyncio.TaskGroup() as group,
+                    ):
+                        group.create_task(self._pass_on(reader, far_writer, patience))
+                        group.create_task(self._pass_on(far_reader, writer, patience))
                 finally:
                     far_writer.close()
+        except TimeoutError:
+            self.ended += 1
         finally:
             writer.close()
             self._relays.discard(task)
 
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, patience: asyncio.Timeout
+    ) -> None:
         with suppress(OSError):
             while data := await source.read(1 << 16):
+                if self._idle_s is not None and not patience.expired():
+                    patience.reschedule(asyncio.get_running_loop().time() + self._idle_s)
                 await self._passing.wait()
                 sink.write(data)
                 await sink.drain()
@@ -70,9 +92,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy(target: str) -> AsyncIterator[Proxy]:
+async def proxy(target: str, idle_s: float | None = None, longest_s: float | None = None) -> AsyncIterator[Proxy]:
     """A network to that address, until the block ends."""
-    between = Proxy(target)
+    between = Proxy(target, idle_s, longest_s)
     await between.start()
     try:
         yield between

@@ -8,17 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.inside import query
 from e2e.processes import Program, Programs, connected, fedstep
 from e2e.studies import write_study
 from e2e.waiting import eventually
+from sqlalchemy import NullPool, create_engine, text
 
 TRIALS, ROUNDS = 3, 10
 
 
-def start_study(programs: Programs, folder: Path, **policy: Any) -> tuple[Program, str, list[Program]]:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of the coordinator's database."""
+    return sqlite_in(tmp_path) if request.param == "sqlite" else str(request.getfixturevalue("postgres_database"))
+
+
+def sqlite_in(folder: Path) -> str:
+    """Where a coordinator keeps it unless it is told otherwise."""
+    return f"sqlite:///{folder / 'data' / 'fedstep.db'}"
+
+
+def ask(database: str, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+    """What a person who opens the study database reads there."""
+    engine = create_engine(database, poolclass=NullPool)
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(sql), values)]
+
+
+def start_study(programs: Programs, folder: Path, database: str, **policy: Any) -> tuple[Program, str, list[Program]]:
     """A coordinator, two clients and a study that is under way."""
-    coordinator, address = programs.coordinator(folder / "data")
+    coordinator, address = programs.coordinator(folder / "data", "--database", database)
     clients = [programs.client(address, f"c{i}", "--partition", f"{i}/8") for i in (1, 2)]
     file = write_study(
         folder / "study.toml",
@@ -34,8 +52,9 @@ def start_study(programs: Programs, folder: Path, **policy: Any) -> tuple[Progra
     return coordinator, address, clients
 
 
-def again(programs: Programs, folder: Path, address: str) -> tuple[Program, str]:
-    return programs.coordinator(folder / "data", port=int(address.rpartition(":")[2]))
+def again(programs: Programs, folder: Path, address: str, database: str = "") -> tuple[Program, str]:
+    named = ["--database", database] if database else []
+    return programs.coordinator(folder / "data", *named, port=int(address.rpartition(":")[2]))
 
 
 @contextmanager
@@ -53,16 +72,16 @@ def kinds(watching: Program) -> list[str]:
     return [event["kind"] for event in watching.json if "kind" in event]
 
 
-def committed(folder: Path) -> list[tuple[Any, ...]]:
-    return query(folder / "data", "SELECT trial, round FROM fedstep_rounds ORDER BY trial, round")
+def committed(database: str) -> list[tuple[Any, ...]]:
+    return ask(database, "SELECT trial, round FROM fedstep_rounds ORDER BY trial, round")
 
 
-def assert_whole(folder: Path, watching: Program) -> None:
+def assert_whole(database: str, watching: Program) -> None:
     """Nothing was lost and nothing done twice: in the database, in Optuna's, and for whoever watched."""
-    best = query(folder / "data", "SELECT trial FROM fedstep_rounds WHERE round = ?", ROUNDS)
+    best = ask(database, "SELECT trial FROM fedstep_rounds WHERE round = :last", last=ROUNDS)
     assert len(best) == 1  # the final round, on the best trial
     every = sorted([(trial, round_) for trial in range(TRIALS) for round_ in range(ROUNDS)] + [(best[0][0], ROUNDS)])
-    assert committed(folder) == every
+    assert committed(database) == every
     *events, study = watching.json
     told = Counter(
         (int(event["details"]["trial"]), int(event["details"]["round"]))
@@ -71,11 +90,10 @@ def assert_whole(folder: Path, watching: Program) -> None:
     )
     assert told == Counter(every)
     numbers = [int(event["number"]) for event in events]
-    assert numbers == [number for (number,) in query(folder / "data", "SELECT number FROM fedstep_events ORDER BY 1")]
+    assert numbers == [number for (number,) in ask(database, "SELECT number FROM fedstep_events ORDER BY 1")]
     assert study["state"] == "STUDY_STATE_COMPLETED"
-    assert query(folder / "data", "SELECT number, state FROM trials ORDER BY number") == [
-        (number, "COMPLETE") for number in range(TRIALS)
-    ]
+    states = ask(database, "SELECT number, state FROM trials ORDER BY number")
+    assert [(number, str(state)) for number, state in states] == [(number, "COMPLETE") for number in range(TRIALS)]
     assert Path(study["result"]["model_path"]).is_file()
 
 
@@ -83,25 +101,25 @@ def assert_whole(folder: Path, watching: Program) -> None:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("policy", [{}, {"mode": "buffered", "cohort_size": 2}], ids=["synchronous", "buffered"])
 def test_a_killed_coordinator_goes_on_and_nobody_notices_but_the_clock(
-    programs: Programs, tmp_path: Path, policy: dict[str, Any]
+    programs: Programs, tmp_path: Path, database: str, policy: dict[str, Any]
 ) -> None:
-    coordinator, address, clients = start_study(programs, tmp_path, **policy)
+    coordinator, address, clients = start_study(programs, tmp_path, database, **policy)
     watching = programs.start("study", "watch", "s", "--coordinator", address, "--json")
     watching.until(lambda p: p.json, "the watcher sees the study")
-    eventually(lambda: len(committed(tmp_path)) >= ROUNDS + 2, "the second trial is under way")
+    eventually(lambda: len(committed(database)) >= ROUNDS + 2, "the second trial is under way")
     coordinator.kill()
-    before = committed(tmp_path)
+    before = committed(database)
     eventually(lambda: "Lost the coordinator" in watching.err, "the watcher says that it waits")
     with frozen(clients[0]):  # so that the study waits for the watcher
-        coordinator, _ = again(programs, tmp_path, address)
+        coordinator, _ = again(programs, tmp_path, address, database)
         assert coordinator.json[0]["resumed"] == ["s"]
         watching.until(lambda p: kinds(p).count("study_resumed") == 1, "the watcher is back")
-    eventually(lambda: len(committed(tmp_path)) >= 2 * ROUNDS + 2, "the third trial is under way")
+    eventually(lambda: len(committed(database)) >= 2 * ROUNDS + 2, "the third trial is under way")
     coordinator.kill()  # once more, elsewhere in the study
-    again(programs, tmp_path, address)
+    again(programs, tmp_path, address, database)
     assert watching.wait(120) == 0, watching.err
-    assert_whole(tmp_path, watching)
-    assert set(before) <= set(committed(tmp_path))
+    assert_whole(database, watching)
+    assert set(before) <= set(committed(database))
     assert kinds(watching).count("study_resumed") == 2
     assert watching.err.count("Lost the coordinator") == 2
     for client in clients:
@@ -114,23 +132,24 @@ def test_a_killed_coordinator_goes_on_and_nobody_notices_but_the_clock(
 @pytest.mark.timeout(240)
 def test_a_stopped_coordinator_says_how_to_go_on(programs: Programs, tmp_path: Path) -> None:
     """Ctrl-C first, then what an init system sends; each is a pause and no more."""
-    coordinator, address, clients = start_study(programs, tmp_path)
+    database = sqlite_in(tmp_path)
+    coordinator, address, clients = start_study(programs, tmp_path, database)
     watching = programs.start("study", "watch", "s", "--coordinator", address, "--json")
     watching.until(lambda p: p.json, "the watcher sees the study")
-    eventually(lambda: len(committed(tmp_path)) >= 2, "a few rounds are done")
+    eventually(lambda: len(committed(database)) >= 2, "a few rounds are done")
     coordinator.send(signal.SIGINT)
     assert coordinator.wait() == 0
     assert coordinator.json[-1]["interrupted"] == ["s"]
-    assert query(tmp_path / "data", "SELECT state FROM fedstep_studies") == [("interrupted",)]
-    states = query(tmp_path / "data", "SELECT DISTINCT state FROM fedstep_trials")
+    assert ask(database, "SELECT state FROM fedstep_studies") == [("interrupted",)]
+    states = ask(database, "SELECT DISTINCT state FROM fedstep_trials")
     assert set(states) <= {("running",), ("completed",)}
     port = int(address.rpartition(":")[2])
     with frozen(clients[0]):
         coordinator = programs.start("coordinator", "--port", str(port), "--data-dir", tmp_path / "data")
         coordinator.until(lambda p: p.says("going on with study s"), "it goes on")
         watching.until(lambda p: kinds(p).count("study_resumed") == 1, "the watcher is back")
-    done = len(committed(tmp_path))
-    eventually(lambda: len(committed(tmp_path)) >= done + 2, "a few more rounds are done")
+    done = len(committed(database))
+    eventually(lambda: len(committed(database)) >= done + 2, "a few more rounds are done")
     coordinator.send(signal.SIGTERM)
     assert coordinator.wait() == 0
     assert "study s is interrupted and committed; to go on: fedstep coordinator --port" in coordinator.out
@@ -138,7 +157,7 @@ def test_a_stopped_coordinator_says_how_to_go_on(programs: Programs, tmp_path: P
     assert coordinator.err == ""
     again(programs, tmp_path, address)
     assert watching.wait(120) == 0, watching.err
-    assert_whole(tmp_path, watching)
+    assert_whole(database, watching)
     assert (kinds(watching).count("study_interrupted"), kinds(watching).count("study_resumed")) == (2, 2)
     assert watching.err.count("Lost the coordinator") == 2
     for client in clients:

@@ -123,7 +123,7 @@ def client(
     if verbose:
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
         logging.getLogger("fedstep").setLevel(logging.DEBUG)
-    _check_address(coordinator)
+    check_address(coordinator)
     try:
         import torch  # noqa: F401  # late: over a second, which --help need not take
     except ModuleNotFoundError as error:
@@ -145,7 +145,7 @@ def client(
         absences = read_trace(trace).get(info.name, NEVER) if trace else NEVER
         handicap = Handicap(slowdown, Pauses.every(*stalls) if stalls else NEVER, bandwidth, absences)
         settings = AgentSettings(handicap=handicap, security=security)
-        profile, trainer = _prepare(reference, info, device, precision, take_cores(threads, held))
+        profile, trainer = prepare(reference, info, device, precision, take_cores(threads, held))
         printer = Printer(sys.stdout, as_json)
         try:
             code, ended = loop.run(_serve(coordinator, profile, trainer, settings, printer))
@@ -156,16 +156,32 @@ def client(
     sys.exit(code)
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str) -> None:
+    """Raises unless it is `HOST:PORT`.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InvalidInputError(f"--coordinator {address} is not HOST:PORT: give one such as 192.168.1.5:7433.")
 
 
-def _prepare(
-    reference: str, info: "ClientInfo", device_name: str | None, precision: str | None, prepare: Callable[[], None]
+def prepare(
+    reference: str, info: "ClientInfo", device_name: str | None, precision: str | None, set_threads: Callable[[], None]
 ) -> "tuple[Profile, Trainer]":
-    """Everything slow, before the event loop: the task, its data, its model."""
+    """Everything slow, before the event loop: the task, its data, its model.
+
+    Args:
+        reference: The task's.
+        info: The client.
+        device_name: As `--device` has it.
+        precision: As `--precision` has it.
+        set_threads: See `cores.take_cores`.
+
+    Raises:
+        InvalidInputError: One of them cannot be had; one sentence with the fix.
+    """
     from fedstep.client.agent import Profile
     from fedstep.client.device import choose_bfloat16, choose_device, describe_device
     from fedstep.client.trainer import Trainer
@@ -174,8 +190,8 @@ def _prepare(
     task = load_task(reference)
     device = choose_device(device_name)
     bfloat16 = choose_bfloat16(precision, device)
-    prepare()
-    trainer = Trainer(task, task.load_data(info), device, bfloat16=bfloat16, prepare=prepare)
+    set_threads()
+    trainer = Trainer(task, task.load_data(info), device, bfloat16=bfloat16, prepare=set_threads)
     profile = Profile(
         client_name=info.name,
         task=task.name,

@@ -1,6 +1,7 @@
 """What a client is called when nobody says."""
 
 import getpass
+import os
 import socket
 import tempfile
 from contextlib import ExitStack
@@ -25,10 +26,13 @@ def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Pat
     host = socket.gethostname() or "client"
     if partition is not None:
         return f"{host}-{partition[0] + 1}"
-    folder = folder or Path(tempfile.gettempdir())
+    try:
+        folder = folder or Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none can be written, as in a container whose file system is read-only
+        return host
     for number in range(1, _MOST):
         name = host if number == 1 else f"{host}-{number}"
-        lock = FileLock(folder / f"fedstep-{getpass.getuser()}-{name}.lock")
+        lock = FileLock(folder / f"fedstep-{user_name()}-{name}.lock")
         try:
             held.enter_context(lock.acquire(timeout=0))
         except Timeout:
@@ -37,3 +41,11 @@ def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Pat
             return host  # a folder that cannot be written: the coordinator will say so if the name is taken
         return name
     return host
+
+
+def user_name() -> str:
+    """Whose files in a common folder they are: two users of a machine cannot write each other's."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # an id without a name, as in a container; no such thing as ids
+        return str(os.getuid()) if hasattr(os, "getuid") else "anybody"

@@ -47,6 +47,12 @@ class Endpoint:
     address: str
     security: Security = PLAIN
 
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """The two parts of `HOST:PORT`; an IPv6 address without its brackets."""
+        host, _, port = self.address.rpartition(":")
+        return host.strip("[]"), int(port)
+
     def __str__(self) -> str:
         return self.address
 

@@ -57,7 +57,7 @@ def _missing(name: str, package: str) -> click.Command:
     """Stands in for a command whose packages are not installed: says which to install."""
     extra = (
         "client"
-        if name == "client"
+        if name in ("client", "doctor")
         else "client,server"
         if name in ("compare", "data", "demo", "simulate")
         else "server"

@@ -32,7 +32,7 @@ async def why_not(address: str, security: Security) -> FedstepError | None:
     if not port.isdecimal():
         return None  # a Unix socket
     try:
-        dial = (host.strip("[]"), int(port), await asyncio.to_thread(_context, security))
+        dial = (host.strip("[]"), int(port), await asyncio.to_thread(caller_context, security))
         async with asyncio.timeout(TIMEOUT_S):
             # Twice: a coordinator that goes away at this moment looks the same, and is gone the second time.
             heard = await _shake_hands(*dial) or await _shake_hands(*dial)
@@ -55,7 +55,7 @@ async def why_not(address: str, security: Security) -> FedstepError | None:
     return None if heard else UnauthenticatedError(_not_taken(address, security))
 
 
-def _context(security: Security) -> ssl.SSLContext:
+def caller_context(security: Security) -> ssl.SSLContext:
     """As gRPC has it; where no TLS is wanted, one that takes whatever answers."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])

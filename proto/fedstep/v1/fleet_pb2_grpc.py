@@ -52,6 +52,11 @@ class FleetServiceStub:
                 request_serializer=fedstep_dot_v1_dot_fleet__pb2.PushUpdateRequest.SerializeToString,
                 response_deserializer=fedstep_dot_v1_dot_fleet__pb2.PushUpdateResponse.FromString,
                 _registered_method=True)
+        self.Probe = channel.stream_stream(
+                '/fedstep.v1.FleetService/Probe',
+                request_serializer=fedstep_dot_v1_dot_fleet__pb2.ProbeRequest.SerializeToString,
+                response_deserializer=fedstep_dot_v1_dot_fleet__pb2.ProbeResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -84,6 +89,14 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Probe(self, request_iterator, context):
+        """For somebody who wants to know whether a client could work: who answers
+        here, and how fast bytes travel. It joins nothing and leaves nothing behind.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,6 +114,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.PushUpdate,
                     request_deserializer=fedstep_dot_v1_dot_fleet__pb2.PushUpdateRequest.FromString,
                     response_serializer=fedstep_dot_v1_dot_fleet__pb2.PushUpdateResponse.SerializeToString,
+            ),
+            'Probe': grpc.stream_stream_rpc_method_handler(
+                    servicer.Probe,
+                    request_deserializer=fedstep_dot_v1_dot_fleet__pb2.ProbeRequest.FromString,
+                    response_serializer=fedstep_dot_v1_dot_fleet__pb2.ProbeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -187,6 +205,33 @@ class FleetService:
             '/fedstep.v1.FleetService/PushUpdate',
             fedstep_dot_v1_dot_fleet__pb2.PushUpdateRequest.SerializeToString,
             fedstep_dot_v1_dot_fleet__pb2.PushUpdateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Probe(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fedstep.v1.FleetService/Probe',
+            fedstep_dot_v1_dot_fleet__pb2.ProbeRequest.SerializeToString,
+            fedstep_dot_v1_dot_fleet__pb2.ProbeResponse.FromString,
             options,
             channel_credentials,
             insecure,

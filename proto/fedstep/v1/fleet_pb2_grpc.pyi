@@ -48,6 +48,10 @@ class FleetServiceStub:
     """One training update: a header, then chunks from the header's offset on.
     A header alone asks how much of the update has arrived.
     """
+    Probe: _grpc.StreamStreamMultiCallable[_fleet_pb2.ProbeRequest, _fleet_pb2.ProbeResponse]
+    """For somebody who wants to know whether a client could work: who answers
+    here, and how fast bytes travel. It joins nothing and leaves nothing behind.
+    """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -68,6 +72,10 @@ class FleetServiceAsyncStub(FleetServiceStub):
     PushUpdate: _aio.StreamUnaryMultiCallable[_fleet_pb2.PushUpdateRequest, _fleet_pb2.PushUpdateResponse]  # type: ignore[assignment]
     """One training update: a header, then chunks from the header's offset on.
     A header alone asks how much of the update has arrived.
+    """
+    Probe: _aio.StreamStreamMultiCallable[_fleet_pb2.ProbeRequest, _fleet_pb2.ProbeResponse]  # type: ignore[assignment]
+    """For somebody who wants to know whether a client could work: who answers
+    here, and how fast bytes travel. It joins nothing and leaves nothing behind.
     """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -104,6 +112,16 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_fleet_pb2.PushUpdateResponse, _abc.Awaitable[_fleet_pb2.PushUpdateResponse]]:
         """One training update: a header, then chunks from the header's offset on.
         A header alone asks how much of the update has arrived.
+        """
+
+    @_abc_1.abstractmethod
+    def Probe(
+        self,
+        request_iterator: _MaybeAsyncIterator[_fleet_pb2.ProbeRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_fleet_pb2.ProbeResponse], _abc.AsyncIterator[_fleet_pb2.ProbeResponse]]:
+        """For somebody who wants to know whether a client could work: who answers
+        here, and how fast bytes travel. It joins nothing and leaves nothing behind.
         """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

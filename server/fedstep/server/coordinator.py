@@ -22,6 +22,7 @@ from fedstep.common.errors import StorageError, UnavailableError
 from fedstep.common.task import Task
 from fedstep.server.api.errors import ErrorInterceptor
 from fedstep.server.api.fleet_service import FleetService
+from fedstep.server.api.probe import Probe
 from fedstep.server.api.study_service import StudyService
 from fedstep.server.coordination.events import EventFeed
 from fedstep.server.coordination.executors import Executors
@@ -69,7 +70,7 @@ class CoordinatorConfig:
     tasks: Mapping[str, Task]
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    database_url: str = ""
+    database_url: str = field(default="", repr=False)
     task_options: Mapping[str, str] = field(default_factory=dict)
     lease: LeasePolicy = field(default_factory=LeasePolicy)
     protection: Protection = field(default_factory=Protection)
@@ -190,7 +191,8 @@ class Coordinator:
         protection = self._config.protection
         interceptors = [ErrorInterceptor(), *protection.interceptors()]
         server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
-        fleet_service = FleetService(parts.fleet, parts.ledger, parts.shelf, self._executors)
+        probe = Probe(list(self._config.tasks), protection.callers)
+        fleet_service = FleetService(parts.fleet, parts.ledger, parts.shelf, self._executors, probe)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICES[0], fleet_service.handlers()),))
         study_pb2_grpc.add_StudyServiceServicer_to_server(StudyService(studies, parts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -240,7 +242,10 @@ class Coordinator:
             task.cancel()
         await asyncio.gather(*self._owned, return_exceptions=True)
         if self._parts is not None:
-            await self._save_now(self._parts)
+            try:
+                await self._save_now(self._parts)
+            except StorageError as error:  # all else is to be closed, and nothing committed is lost
+                log.warning("the clients could not be saved: %s", error)
             await self._executors.storage.run(self._parts.store.close)
         await asyncio.to_thread(self._executors.shut_down)
         return interrupted

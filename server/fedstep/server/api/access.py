@@ -24,6 +24,7 @@ TABLE: Mapping[str, Role | None] = {
     "/fedstep.v1.FleetService/Connect": Role.CLIENT,
     "/fedstep.v1.FleetService/FetchModel": Role.CLIENT,
     "/fedstep.v1.FleetService/PushUpdate": Role.CLIENT,
+    "/fedstep.v1.FleetService/Probe": Role.CLIENT,
     "/fedstep.v1.StudyService/CreateStudy": Role.OPERATOR,
     "/fedstep.v1.StudyService/GetStudy": Role.OPERATOR,
     "/fedstep.v1.StudyService/ListStudies": Role.OPERATOR,

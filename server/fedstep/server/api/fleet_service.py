@@ -16,6 +16,7 @@ from fedstep.common.tensors import CHECKSUM_BYTES
 from fedstep.common.version import VERSION
 from fedstep.server.api.access import check_name
 from fedstep.server.api.handlers import Context
+from fedstep.server.api.probe import Probe
 from fedstep.server.coordination.executors import Executors, to_its_end
 from fedstep.server.coordination.fleet import Fetch, Fleet, Member
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 HELLO_TIMEOUT_S = 10.0
 MAX_CHUNK_BYTES = 4 << 20
 MAX_DOWNLOADS = 10_000
+QUIET_S = 15.0
+"""How long a control stream may be silent towards its client: proxies end those that are for 30 to 60 s."""
 
 
 class FleetService:
@@ -38,13 +41,15 @@ class FleetService:
         ledger: Their work.
         shelf: Models they may fetch.
         executors: For hashing and copying.
+        probe: Answers who only asks.
     """
 
-    def __init__(self, fleet: Fleet, ledger: Ledger, shelf: Shelf, executors: Executors) -> None:
+    def __init__(self, fleet: Fleet, ledger: Ledger, shelf: Shelf, executors: Executors, probe: Probe) -> None:
         self._fleet = fleet
         self._ledger = ledger
         self._shelf = shelf
         self._executors = executors
+        self._probe = probe
         self._downloads = Slots(open_at_once=MAX_DOWNLOADS)  # chunks are shared: a slow one holds next to nothing
         self._uploads = Slots()
         self._pool = UploadPool()
@@ -65,6 +70,9 @@ class FleetService:
                 self.push_update,
                 wire.deserializer(fleet_pb2.PushUpdateRequest),
                 fleet_pb2.PushUpdateResponse.SerializeToString,
+            ),
+            "Probe": grpc.stream_stream_rpc_method_handler(
+                self._probe.probe, fleet_pb2.ProbeRequest.FromString, fleet_pb2.ProbeResponse.SerializeToString
             ),
         }
 
@@ -91,7 +99,7 @@ class FleetService:
         try:
             yield self._welcome(member)
             self._ledger.reconcile(member, list(first.hello.running))
-            while (message := await outbox.get()) is not None:
+            while (message := await _next_word(outbox)) is not None:
                 yield message
         finally:
             reader.cancel()
@@ -234,6 +242,15 @@ class FleetService:
             upload.write(_chunk(part))
             slot.progress()
             part = await _next_part(context)
+
+
+async def _next_word(outbox: asyncio.Queue[fleet_pb2.ConnectResponse | None]) -> fleet_pb2.ConnectResponse | None:
+    """What a client is told next; a heartbeat where that is nothing for long; None at the stream's end."""
+    try:
+        async with asyncio.timeout(QUIET_S):
+            return await outbox.get()
+    except TimeoutError:
+        return fleet_pb2.ConnectResponse(heartbeat=fleet_pb2.Heartbeat())
 
 
 def _chunk(part: fleet_pb2.PushUpdateRequest | memoryview) -> memoryview:

@@ -15,6 +15,9 @@ from fedstep.common.loop import run as run_loop
 from fedstep.common.options import PairType, task_options
 from fedstep.server.cli.show import json_option, print_json
 
+DATABASE_VARIABLES = ("FEDSTEP_DATABASE_URL", "FEDSTEP_DATABASE_PASSWORD_FILE")
+"""Whoever starts a coordinator of its own leaves these out."""
+
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -35,7 +38,19 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     type=click.Path(file_okay=False, path_type=Path),
     help="Holds the results: final models and pictures.  [default: the data dir]",
 )
-@click.option("--database", default="", metavar="URL", help="An SQLAlchemy URL instead of SQLite in the data dir.")
+@click.option(
+    "--database",
+    default="",
+    metavar="URL",
+    envvar=DATABASE_VARIABLES[0],
+    help="An SQLAlchemy URL instead of SQLite in the data dir.",
+)
+@click.option(
+    "--database-password-file",
+    type=_FILE,
+    envvar=DATABASE_VARIABLES[1],
+    help="Holds the password that the URL then need not.",
+)
 @click.option(
     "--task",
     "tasks",
@@ -59,6 +74,7 @@ def coordinator(
     data_dir: Path,
     results_dir: Path | None,
     database: str,
+    database_password_file: Path | None,
     tasks: tuple[str, ...],
     data: str,
     options: tuple[tuple[str, str], ...],
@@ -79,6 +95,7 @@ def coordinator(
     from fedstep.server.coordinator import Coordinator, CoordinatorConfig
     from fedstep.server.protection import read_protection
     from fedstep.server.storage.faults import parse_url, where
+    from fedstep.server.storage.password import with_password
 
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -92,12 +109,13 @@ def coordinator(
         tasks=known,
         host=host,
         port=port,
-        database_url=database,
+        database_url=with_password(database, database_password_file) if database_password_file else database,
         task_options=task_options(options, data),
         protection=protection,
     )
     reached = protection.words(host)
-    how_to_resume = shlex.join(["fedstep", *sys.argv[1:]])
+    # As it was called, but for the password that the URL may hold: this is printed, and kept in logs.
+    how_to_resume = shlex.join(["fedstep", *(_shown(word, database) for word in sys.argv[1:])])
 
     async def serve() -> None:
         server = Coordinator(config)
@@ -128,3 +146,11 @@ def coordinator(
                 print(f"stopped; event loop lag p99 {lag.percentile_ms(0.99):.1f} ms", flush=True)
 
     run_loop(serve())
+
+
+def _shown(word: str, database: str) -> str:
+    from fedstep.server.storage.faults import parse_url, where
+
+    if not database or database not in word or database.startswith("sqlite"):
+        return word
+    return word.replace(database, where(parse_url(database)))

@@ -15,6 +15,7 @@ from typing import Self
 
 from fedstep.common.errors import UnavailableError
 from fedstep.common.security_options import VARIABLES
+from fedstep.server.cli.coordinator import DATABASE_VARIABLES
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 15.0
@@ -75,7 +76,7 @@ class Processes:
         log = self._files.enter_context((self._logs / f"{name}.log").open("ab"))
         program = [sys.executable, "-c", "from fedstep.common.cli import main; main()"]
         # They speak to each other on this machine: what the caller uses for another coordinator is not for them.
-        kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+        kept = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, *DATABASE_VARIABLES)}
         return subprocess.Popen(
             [*program, *arguments],
             stdin=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """What every study of a coordinator works with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedstep.common.clock import Clock
@@ -36,6 +36,6 @@ class Parts:
     executors: Executors
     clock: Clock
     lag: LoopLag
-    database_url: str
+    database_url: str = field(repr=False)  # may hold a password
     folder: Path | None
     task_options: Mapping[str, str]

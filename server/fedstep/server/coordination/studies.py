@@ -25,6 +25,9 @@ from fedstep.server.tuning.registry import validate_tuner
 
 log = logging.getLogger(__name__)
 
+TAKEN_UP_AFTER_S = (1.0, 5.0, 20.0, 60.0, 60.0)
+"""Waits before a study that the database has failed is taken up again: so often without a round between, no more."""
+
 
 @dataclass(frozen=True)
 class StudyView:
@@ -202,11 +205,32 @@ class Studies:
 
     def _launch(self, record: StudyRecord) -> None:
         name = record.spec.name
-        task = self._tasks[record.spec.task]
-        runner = self._runners[name] = StudyRunner(record, task, self._parts, self._tidy, self.announce_soon)
-        running = asyncio.get_running_loop().create_task(runner.run(), name=f"study {name}")
+        runner = self._runner(record)
+        running = asyncio.get_running_loop().create_task(self._run(record, runner), name=f"study {name}")
         self._running[name] = running
         running.add_done_callback(lambda task: self._ended(name, task))
+
+    def _runner(self, record: StudyRecord) -> StudyRunner:
+        task = self._tasks[record.spec.task]
+        runner = StudyRunner(record, task, self._parts, self._tidy, self.announce_soon)
+        self._runners[record.spec.name] = runner
+        return runner
+
+    async def _run(self, record: StudyRecord, runner: StudyRunner) -> None:
+        """Runs a study, and takes it up again from its last commit where the database failed it and works again."""
+        name, failures = record.spec.name, 0
+        while True:
+            await runner.run(taken_up_again=failures < len(TAKEN_UP_AFTER_S))
+            if not runner.lost_storage:
+                return
+            if runner.begun:
+                self._at_rest[name] = runner.kept_models()
+            await asyncio.sleep(TAKEN_UP_AFTER_S[failures])
+            before, record = record, await self._parts.executors.storage.run(self._parts.store.study, name)
+            failures = failures + 1 if record.spent.rounds == before.spent.rounds else 0
+            if record.state.ended:
+                return
+            runner = self._runner(record)
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:  # not even its end could be committed

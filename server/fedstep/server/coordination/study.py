@@ -97,12 +97,18 @@ class StudyRunner:
             announce=self.announce,
             charge=self.charge,
         )
+        self.lost_storage = False
+        """It was interrupted because the database, or the model folder, failed it, and may be taken up again."""
         self._mismatches = Mismatches(
             parts.fleet, self.engine.cohorts, lambda event: announce_soon(self.spec.name, event)
         )
 
-    async def run(self) -> None:
-        """Runs the study to its end, or to where it is interrupted; its state says which."""
+    async def run(self, taken_up_again: bool = False) -> None:
+        """Runs the study to its end, or to where it is interrupted; its state says which.
+
+        Args:
+            taken_up_again: Whoever calls takes it up again when the database has failed it and works again.
+        """
         forget = self._parts.fleet.when_joined(self._mismatches.tell)
         try:
             await self._begin()
@@ -115,7 +121,9 @@ class StudyRunner:
         except UnavailableError as error:
             await self._end(StudyState.INTERRUPTED, f"{error.message} Then run the same study file again to go on.")
         except StorageError as error:
-            await self._end(StudyState.INTERRUPTED, f"{error.message} Then run the same study file again to go on.")
+            self.lost_storage = taken_up_again
+            then = "The study goes on by itself." if taken_up_again else "Then run the same study file again to go on."
+            await self._end(StudyState.INTERRUPTED, f"{error.message} {then}")
         except FedstepError as error:
             await self._end(StudyState.FAILED, error.message)
         except Exception as error:  # a task's own code may raise anything

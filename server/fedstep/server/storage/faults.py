@@ -19,14 +19,21 @@ _SQLITE = {
     "disk is full": "has no room left on its disk: make some and start again, nothing committed is lost",
     "disk i/o error": "cannot be read or written (disk I/O error): check the disk and its free space",
 }
+_REFUSED = "did not take the user name or password: correct them in the URL or in --database-password-file"
+_GONE = "has gone away in the middle of its work: see that its server is up again; nothing committed is lost"
 _SERVER = {
-    "password": "did not take the user name or password: check them in the URL",
-    "access denied": "did not take the user name or password: check them in the URL",
-    "authentication failed": "did not take the user name or password: check them in the URL",
+    "password": _REFUSED,
+    "access denied": _REFUSED,
+    "authentication failed": _REFUSED,
     "permission denied": "does not let this user do what fedstep needs: give it the right to create tables",
     "unknown database": "does not exist: create it first, or name another in the URL",
     "connection refused": "cannot be reached (connection refused): start the server, or correct host and port",
     "no such file or directory": "cannot be reached (no such socket): start the server, or correct the host",
+    "terminating connection": _GONE,
+    "closed the connection": _GONE,
+    "connection is lost": _GONE,
+    "shutting down": _GONE,
+    "starting up": _GONE,
     "resolve": "cannot be reached (unknown host): correct the host in the URL",
     "name or service not known": "cannot be reached (unknown host): correct the host in the URL",
     "timeout": "did not answer in time: check that it is up and not overloaded, and try again",

@@ -176,6 +176,7 @@ def test_in_memory_needs_no_lock() -> None:
             f"postgresql+psycopg://u:{SECRET}@127.0.0.1:1/d",
             "u:***@127.0.0.1:1/d cannot be reached (connection refused)",
         ),
+        (f"postgresql+psycopg://u:{SECRET}@nobody.invalid/d", "cannot be reached (unknown host)"),
         (f"postgresql+psycopg://u@/d?host=/nowhere&password={SECRET}", "cannot be reached (no such socket)"),
         ("sqlite:///file:f.db?mode=ro&uri=true", "write sqlite:///PATH alone"),
     ],

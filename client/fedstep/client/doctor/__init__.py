@@ -1,0 +1,1 @@
+"""`fedstep doctor`: whether this machine could train for a coordinator, in small checks."""

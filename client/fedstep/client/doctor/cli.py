@@ -1,0 +1,88 @@
+"""The command `fedstep doctor`."""
+
+import json
+import shutil
+import sys
+import textwrap
+from contextlib import ExitStack
+
+import click
+
+from fedstep.client.cli import check_address, client
+from fedstep.client.doctor.checks import Finding, Status
+from fedstep.common import loop
+from fedstep.common.channel import Endpoint
+from fedstep.common.errors import InvalidInputError
+from fedstep.common.options import task_options
+from fedstep.common.security import Security
+from fedstep.common.security_options import security_options
+
+_AS_CLIENT = ("coordinator", "name", "partition", "data", "options", "device", "precision", "threads", "as_json")
+_COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red", Status.SKIPPED: "bright_black"}
+_NARROWEST, _WIDEST = 60, 120
+EXIT_FAILED = 1
+
+
+# What a client takes it takes too, word for word.
+@click.command(params=[option for option in client.params if option.name in _AS_CLIENT])
+@click.option("--task", "reference", metavar="TASK", help="What the client is to train: loads it and its data.")
+@security_options
+def doctor(
+    coordinator: str,
+    reference: str | None,
+    name: str | None,
+    partition: tuple[int, int] | None,
+    data: str,
+    options: tuple[tuple[str, str], ...],
+    device: str | None,
+    precision: str | None,
+    threads: int | None,
+    security: Security,
+    as_json: bool,
+) -> None:
+    """Find out why a client cannot connect or work: give it the client's own options.
+
+    It asks and joins nothing: a study that is under way is not disturbed. Its exit status is 1 where a check failed.
+    """
+    check_address(coordinator)
+    try:
+        import torch  # noqa: F401  # late: over a second, which --help need not take
+    except ModuleNotFoundError as error:
+        raise InvalidInputError('A client needs PyTorch: install it with `pip install "fedstep[client]"`.') from error
+    from fedstep.client.doctor.examination import examine
+    from fedstep.client.doctor.patient import Patient
+    from fedstep.client.naming import default_name
+    from fedstep.common.task import ClientInfo
+
+    enrolled = security.pair.identity if security.pair else None
+    with ExitStack() as held:
+        named = name or (enrolled and enrolled.name) or default_name(partition, held)
+    info = ClientInfo(named, partition, task_options(options, data))
+    patient = Patient(Endpoint(coordinator, security), reference, info, device, precision, threads)
+    findings = loop.run(examine(patient, _print_json if as_json else _print))
+    failed = [finding.check for finding in findings if finding.status is Status.FAILED]
+    if as_json:
+        print(json.dumps({"ok": not failed, "failed": failed}), flush=True)
+    else:
+        print(f"\n{_summary(failed, len(findings))}", flush=True)
+    sys.exit(EXIT_FAILED if failed else 0)
+
+
+def _print_json(finding: Finding) -> None:
+    print(json.dumps({"check": finding.check, "status": finding.status, "text": finding.text}), flush=True)
+
+
+def _print(finding: Finding) -> None:
+    width = min(_WIDEST, max(_NARROWEST, shutil.get_terminal_size((_WIDEST, 24)).columns))
+    label = f"{finding.status:<9}{finding.check:<12}"
+    lines = textwrap.wrap(finding.text, width - len(label), break_long_words=False, break_on_hyphens=False)
+    for number, line in enumerate(lines):
+        start = click.style(label, fg=_COLOURS[finding.status]) if number == 0 else " " * len(label)
+        click.echo(f"{start}{line}")
+    sys.stdout.flush()
+
+
+def _summary(failed: list[str], count: int) -> str:
+    if not failed:
+        return "Nothing is in a client's way."
+    return f"{len(failed)} of {count} checks failed ({', '.join(failed)}): mend the first, then ask again."
