@@ -1,7 +1,9 @@
 """The paper's studies: each is one, and every command of their page runs. Small here, on data of a few kilobytes."""
 
+import json
 import re
 import shlex
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,6 +143,23 @@ def test_every_study_over_the_network_runs(line: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
+@pytest.mark.parametrize("name", ["femnist", "femnist_trials", "cifar10", "cifar10_trials"])
+def test_the_real_data_go_through_the_tuner(name: str, tmp_path: Path) -> None:
+    data, option = SHARED / "leaf", f"cache={tmp_path / 'cache'}"
+    if name.startswith("cifar10"):
+        with tarfile.open(SHARED / "cifar10_lossless4k_py.tar.gz") as archive:
+            archive.extractall(tmp_path, filter="data")
+        data, option = tmp_path, "verify=false"
+    study = shrunk(PAPER / f"{name}.toml", tmp_path)
+    words = ["simulate", str(study), "--clients", "30", "--data", str(data), "--option", option, "--json"]
+    result = CliRunner().invoke(fedstep, words)
+    assert result.exit_code == 0, result.output
+    *_, study_said, run_said = (json.loads(line) for line in result.output.splitlines() if line.startswith("{"))
+    assert study_said["result"]["held_out"] is True
+    assert run_said["rounds"] >= 1
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 def test_the_data_that_are_named_are_there() -> None:
     named = re.findall(r"\.\./shared/data/([\w./]+)", (PAPER / "README.md").read_text(encoding="utf-8"))
