@@ -31,7 +31,6 @@ SMALL = {
     "--budget": "2",
     "--budgets": "2",
     "--trial-rounds": "1",
-    "--jobs": "1",
 }
 """Options whose values are made small; what else a command says stays."""
 
@@ -64,7 +63,7 @@ def small(line: str, folder: Path) -> list[str]:
     elif study.name.startswith("cifar10"):
         made += ["--option", "verify=false"]
     for option, value in pairs(words):
-        if option in ("--data", "--out", "--data-dir") or value in ("verify=false", "download=true"):
+        if option in ("--data", "--out") or value in ("verify=false", "download=true"):
             continue
         made += [option, SMALL.get(option, str(ROOT / value) if option == "--task" else value)]
     return made
@@ -106,12 +105,14 @@ def test_the_page_has_the_experiments_that_the_paper_puts_first() -> None:
     assert any("leg_least" in line for line in lines)
 
 
+@pytest.mark.timeout(330)
 @pytest.mark.parametrize("line", [line for line in commands("simulate", "compare") if "femnist" not in line])
 def test_every_simulation_of_a_small_network_runs(line: str, tmp_path: Path) -> None:
     run_small(line, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(330)
 @pytest.mark.parametrize("line", [line for line in commands("simulate", "compare") if "femnist" in line])
 def test_every_simulation_of_leafs_network_runs(line: str, tmp_path: Path) -> None:
     run_small(line, tmp_path)
@@ -120,7 +121,7 @@ def test_every_simulation_of_leafs_network_runs(line: str, tmp_path: Path) -> No
 def run_small(line: str, folder: Path) -> None:
     words = small(line, folder)
     if words[0] == "compare":
-        words += ["--out", str(folder / "out"), "--jobs", "1"]
+        words += ["--out", str(folder / "out"), "--jobs", "1"]  # one process: this one
     result = CliRunner().invoke(fedstep, words)
     assert result.exit_code == 0, result.output
     if words[0] == "compare":
@@ -143,6 +144,7 @@ def test_every_study_over_the_network_runs(line: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(330)
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 @pytest.mark.parametrize("name", ["femnist", "femnist_trials", "cifar10", "cifar10_trials"])
 def test_the_real_data_go_through_the_tuner(name: str, tmp_path: Path) -> None:
