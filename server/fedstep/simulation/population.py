@@ -17,7 +17,7 @@ from fedstep.common.tensors import Manifest
 CPU = torch.device("cpu")
 
 _TRAINERS = 32
-"""Clients whose models are kept between two jobs. With LEAF's network each takes some 80 MB."""
+"""Clients whose models are kept between two jobs: 80 MB each with LEAF's network, two models and gradients."""
 
 
 @dataclass(frozen=True)
