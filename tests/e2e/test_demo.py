@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from e2e.inside import query
-from e2e.processes import Program, Programs, fedstep, gone
+from e2e.processes import ROOT, Program, Programs, fedstep, gone
 from e2e.studies import write_study
 from e2e.waiting import eventually
 
@@ -63,6 +63,30 @@ def test_the_demo_ends_by_itself_with_a_good_model_and_leaves_nothing_running(
     assert [(number, words[state]) for number, state in ours] == optunas
     for text in ("2 of 2 trials, 4 rounds", "accuracy", "study database", "The whole demo took"):
         assert text in beside.out
+
+
+def test_a_study_of_ones_own_with_its_task_and_data_takes_the_demos_place(tmp_path: Path) -> None:
+    told = "        assert client.options['hospital'] == 'north'\n        index, count ="
+    task = tmp_path / "own.py"
+    task.write_text((ROOT / "examples" / "my_task.py").read_text().replace("        index, count =", told))
+    study = write_study(
+        tmp_path / "study.toml",
+        task="tumours",
+        round={"min_clients": 3, "cohort_size": 2},
+        budget={"trials": 1, "rounds_per_trial": 2},
+    )
+    federation = ("--clients", "3", "--task", task, "--option", "hospital=north")
+    ran = fedstep("demo", study, *federation, "--data-dir", tmp_path / "ours", "--json", timeout_s=200)
+    assert ran.code == 0, ran.err
+    assert ran.json[-1]["state"] == "STUDY_STATE_COMPLETED"
+    assert ran.json[-1]["spec"]["name"] == "s"
+    assert len(query(tmp_path / "ours", "SELECT name FROM fedstep_clients")) == 3
+
+
+def test_fewer_clients_than_the_study_waits_for_are_refused(tmp_path: Path) -> None:
+    ran = fedstep("demo", "--clients", "7", "--data-dir", tmp_path / "demo")
+    assert ran.code == 2
+    assert "--clients 7 is fewer than the 8" in ran.err
 
 
 def test_an_interrupted_demo_leaves_nothing_running_and_goes_on_when_asked(programs: Programs, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from fedstep.common.tasks import load_task
 from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.run import seed_of
 from fedstep.server.coordination.structure import check_structure
-from fedstep.server.selection.registry import validate_selector
 from fedstep.simulation.bench import Bench, Job, Setting
 from fedstep.simulation.curves import Over, curves_of, draw_curves, write_curves
 from fedstep.simulation.hardship import EASE
@@ -33,7 +32,8 @@ class Comparison:
 
     Attributes:
         study: What every contender tunes; its tuner, seed and budget are replaced.
-        contenders: The tuners; the others are compared to the first.
+        contenders: The tuners, each with every selector where these are compared too; the others are compared to the
+            first.
         seeds: The same for every contender: of the study, and of the clients' speeds.
         budgets: In rounds of the study's cohort, ascending; a column of the table each.
         trial_rounds: Rounds of a full trial.
@@ -67,7 +67,6 @@ class Comparison:
                 f"{self.study.name} takes: give more clients, or a smaller cohort_size."
             )
         check_names(self.study, task.defaults, task.name)
-        validate_selector(self.study.selector)
         validate_aggregator(self.study.aggregator)
         for contender in self.contenders:
             spec = study_of(self.study, contender, self.seeds[0], self.budgets[0], self.trial_rounds)
@@ -116,13 +115,15 @@ class Comparison:
         return self._retraining(outcome) if again else None
 
     def _tuning(self, key: Key) -> Job:
-        contender = next(contender for contender in self.contenders if contender.text == key.tuner)
-        return Job(key, study_of(self.study, contender, key.seed, key.budget, key.trial_rounds))
+        return Job(key, study_of(self.study, self._contender(key), key.seed, key.budget, key.trial_rounds))
 
     def _retraining(self, outcome: Outcome) -> Job:
         key = outcome.key.model_copy(update={"protocol": "retrained"})
-        stages = stretched(outcome.schedule, self.trial_rounds)
-        return Job(key, retraining_of(self.study, stages, outcome.average, seed_of(key.seed, "retrained")))
+        stages, seed = stretched(outcome.schedule, self.trial_rounds), seed_of(key.seed, "retrained")
+        return Job(key, retraining_of(self.study, self._contender(key), stages, outcome.average, seed))
+
+    def _contender(self, key: Key) -> Contender:
+        return next(contender for contender in self.contenders if contender.text == key.tuner)
 
 
 def setting_of(comparison: Comparison) -> dict[str, object]:

@@ -30,6 +30,7 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--tuners", required=True, metavar="A,B,…", help="The others are compared to the first.")
+@click.option("--selectors", metavar="A,B,…", help="Each tuner with each of these.  [default: the study's own]")
 @click.option("--seeds", default=10, show_default=True, type=click.IntRange(1), help="How many, from the study's on.")
 @click.option("--budget", "--budgets", "budgets", required=True, type=_Numbers(), help="Rounds, all tuning included.")
 @click.option("--trial-rounds", default=60, show_default=True, type=click.IntRange(1), help="Rounds of a full trial.")
@@ -55,6 +56,7 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 def compare(
     file: Path,
     tuners: str,
+    selectors: str | None,
     seeds: int,
     budgets: tuple[int, ...],
     trial_rounds: int,
@@ -80,12 +82,13 @@ def compare(
     A tuner is written as NAME[:OPTION=VALUE…], as in
         stepwise   stepwise:use_forks=false   random   fixed   fixed:cosine=true
         optuna:TPESampler:n_startup_trials=4   optuna:TPESampler+HyperbandPruner
+    and so is a selector, in --selectors random,deadline,oort:penalty=1.
     """
     # Late, as in other commands: torch and matplotlib take seconds to import, and `fedstep --help` needs neither.
     from fedstep.simulation.bench import Setting
     from fedstep.simulation.compare import Comparison
     from fedstep.simulation.compare_show import Report, carry_on
-    from fedstep.simulation.tuners import read_contenders
+    from fedstep.simulation.tuners import read_contenders, with_selectors
 
     study = read_study(file)
     setting = Setting(
@@ -96,9 +99,10 @@ def compare(
         vectorised=not sequential,
         hardship=hardship,
     )
+    contenders = read_contenders(tuners)
     comparison = Comparison(
         study=study,
-        contenders=read_contenders(tuners),
+        contenders=contenders if selectors is None else with_selectors(contenders, selectors),
         seeds=range(study.seed, study.seed + seeds),
         budgets=budgets,
         trial_rounds=trial_rounds,

@@ -1,5 +1,6 @@
 """The clients of a federation: their data, loaded once for as many simulations as are wanted."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,9 @@ from fedstep.common.task import ClientData, ClientInfo, Samples, Task
 from fedstep.common.tensors import Manifest
 
 CPU = torch.device("cpu")
+
+_TRAINERS = 32
+"""Clients whose models are kept between two jobs: 80 MB each with LEAF's network, two models and gradients."""
 
 
 @dataclass(frozen=True)
@@ -125,17 +129,20 @@ class Population:
         self.training = Pool.of([share.train for share in shares])
         self.validation = Pool.of([share.validation for share in shares])
         self._shares = [self._pooled(number, share) for number, share in enumerate(shares)]
-        self._trainers: dict[int, Trainer] = {}
+        self._trainers: OrderedDict[int, Trainer] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.names)
 
     def trainer(self, client: int) -> Trainer:
-        """What trains for a client, made when it is first asked for. It measures no time: that is the simulation's."""
-        trainer = self._trainers.get(client)
-        if trainer is None:
-            trainer = Trainer(self.task, self._shares[client], CPU, timer_s=lambda: 0.0)
-            self._trainers[client] = trainer
+        """What trains for a client, made when it is asked for. It measures no time: that is the simulation's.
+
+        Each holds models, and nothing that a job would miss: only those asked for last are kept.
+        """
+        trainer = self._trainers.pop(client, None) or Trainer(self.task, self._shares[client], CPU, timer_s=lambda: 0.0)
+        self._trainers[client] = trainer
+        while len(self._trainers) > _TRAINERS:
+            self._trainers.popitem(last=False)
         return trainer
 
     @cached_property

@@ -1,9 +1,12 @@
-"""The tuners of a comparison, by name: `stepwise`, `optuna:TPESampler:n_startup_trials=4+HyperbandPruner`."""
+"""The tuners of a comparison, by name: `stepwise`, `optuna:TPESampler:n_startup_trials=4+HyperbandPruner`.
+
+And the selectors, where they are compared as well: `deadline`, `oort:penalty=1`.
+"""
 
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -12,6 +15,7 @@ from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Value
 from fedstep.common.spec import Budget, Plugin, StudySpec
 from fedstep.common.validation import sentences, show, violations_of
+from fedstep.server.selection.registry import validate_selector
 from fedstep.server.tuning.registry import validate_tuner
 from fedstep.simulation.outcome import Leg
 
@@ -25,15 +29,17 @@ _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Contender:
-    """A tuner with its options.
+    """A tuner with its options, and with a selector where these are compared as well.
 
     Attributes:
         text: As it was written; what tables and pictures call it.
         plugin: What a study file would say in `[tuner]`.
+        selector: What it would say in `[selector]`; None for what it says.
     """
 
     text: str
     plugin: Plugin
+    selector: Plugin | None = None
 
 
 def read_contenders(text: str) -> list[Contender]:
@@ -45,19 +51,27 @@ def read_contenders(text: str) -> list[Contender]:
     Raises:
         InvalidInputError: It cannot be read so. Whether such a tuner exists is seen by `check_contender`.
     """
-    found: dict[str, Contender] = {}
-    for part in _split(text, ","):
-        name = part.strip()
-        if not name:
-            raise InvalidInputError(
-                f"--tuners {text} has an empty name: write tuners with commas between them, such as stepwise,random."
-            )
-        found.setdefault(name, Contender(name, _plugin(name)))
-    return list(found.values())
+    names = _names("--tuners", text, "tuners", "stepwise,random")
+    return [Contender(name, _plugin("--tuners", name)) for name in names]
+
+
+def with_selectors(contenders: Sequence[Contender], text: str) -> list[Contender]:
+    """Every tuner with every selector of a list such as `random,deadline:quantile=0.3`; `stepwise @ random` and so on.
+
+    Raises:
+        InvalidInputError: It cannot be read so. Whether such a selector exists is seen by `check_contender`.
+    """
+    names = _names("--selectors", text, "selectors", "random,deadline")
+    selectors = {name: _plugin("--selectors", name) for name in names}
+    return [
+        replace(contender, text=f"{contender.text} @ {name}", selector=selector)
+        for contender in contenders
+        for name, selector in selectors.items()
+    ]
 
 
 def check_contender(contender: Contender, study: StudySpec, defaults: Mapping[str, Value] | None = None) -> None:
-    """Checks that the study could be tuned so.
+    """Checks that the study could be tuned so, and its clients be selected so.
 
     Args:
         contender: The tuner.
@@ -65,8 +79,15 @@ def check_contender(contender: Contender, study: StudySpec, defaults: Mapping[st
         defaults: The task's, by name, where it is known.
 
     Raises:
-        InvalidInputError: There is no such tuner or part of it, with the nearest right name, or an option is wrong.
+        InvalidInputError: There is no such tuner, selector or part of it, with the nearest right name, or an option is
+            wrong.
     """
+    try:
+        validate_selector(study.selector)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            error.message if contender.selector is None else f"--selectors has {study.selector.name}: {error.message}"
+        ) from None
     try:
         validate_tuner(study, defaults)
     except InvalidInputError as error:
@@ -90,14 +111,17 @@ def study_of(study: StudySpec, contender: Contender, seed: int, rounds: int, tri
         rounds: The budget, in rounds of the study's cohort.
         trial_rounds: Rounds of a full trial.
     """
-    return _budgeted(study, contender.plugin, seed, rounds, trial_rounds)
+    return _budgeted(_selected(study, contender), contender.plugin, seed, rounds, trial_rounds)
 
 
-def retraining_of(study: StudySpec, stages: Sequence[Leg], average: float, seed: int) -> StudySpec:
+def retraining_of(
+    study: StudySpec, contender: Contender, stages: Sequence[Leg], average: float, seed: int
+) -> StudySpec:
     """The study that trains a schedule from scratch.
 
     Args:
         study: What was tuned.
+        contender: The tuner that found it.
         stages: The schedule, at least one leg.
         average: Decay of the averaged model that is kept beside; 0 for none.
         seed: Another one than that of the tuning.
@@ -105,7 +129,11 @@ def retraining_of(study: StudySpec, stages: Sequence[Leg], average: float, seed:
     legs = [stage.model_dump() for stage in stages]
     plugin = Plugin.model_validate({"name": "schedule", "stages": legs, "average": average})
     rounds = sum(stage.rounds for stage in stages)
-    return _budgeted(study, plugin, seed, rounds, rounds)
+    return _budgeted(_selected(study, contender), plugin, seed, rounds, rounds)
+
+
+def _selected(study: StudySpec, contender: Contender) -> StudySpec:
+    return study if contender.selector is None else study.model_copy(update={"selector": contender.selector})
 
 
 def _budgeted(study: StudySpec, plugin: Plugin, seed: int, rounds: int, trial_rounds: int) -> StudySpec:
@@ -121,33 +149,45 @@ def _budgeted(study: StudySpec, plugin: Plugin, seed: int, rounds: int, trial_ro
     return study.model_copy(update={"tuner": plugin, "seed": seed, "budget": budget})
 
 
-def _plugin(text: str) -> Plugin:
-    name, *options = _split(text, ":")
-    arguments = _optuna(text, options) if name == "optuna" else _options(text, options)
+def _names(option: str, text: str, noun: str, such_as: str) -> list[str]:
+    """The parts of a list, each once, in their order."""
+    names = dict.fromkeys(part.strip() for part in _split(text, ","))
+    if "" in names:
+        raise InvalidInputError(
+            f"{option} {text} has an empty name: write {noun} with commas between them, such as {such_as}."
+        )
+    return list(names)
+
+
+def _plugin(option: str, text: str) -> Plugin:
+    """A tuner or selector, and what comes after its name."""
+    name, *parts = _split(text, ":")
+    whole = f"{option} has {text}"
+    arguments = _optuna(whole, parts) if (option, name) == ("--tuners", "optuna") else _options(whole, parts)
     try:
         return Plugin.model_validate({**arguments, "name": name})
     except ValidationError as error:
-        raise InvalidInputError(f"--tuners has {text}: {violations_of(error, Plugin)[0].description}") from None
+        raise InvalidInputError(f"{whole}: {violations_of(error, Plugin)[0].description}") from None
 
 
-def _optuna(text: str, parts: list[str]) -> Mapping[str, object]:
+def _optuna(whole: str, parts: list[str]) -> Mapping[str, object]:
     """A sampler with its options, and a pruner with its own."""
     sampler, *pruner = _PRUNER.split(":".join(parts), maxsplit=1)
     arguments: dict[str, object] = {"pruner": "NopPruner"}
     for kind, said in (("sampler", sampler), ("pruner", pruner[0] if pruner else "")):
         if said:
             arguments[kind], *options = _split(said, ":")
-            arguments[f"{kind}_options"] = _options(text, options)
+            arguments[f"{kind}_options"] = _options(whole, options)
     return arguments
 
 
-def _options(text: str, pairs: list[str]) -> dict[str, object]:
+def _options(whole: str, pairs: list[str]) -> dict[str, object]:
     options: dict[str, object] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not _KEY.fullmatch(key) or key == "name":
             raise InvalidInputError(
-                f"--tuners has {text}, where {show(pair)} is no option: write options after colons as KEY=VALUE."
+                f"{whole}, where {show(pair)} is no option: write options after colons as KEY=VALUE."
             )
         options[key] = _value(value)
     return options

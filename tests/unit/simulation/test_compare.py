@@ -119,6 +119,19 @@ def test_a_folder_goes_on_with_the_same_hardship_only(folder: Path) -> None:
         call(folder, f"{budget} --out other --away 0.3 --slowdown 2")
 
 
+def test_selectors_are_compared_as_tuners_are(folder: Path) -> None:
+    """One of the six clients is a hundred times slower: who waits for it takes longer, with the same draws."""
+    slow = "--slow-share 0.17 --slowdown 100 --speed-spread 0"
+    call(folder, f"--tuners fixed --selectors all,oort --seeds 2 --budget 20 {slow}")
+    assert [row["tuner"] for row in rows(folder)] == ["fixed @ all", "fixed @ oort"]
+    by_name = {row["tuner"]: row for row in rows(folder)}
+    assert by_name["fixed @ oort"]["difference_seeds"] == "2"
+    seconds = {(o["key"]["tuner"], o["key"]["seed"]): o["curve"][-1]["seconds"] for o in outcomes(folder)}
+    assert all(seconds["fixed @ oort", seed] < seconds["fixed @ all", seed] for seed in (3, 4))
+    call(folder, f"--tuners fixed --seeds 2 --budget 20 {slow}")
+    assert len(outcomes(folder)) == 6
+
+
 def test_an_interrupted_one_says_how_to_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -154,6 +167,7 @@ def test_all_that_it_writes_is_there(folder: Path) -> None:
     [
         ("--tuners randm --budget 2", "did you mean `random`?"),
         ("--tuners fixed:hyperparameters={lrr=1.0} --budget 2", "did you mean `lr`"),
+        ("--tuners random --selectors randm --budget 2", "did you mean `random`?"),
         ("--tuners random --budget 2 --clients 2", "--clients 2 is fewer than the 3 that a round"),
         ("--tuners random --budget 2 --task digits", "is for the task points, but --task digits is digits"),
     ],

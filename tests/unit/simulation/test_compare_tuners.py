@@ -5,7 +5,7 @@ import pytest
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.spec import Plugin, RoundPolicy, StudySpec
 from fedstep.simulation.outcome import Leg
-from fedstep.simulation.tuners import check_contender, read_contenders, retraining_of, study_of
+from fedstep.simulation.tuners import check_contender, read_contenders, retraining_of, study_of, with_selectors
 
 STUDY = StudySpec.model_validate(
     {
@@ -107,7 +107,8 @@ def test_a_round_without_a_size_has_no_price() -> None:
 
 def test_a_retraining_replays_the_stages_in_as_many_rounds() -> None:
     stages = [Leg(hyperparameters={"lr": 0.1}, rounds=20), Leg(hyperparameters={"lr": 0.01}, rounds=10)]
-    spec = retraining_of(STUDY, stages, average=0.8, seed=5)
+    (contender,) = read_contenders("stepwise")
+    spec = retraining_of(STUDY, contender, stages, average=0.8, seed=5)
     assert spec.tuner.name == "schedule"
     assert spec.tuner.options == {
         "stages": [{"hyperparameters": {"lr": 0.1}, "rounds": 20}, {"hyperparameters": {"lr": 0.01}, "rounds": 10}],
@@ -123,3 +124,48 @@ def test_a_tuner_that_deals_its_points_is_refused_where_rounds_are_buffered() ->
     with pytest.raises(InvalidInputError, match=r"--tuners has fedex: .*deals its clients new configurations"):
         check_contender(contender, study_of(buffered, contender, 0, 60, 20))
     assert study_of(buffered, contender, 0, 60, 20).budget.client_rounds == 120
+
+
+def test_every_tuner_meets_every_selector_and_the_study_keeps_its_own_where_none_is_named() -> None:
+    tuners = read_contenders("stepwise,random")
+    both = with_selectors(tuners, "random, deadline:quantile=0.3:adapt=false,random")
+    assert [contender.text for contender in both] == [
+        "stepwise @ random",
+        "stepwise @ deadline:quantile=0.3:adapt=false",
+        "random @ random",
+        "random @ deadline:quantile=0.3:adapt=false",
+    ]
+    spec = study_of(STUDY, both[1], 0, 60, 20)
+    check_contender(both[1], spec)
+    assert (spec.tuner.name, spec.selector.name) == ("stepwise", "deadline")
+    assert spec.selector.options == {"quantile": 0.3, "adapt": False}
+    assert study_of(STUDY, tuners[0], 0, 60, 20).selector == STUDY.selector
+
+
+def test_what_was_found_with_a_selector_is_trained_again_with_it() -> None:
+    (contender,) = with_selectors(read_contenders("stepwise"), "oort")
+    spec = retraining_of(STUDY, contender, [Leg(hyperparameters={"lr": 0.1}, rounds=20)], average=0.0, seed=5)
+    assert spec.selector.name == "oort"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("dedline", "did you mean `deadline`?"),
+        ("deadline:quantle=0.3", "quantle"),
+        ("deadline:quantile=7", "quantile"),
+        ("random:speed=3", "takes no options"),
+    ],
+)
+def test_a_selector_that_there_is_not_is_told_with_the_nearest_right_name(text: str, said: str) -> None:
+    (contender,) = with_selectors(read_contenders("fixed"), text)
+    with pytest.raises(InvalidInputError, match="--selectors has") as refused:
+        check_contender(contender, study_of(STUDY, contender, 0, 60, 20))
+    assert said in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("text", ["random,,all", "", "deadline:quantile", "deadline:name=3"])
+def test_selectors_that_cannot_be_read_are_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="--selectors"):
+        with_selectors(read_contenders("fixed"), text)

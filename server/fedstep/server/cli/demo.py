@@ -1,4 +1,4 @@
-"""`fedstep demo`: all of it on one machine, in about a minute."""
+"""`fedstep demo`: all of it on one machine. Its own study takes about a minute; it takes any other, too."""
 
 import signal
 import sys
@@ -6,13 +6,14 @@ import time
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from shlex import quote
+from shlex import join
 from types import FrameType
 
 import click
 
-from fedstep.common.errors import StorageError
+from fedstep.common.errors import InvalidInputError, StorageError
 from fedstep.common.loop import run as run_loop
+from fedstep.common.options import PairType, task_options
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.processes import Processes
@@ -20,26 +21,40 @@ from fedstep.server.cli.remote import connect
 from fedstep.server.cli.show import json_option
 from fedstep.server.cli.study import watch_to_end
 
+_CLIENTS = 8
+
 
 @click.command()
-@click.option("--clients", default=8, show_default=True, type=click.IntRange(8, 64), help="Client processes.")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--clients", default=_CLIENTS, show_default=True, type=click.IntRange(1, 64), help="Client processes.")
+@click.option("--task", default="", metavar="FILE|MODULE", help="A task of your own that the study names.")
+@click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
+@click.option("--option", "options", type=PairType(), multiple=True, help="For the task's data. Repeatable.")
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Where everything goes; an interrupted demo in it goes on.  [default: a new folder in fedstep-runs]",
 )
 @json_option
-def demo(clients: int, data_dir: Path | None, as_json: bool) -> None:
+def demo(
+    file: Path | None,
+    clients: int,
+    task: str,
+    data: str,
+    options: tuple[tuple[str, str], ...],
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
     """Tune and train on handwritten digits: a coordinator and eight client processes on this machine.
 
-    Ends by itself in about a minute and leaves nothing running.
+    Ends by itself in about a minute and leaves nothing running. With FILE, the study that it describes instead.
     """
     started = time.monotonic()
     folder = data_dir or Path("fedstep-runs") / datetime.now().strftime("demo-%Y%m%d-%H%M%S")
-    study_file = folder / "study.toml"
+    study_file = file or folder / "study.toml"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not study_file.exists():
+        if file is None and not study_file.exists():
             study_file.write_text(files("fedstep.server.cli").joinpath("demo.toml").read_text())
     except OSError as error:
         raise StorageError(
@@ -47,6 +62,13 @@ def demo(clients: int, data_dir: Path | None, as_json: bool) -> None:
             "give another with --data-dir."
         ) from error
     spec = read_study(study_file)
+    if clients < spec.round.min_clients:
+        raise InvalidInputError(
+            f"--clients {clients} is fewer than the {spec.round.min_clients} that {study_file} waits for: "
+            "give more, or a smaller min_clients there."
+        )
+    own_task = ["--task", task] if task else []
+    of_the_task = [word for pair in task_options(options, data).items() for word in ("--option", "=".join(pair))]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -55,13 +77,14 @@ def demo(clients: int, data_dir: Path | None, as_json: bool) -> None:
     try:
         with Processes(folder / "logs") as processes:
             _say(f"Starting a coordinator and {clients} clients; their logs: {folder / 'logs'}", as_json)
-            address = processes.start_coordinator(["--port", "0", "--data-dir", str(folder)])
+            address = processes.start_coordinator(["--port", "0", "--data-dir", str(folder), *own_task, *of_the_task])
             for number in range(1, clients + 1):
                 processes.start_client(
                     f"client-{number}",
                     [
-                        *("--coordinator", address, "--task", spec.task),
+                        *("--coordinator", address, "--task", task or spec.task),
                         *("--partition", f"{number}/{clients}", "--threads", "1"),
+                        *of_the_task,
                     ],
                 )
 
@@ -72,12 +95,11 @@ def demo(clients: int, data_dir: Path | None, as_json: bool) -> None:
 
             run_loop(run())
     except KeyboardInterrupt:
-        print(
-            f"\nInterrupted; what is done is kept. To go on: fedstep demo --data-dir {quote(str(folder))}",
-            file=sys.stderr,
-        )
+        words = ["fedstep", "demo", *([] if file is None else [str(file)]), "--data-dir", str(folder)]
+        again = join([*words, *([] if clients == _CLIENTS else ["--clients", str(clients)]), *own_task, *of_the_task])
+        print(f"\nInterrupted; what is done is kept. To go on: {again}", file=sys.stderr)
         raise
-    _say(f"\nThe whole demo took {time.monotonic() - started:.0f} s.", as_json)
+    _say(f"\nThe whole {'demo' if file is None else 'study'} took {time.monotonic() - started:.0f} s.", as_json)
 
 
 def _say(text: str, as_json: bool) -> None:
