@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
@@ -169,7 +170,8 @@ async def ask(coordinator: Endpoint, client_name: str) -> Found[pb.ProbeAnswer]:
 async def _answer(channel: grpc.aio.Channel, question: pb.ProbeRequest) -> pb.ProbeAnswer:
     call = FleetServiceStub(channel).Probe(timeout=TIMEOUT_S)
     try:
-        await call.write(question)
+        with suppress(asyncio.InvalidStateError):  # it is over already: reading says why
+            await call.write(question)
         response = await call.read()
     finally:
         call.cancel()

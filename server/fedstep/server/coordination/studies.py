@@ -225,12 +225,21 @@ class Studies:
                 return
             if runner.begun:
                 self._at_rest[name] = runner.kept_models()
-            await asyncio.sleep(TAKEN_UP_AFTER_S[failures])
-            before, record = record, await self._parts.executors.storage.run(self._parts.store.study, name)
+            before, record = record, await self._once_it_answers(name, TAKEN_UP_AFTER_S[failures])
             failures = failures + 1 if record.spent.rounds == before.spent.rounds else 0
             if record.state.ended:
                 return
             runner = self._runner(record)
+
+    async def _once_it_answers(self, name: str, wait_s: float) -> StudyRecord:
+        """The study as the store has it, after a wait; where the database is gone again, after more of them."""
+        while True:
+            await asyncio.sleep(wait_s)
+            try:
+                return await self.record(name)
+            except StorageError as error:
+                log.warning("study %s cannot be taken up again yet: %s", name, error)
+                wait_s = TAKEN_UP_AFTER_S[-1]
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:  # not even its end could be committed

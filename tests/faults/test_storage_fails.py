@@ -1,0 +1,50 @@
+"""A store that fails for a moment, and again when the study is to be taken up."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.inside import inside
+from e2e.studies import spec
+from e2e.tiny import TinyWork, tiny_agent
+from e2e.waiting import until
+
+from fedstep.common.errors import StorageError
+from fedstep.server.coordination import studies
+from fedstep.server.storage.base import StudyRecord, StudyState
+
+
+async def test_a_study_is_taken_up_as_soon_as_its_store_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(studies, "TAKEN_UP_AFTER_S", (0.01, 0.01))
+    work = TinyWork()
+    work.gate.clear()
+    async with inside(tmp_path) as host, tiny_agent(host.address, "ann", work):
+        store, running = host.coordinator.parts.store, host.coordinator.studies
+        assert running is not None
+        await host.create(spec(budget={"trials": 2, "rounds_per_trial": 2}))
+        await until(lambda: work.begun, "it trains")
+        left = {"commit": 1, "record": 2}
+        commit, record = store.commit, running.record
+
+        def failing_commit(*arguments: Any) -> Any:
+            if left["commit"]:
+                left["commit"] -= 1
+                raise StorageError("The database is away: wait for it.")
+            return commit(*arguments)
+
+        async def failing_record(name: str) -> StudyRecord:
+            if left["record"]:
+                left["record"] -= 1
+                raise StorageError("The database is away: wait for it.")
+            return await record(name)
+
+        monkeypatch.setattr(store, "commit", failing_commit)
+        monkeypatch.setattr(running, "record", failing_record)
+        work.gate.set()
+        assert (await host.until_over("s")).state is StudyState.COMPLETED
+        (interrupted,) = await host.events("s", "study_interrupted")
+        assert len(await host.rounds("s")) == 4
+    assert interrupted.text.endswith("The database is away: wait for it. The study goes on by itself.")
+    assert caplog.text.count("study s cannot be taken up again yet") == 2
