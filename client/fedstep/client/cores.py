@@ -1,6 +1,5 @@
 """How many CPU cores a client may use: its fair share of those that its machine, or its container, has."""
 
-import getpass
 import math
 import os
 import tempfile
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+
+from fedstep.client.naming import user_name
 
 _MOST = 10_000
 
@@ -88,14 +89,6 @@ def _temporary_folder() -> Path:
         return Path(os.devnull) / "none"
 
 
-def _user() -> str:
-    """Who this is; a container's user need not have a name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
-
-
 class Neighbours:
     """The clients of this user that run on this machine now: each holds a numbered file, and loses it when it dies.
 
@@ -106,7 +99,7 @@ class Neighbours:
 
     def __init__(self, held: ExitStack, folder: Path | None = None) -> None:
         self._folder = folder or _temporary_folder()
-        self._prefix = f"fedstep-{_user()}-cores"
+        self._prefix = f"fedstep-{user_name()}-cores"
         self._own = self._claim(held)
 
     def count(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedstep.client import cores
+from fedstep.client import cores, naming
 from fedstep.client.cores import Neighbours, available_cores, fair_share, take_cores
 
 
@@ -80,7 +80,7 @@ def test_a_container_may_have_neither_names_nor_a_folder(monkeypatch: pytest.Mon
     def nowhere() -> str:
         raise FileNotFoundError("No usable temporary directory found")
 
-    monkeypatch.setattr(cores.getpass, "getuser", nobody)
+    monkeypatch.setattr(naming.getpass, "getuser", nobody)
     with neighbour(tmp_path) as first, neighbour(tmp_path):
         assert first.count() == 2
     monkeypatch.setattr(cores.tempfile, "gettempdir", nowhere)
