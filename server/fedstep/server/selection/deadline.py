@@ -25,6 +25,9 @@ _MOST_LATER = 1.25
 _MOST_PATIENCE = 3
 """Times its deadline: so much longer is waited at most for those who were late before."""
 
+_MOST_ASKED = 0.5
+"""Of those who are there: so far slow clients are asked beside the cohort. In a small fleet turns come soon anyhow."""
+
 Places = NDArray[np.intp]
 
 
@@ -88,13 +91,14 @@ class DeadlineSelector(Selector):
         turn = turns(candidates, context.clients, closes_at, asked, self._options.turns, luck)
         waited_for = turn.waiters if context.attempt == 1 and not context.earlier else turn.waiters[:0]
         in_turn = turn.queue[: max(round(self._options.exploration * asked), turn.places)]
-        waits = 0 < len(context.earlier) < asked  # for somebody, as it did when it was first drawn
+        waits = 0 < len(context.earlier) <= closes_at < asked  # for somebody, as it did when it was first drawn
         if waited_for.size:
             asked, in_turn = closes_at, turn.overdue
         elif context.earlier:
             asked += asked - closes_at
         else:
-            asked += min(int(np.count_nonzero(~timely[in_turn])), asked - closes_at)
+            room = max(0, int(_MOST_ASKED * len(candidates)) - asked)
+            asked += min(int(np.count_nonzero(~timely[in_turn])), asked - closes_at, room)
         chosen = self._drawn(candidates, asked, timely, [*waited_for, *in_turn], turn, context)
         cohort = np.array(with_earlier(candidates, context, chosen, closes_at, asked), np.intp)
         waited_for = cohort if waits else waited_for
