@@ -15,6 +15,7 @@ import tempfile
 from datetime import timedelta
 from pathlib import Path
 
+from fedstep.common.errors import FedstepError
 from fedstep.common.identity import Identity, Role
 from fedstep.server.authority import CA_NAME, COORDINATOR_NAME, Made, enroll, make_authority, make_coordinator
 
@@ -79,4 +80,7 @@ def _write(path: Path, text: str, mode: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except FedstepError as error:
+        sys.exit(error.message)

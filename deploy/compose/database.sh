@@ -11,8 +11,9 @@ if [ ! -d "$folder/fedstep" ]; then
     --encoding=UTF8 --locale=C.UTF-8 >/dev/null
   echo "host all all all scram-sha-256" >>"$folder/new/pg_hba.conf"
   pg_ctl --pgdata="$folder/new" --wait --silent --options="-c listen_addresses='' -c log_min_messages=fatal -k $sockets" start
-  psql --quiet --host="$sockets" --username=postgres --set=ON_ERROR_STOP=1 \
-    --set=owner="$(cat /secrets/database/fedstep)" --set=reader="$(cat /secrets/database/dashboard)" <<'SQL'
+  psql --quiet --host="$sockets" --username=postgres --set=ON_ERROR_STOP=1 <<'SQL'
+\set owner `cat /secrets/database/fedstep`
+\set reader `cat /secrets/database/dashboard`
 CREATE ROLE fedstep LOGIN PASSWORD :'owner';
 CREATE ROLE dashboard LOGIN PASSWORD :'reader';
 CREATE DATABASE fedstep OWNER fedstep;
@@ -22,4 +23,5 @@ SQL
   pg_ctl --pgdata="$folder/new" --wait --silent stop
   mv "$folder/new" "$folder/fedstep"
 fi
+chmod 700 "$folder/fedstep"  # Kubernetes opens it to the group when it mounts the volume again
 exec postgres -D "$folder/fedstep" -c listen_addresses='*' -c log_checkpoints=off -k "$sockets" "$@"

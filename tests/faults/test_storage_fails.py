@@ -48,3 +48,29 @@ async def test_a_study_is_taken_up_as_soon_as_its_store_answers(
         assert len(await host.rounds("s")) == 4
     assert interrupted.text.endswith("The database is away: wait for it. The study goes on by itself.")
     assert caplog.text.count("study s cannot be taken up again yet") == 2
+
+
+async def test_a_study_that_was_told_to_stop_stops_although_its_store_failed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies, "TAKEN_UP_AFTER_S", (0.01, 0.01))
+    work = TinyWork()
+    work.gate.clear()
+    async with inside(tmp_path) as host, tiny_agent(host.address, "ann", work):
+        store, running = host.coordinator.parts.store, host.coordinator.studies
+        assert running is not None
+        await host.create(spec(budget={"trials": 2, "rounds_per_trial": 2}))
+        await until(lambda: work.begun, "it trains")
+        await running.stop("s")
+        left, commit = [1], store.commit
+
+        def failing_commit(*arguments: Any) -> Any:
+            if left:
+                left.pop()
+                raise StorageError("The database is away: wait for it.")
+            return commit(*arguments)
+
+        monkeypatch.setattr(store, "commit", failing_commit)
+        work.gate.set()
+        assert (await host.until_over("s")).state is StudyState.STOPPED
+        assert len(await host.rounds("s")) < 4

@@ -167,6 +167,11 @@ class OwnRun:
                 f"The train() of the task {task} reported no step: let it call progress.step(loss, samples) after each."
             )
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the loop was told that no other step is wanted."""
+        return self._over
+
     def step(self, loss: float | torch.Tensor, samples: int) -> bool:
         """See `Progress.step`."""
         value = loss.item() if isinstance(loss, torch.Tensor) else float(loss)

@@ -97,18 +97,20 @@ class Trainer:
             seed_generators(job.seed, self._compute.device)
         train = self._standard_loop if self._own_data is None else self._own_loop
         began_s = self._timer_s()
-        loss = train(model, values, job, control, log)
+        loss, whole = train(model, values, job, control, log)
         train_time_s = self._timer_s() - began_s
         model.zero_grad(set_to_none=True)
         after = self._validation_loss(model, job)
         losses = None if before is None or after is None else (before, after)
-        return Trained(_difference(model, job), self.train_samples, len(log.losses), loss, train_time_s, losses)
+        steps = 0 if whole else len(log.losses)
+        return Trained(_difference(model, job), self.train_samples, steps, loss, train_time_s, losses)
 
     def _standard_loop(
         self, model: nn.Module, values: Hyperparameters, job: Job, control: Control, log: StepLog
-    ) -> float:
+    ) -> tuple[float, bool]:
+        """Its loss, and that its steps are those that were asked for, and count as such."""
         settings = LocalSettings.of(values)
-        return StandardRun(
+        run = StandardRun(
             task=self._task,
             samples=self._train_samples,
             compute=self._compute,
@@ -121,9 +123,13 @@ class Trainer:
             log=log,
             model=model,
             optimizer=self._task.optimizer(model, values) or settings.optimizer_for(model),
-        ).train()
+        )
+        return run.train(), False
 
-    def _own_loop(self, model: nn.Module, values: Hyperparameters, job: Job, control: Control, log: StepLog) -> float:
+    def _own_loop(
+        self, model: nn.Module, values: Hyperparameters, job: Job, control: Control, log: StepLog
+    ) -> tuple[float, bool]:
+        """Its loss, and whether it ended by itself: then all of it is done, in however few steps."""
         device, data = self._compute.device, self._own_data
         assert data is not None
         run = OwnRun(device, job.seed, job.max_steps, control, log, self._models.randomness, self._timer_s)
@@ -131,7 +137,7 @@ class Trainer:
             run.train(lambda: self._task.train(run, model, data, values), self._task.name)
         finally:
             model.to(device)  # a loop may leave it elsewhere
-        return log.loss_of_last_pass(self.train_samples)
+        return log.loss_of_last_pass(self.train_samples), not run.stopped
 
     def _validation_loss(self, model: nn.Module, job: Job) -> float | None:
         """The model's loss on the local validation set, where the job asks for it and there is one."""

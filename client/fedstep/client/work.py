@@ -78,7 +78,7 @@ class Trained:
         update: trained − received, float32 [elements] on the CPU, contiguous, in the manifest's order. It may share
             memory with what was received.
         samples: Size of the local training set: the update's weight.
-        steps: Local steps taken.
+        steps: Local steps taken; 0 where they are all that was to be done, however many.
         loss: Mean of the step losses over the last local epoch.
         train_time_s: How long it took.
         validation_loss: The task's loss on the local validation set, before and after; None unless asked for.

@@ -34,3 +34,9 @@ def test_the_classic_builder_can_build_them() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert not re.search(r"^(RUN|COPY) --(mount|link|chmod)|<<", text, re.M)
     assert not text.startswith("# syntax=")
+
+
+def test_no_mapping_merges_twice() -> None:
+    """Compose v2 refuses it; PyYAML, and docker-compose 1.29, take it without a word."""
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert not re.search(r"^\s+<<: .*\n(\s+<<: .*)", text, re.MULTILINE)

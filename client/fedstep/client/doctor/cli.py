@@ -17,14 +17,14 @@ from fedstep.common.options import task_options
 from fedstep.common.security import Security
 from fedstep.common.security_options import security_options
 
-_AS_CLIENT = ("coordinator", "name", "partition", "data", "options", "device", "precision", "threads", "as_json")
+_ITS_OWN = ("reference", "tls_ca", "tls_cert", "tls_key", "token_file")
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red", Status.SKIPPED: "bright_black"}
 _NARROWEST, _WIDEST = 60, 120
 EXIT_FAILED = 1
 
 
-# What a client takes it takes too, word for word.
-@click.command(params=[option for option in client.params if option.name in _AS_CLIENT])
+# What a client takes it takes too, word for word; what changes no check is passed over.
+@click.command(params=[option for option in client.params if option.name not in _ITS_OWN])
 @click.option("--task", "reference", metavar="TASK", help="What the client is to train: loads it and its data.")
 @security_options
 def doctor(
@@ -39,6 +39,7 @@ def doctor(
     threads: int | None,
     security: Security,
     as_json: bool,
+    **_: object,
 ) -> None:
     """Find out why a client cannot connect or work: give it the client's own options.
 

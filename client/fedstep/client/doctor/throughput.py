@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -98,10 +99,11 @@ async def _up(call: _Call) -> tuple[float, float]:
         await _ask(call, 0)
         began, moved = time.perf_counter(), 0
         chunk = pb.ProbeRequest(chunk=os.urandom(_CHUNK_BYTES))
-        while moved < MOST_BYTES and (not moved or time.perf_counter() - began < _ENOUGH_S):
-            await call.write(chunk)
-            moved += _CHUNK_BYTES
-        await call.done_writing()
+        with suppress(asyncio.InvalidStateError):  # it is over already: reading says why
+            while moved < MOST_BYTES and (not moved or time.perf_counter() - began < _ENOUGH_S):
+                await call.write(chunk)
+                moved += _CHUNK_BYTES
+            await call.done_writing()
         response = await call.read()
         received = response.receipt.received_bytes if isinstance(response, pb.ProbeResponse) else 0
         return began - asked, _rate_of(received, began)

@@ -34,9 +34,8 @@ class LateUpdates:
             assignments: Of one round that met its quorum.
             reason: Why they are late.
         """
-        left = list(assignments)
-        self.wait_for(left, reason)
-        for assignment in left:
+        for assignment in assignments:
+            self._hand_over(assignment, Status.LATE, reason)
             if not assignment.told:
                 self._ledger.stop_and_send(assignment, reason)
 
@@ -48,8 +47,11 @@ class LateUpdates:
             reason: As there.
         """
         for assignment in assignments:
-            self._ledger.hand_over(assignment, self, f"{reason}; its update is still taken, at a discount")
-            self._open[assignment.ref.assignment_id] = assignment
+            self._hand_over(assignment, Status.GOES_ON, reason)
+
+    def _hand_over(self, assignment: OpenAssignment, left_as: Status, reason: str) -> None:
+        self._ledger.hand_over(assignment, self, left_as, f"{reason}; its update is still taken, at a discount")
+        self._open[assignment.ref.assignment_id] = assignment
 
     def begin_round(self, round: int) -> None:
         """A round of the arm begins: what would be too stale for it is called off."""
@@ -66,7 +68,8 @@ class LateUpdates:
     def _end(self, assignment: OpenAssignment, reason: str) -> None:
         if assignment is not self.intake.taking:  # that one is in the mean already, or about to be
             del self._open[assignment.ref.assignment_id]
-            self._ledger.dismiss(assignment, Status.LATE, reason)
+            status = Status.ABANDONED if assignment.standing is Status.GOES_ON else Status.LATE
+            self._ledger.dismiss(assignment, status, reason)
 
     async def take_update(
         self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary

@@ -39,6 +39,7 @@ class Status(StrEnum):
     ABANDONED = "abandoned"
     FAILED = "failed"
     LATE = "late"
+    GOES_ON = "goes_on"
     LOST = "lost"
 
     @property
@@ -116,6 +117,7 @@ class OpenAssignment:
         told: Why it was told to stop and send what it has; "" while it was not.
         told_at: When that was, by the same clock as `sent_at`.
         late: Its round is over, and its update may still come.
+        left_as: How it stands then: LATE, or GOES_ON where that was no fault of its client's.
         weights_norm: L2 norm of the model it starts from.
     """
 
@@ -131,6 +133,7 @@ class OpenAssignment:
     told: str = ""
     told_at: float = 0.0
     late: bool = False
+    left_as: Status = Status.LATE
     weights_norm: float = 0.0
     status: Status = Status.OPEN
     note: str = ""
@@ -150,7 +153,7 @@ class OpenAssignment:
     @property
     def standing(self) -> Status:
         """How it stands in the round that it was made for, whatever comes of it later."""
-        return Status.LATE if self.late else self.status
+        return self.left_as if self.late else self.status
 
     @property
     def is_training(self) -> bool:
@@ -235,9 +238,9 @@ class Ledger:
             assignment.member.busy = assignment.ref.assignment_id
         self._fleet.send(assignment.member, fleet_pb2.ConnectResponse(assignment=assignment.message))
 
-    def hand_over(self, assignment: OpenAssignment, owner: Owner, note: str) -> None:
+    def hand_over(self, assignment: OpenAssignment, owner: Owner, left_as: Status, note: str) -> None:
         """The assignment's round is over, and it stays open for another owner."""
-        assignment.owner, assignment.late, assignment.note = owner, True, note
+        assignment.owner, assignment.late, assignment.left_as, assignment.note = owner, True, left_as, note
         assignment.elapsed_s = self.clock.monotonic() - assignment.sent_at
         assignment.member.late = True
 

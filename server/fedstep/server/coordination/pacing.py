@@ -93,7 +93,9 @@ class PaceBook:
         step_s = self._paces.stepped(row, batch_size, np.frombuffer(assignment.log.step_ms, np.float32))
         accepted = assignment.status is Status.ACCEPTED
         fetch_s = self._learn_download(assignment, accepted)
-        if accepted and step_s is not None and not assignment.message.report_only:
+        if assignment.late and not assignment.told:
+            pass  # it has trained on since its steps were put on record: its time says nothing of them
+        elif accepted and step_s is not None and not assignment.message.report_only:
             self._paces.moved(row, "upload", assignment.update_bytes, assignment.push_s)
             steps_s = step_s * len(assignment.log.step_ms)
             self._paces.rested(row, assignment.elapsed_s - assignment.fetch_s - assignment.push_s - steps_s)

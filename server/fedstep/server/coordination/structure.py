@@ -71,13 +71,24 @@ def _refusal(spec: StudySpec, name: str, difference: str) -> str:
 
 
 def _difference(spec: StudySpec, task: Task, name: str) -> str | None:
-    """How the model's layout differs between two values of the parameter; None where it does not."""
-    first: Manifest | None = None
+    """How the model's layout differs between two values of the parameter; None where it does not.
+
+    With any choice of the task's other categoricals: one network has a width that another does not.
+    """
+    others = [
+        {other: choice}
+        for other, parameter in spec.space.ordered.items()
+        if isinstance(parameter, CategoricalParameter) and other in task.defaults and other not in (*STANDARD, name)
+        for choice in parameter.choices
+    ]
     found: str | None = None
-    for value in _extremes(spec.space[name]):
-        layout = _layout(spec, task, _point(spec.space, {**_parents(spec.space, name), name: value}), f"space.{name}")
-        first = first or layout
-        found = found or layout.difference(first)
+    for beside in others or [{}]:
+        first: Manifest | None = None
+        for value in _extremes(spec.space[name]):
+            point = _point(spec.space, {**beside, **_parents(spec.space, name), name: value})
+            layout = _layout(spec, task, point, f"space.{name}")
+            first = first or layout
+            found = found or layout.difference(first)
     return found
 
 

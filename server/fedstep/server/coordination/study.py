@@ -116,14 +116,14 @@ class StudyRunner:
             await self._conclude()
         except asyncio.CancelledError:
             text = "the coordinator was stopped; it goes on when it is started again"
-            await self._end(StudyState.INTERRUPTED, text, END_RETRIES_S)
+            await self._end(StudyState.INTERRUPTED, text, END_RETRIES_S, goes_on=True)
             raise
         except UnavailableError as error:
             await self._end(StudyState.INTERRUPTED, f"{error.message} Then run the same study file again to go on.")
         except StorageError as error:
             self.lost_storage = taken_up_again
             then = "The study goes on by itself." if taken_up_again else "Then run the same study file again to go on."
-            await self._end(StudyState.INTERRUPTED, f"{error.message} {then}")
+            await self._end(StudyState.INTERRUPTED, f"{error.message} {then}", goes_on=taken_up_again)
         except FedstepError as error:
             await self._end(StudyState.FAILED, error.message)
         except Exception as error:  # a task's own code may raise anything
@@ -417,12 +417,18 @@ class StudyRunner:
                 run = outcome.run
         return run
 
-    async def _end(self, state: StudyState, message: str, waits_s: Iterable[float] | None = None) -> None:
-        """Commits how the study ended; without `waits_s` for as long as it takes: nobody runs it, and all must know."""
+    async def _end(
+        self, state: StudyState, message: str, waits_s: Iterable[float] | None = None, goes_on: bool = False
+    ) -> None:
+        """Commits how the study ended; without `waits_s` for as long as it takes: nobody runs it, and all must know.
+
+        One that `goes_on` by itself and was told to stop, even meanwhile, stops when it does.
+        """
         event = NewEvent(f"study_{state.value}", f"Study {self.spec.name} is {state.value}: {message}", {})
         for wait_s in waits_s or itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
             try:
-                await self._commit(Change(state=state, message=message, events=[event]), state)
+                left = StudyState.STOPPING if goes_on and self.state is StudyState.STOPPING else state
+                await self._commit(Change(state=left, message=message, events=[event]), left)
                 return
             except StorageError as error:  # perhaps what ended the study; it may pass
                 log.warning("the end of study %s cannot be committed yet: %s", self.spec.name, error)

@@ -98,7 +98,8 @@ class DeadlineSelector(Selector):
             asked += asked - closes_at
         else:
             room = max(0, int(_MOST_ASKED * len(candidates)) - asked)
-            asked += min(int(np.count_nonzero(~timely[in_turn])), asked - closes_at, room)
+            slow = candidates.measured[in_turn] & ~timely[in_turn]
+            asked += min(int(np.count_nonzero(slow)), asked - closes_at, room)
         chosen = self._drawn(candidates, asked, timely, [*waited_for, *in_turn], turn, context)
         cohort = np.array(with_earlier(candidates, context, chosen, closes_at, asked), np.intp)
         waited_for = cohort if waits else waited_for

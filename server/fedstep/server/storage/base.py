@@ -160,7 +160,8 @@ class AssignmentRecord:
         attempt: The round's attempt, from 1.
         client: The client's name.
         work: "train" or "evaluate".
-        status: "accepted", "refused", "abandoned", "failed", "late" or "lost".
+        status: "accepted", "refused", "abandoned", "failed", "late", "lost", or "goes_on" where
+            the end of the round did not stop the client.
         message: One sentence when it is not "accepted".
         samples: Samples it counted for.
         elapsed_s: From dispatch to its end, by the coordinator's clock.

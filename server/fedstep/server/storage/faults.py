@@ -65,7 +65,7 @@ def where(url: URL) -> str:
     """The database in words: a path, or the URL without its password."""
     if url.get_backend_name() == "sqlite":
         return url.database or "in memory"
-    secret = [key for key in url.query if _is_secret(key)]
+    secret = [key for key in url.query if _is_secret(key) and key != "passfile"]  # a path
     return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 

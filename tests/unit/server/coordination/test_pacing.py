@@ -123,6 +123,17 @@ async def test_a_client_that_stood_still_is_slower_than_its_steps_say() -> None:
     assert host.paces.known("stood").step_ms > 1000.0  # believed by and by: once it may have been the connection
 
 
+@pytest.mark.parametrize("status", [Status.ACCEPTED, Status.ABANDONED])
+async def test_who_goes_on_after_its_round_is_known_by_the_steps_on_record(status: Status) -> None:
+    host = Host()
+    member = await host.join()
+    host.train(member, 2.0, Status.ACCEPTED, [100.0] * 20)
+    before = host.predicted_s(member)
+    host.train(member, 60.0, status, [100.0] * 5, late=True, left_as=Status.GOES_ON)
+    assert host.paces.known("a").step_ms == pytest.approx(100.0)
+    assert host.predicted_s(member) == pytest.approx(before, rel=0.001)
+
+
 async def test_measurements_and_refusals_tell_nothing_of_a_pace() -> None:
     host = Host()
     member = await host.join()

@@ -56,6 +56,12 @@ def test_tuners_that_share_weights_are_told_so_in_one_sentence(name: str) -> Non
     assert ("screen_only" in said) is (name == "stepwise")
 
 
+def test_a_width_that_only_some_networks_have_is_found() -> None:
+    space = {"kind": {"choices": ["deep", "plain"]}, "depth": {"low": 1, "high": 2}}
+    error = refusal({"name": "stepwise", "screen_only": ["kind"], "use_probe": False}, space)
+    assert [violation.field for violation in error.violations] == ["space.depth"]
+
+
 def test_the_screen_may_choose_what_it_alone_chooses_where_nobody_probes_before() -> None:
     alone = {"name": "stepwise", "screen_only": ["width"]}
     assert "width" in refusal(alone, WIDTH).message
