@@ -94,8 +94,8 @@ class StepwiseSettings:
         leg_least: Rounds of the shortest leg. Pilot.
         leg_most: Rounds of the longest leg. Pilot.
         fork_every: Generations from one fork to the next while the loss falls well. Pilot.
-        forks_from_rounds: Where the budget pays for fewer rounds there is none: one fork is eight rounds, a fifth of this, of a model
-            that is at the steepest part of its curve. Ours (docs/benchmarks.md).
+        forks_from_rounds: Where the budget pays for fewer rounds there is none: one fork is eight rounds, a fifth of
+            this, of a model that is at the steepest part of its curve. Ours (docs/benchmarks.md).
         slow_gain: Smoothed relative gain under which every generation forks. Pilot.
         gain_memory: Weight of the past in that mean. Ours.
         forks_until: Part of the budget after which nothing is forked. Pilot.
