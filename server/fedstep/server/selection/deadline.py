@@ -63,7 +63,8 @@ class DeadlineSelector(Selector):
       under 3 × clients / `cohort_size` rounds; where more places are needed for that, there are more.
     - *Less work*: who would be late with all steps is asked for as many as fit, at least one, and is not stopped by
       the end of the round, which the faster ones bring about: a later round takes that update.
-      Such clients in turn take nobody's place: as many more are asked, up to twice what `over_selection` adds.
+      Such clients in turn, and those of whom nothing is known yet, take nobody's place: as many more are asked, up to
+      twice what `over_selection` adds.
     - *Waited for* are those who were asked in vain since they last trained and whose promised rounds run out: some of
       them together make a round that asks no more than it needs and waits for all of them, beyond the deadline if not
       even one step fits. Else the faster ones would be first every time.
@@ -98,8 +99,7 @@ class DeadlineSelector(Selector):
             asked += asked - closes_at
         else:
             room = max(0, int(_MOST_ASKED * len(candidates)) - asked)
-            slow = candidates.measured[in_turn] & ~timely[in_turn]
-            asked += min(int(np.count_nonzero(slow)), asked - closes_at, room)
+            asked += min(int(np.count_nonzero(~timely[in_turn])), asked - closes_at, room)
         chosen = self._drawn(candidates, asked, timely, [*waited_for, *in_turn], turn, context)
         cohort = np.array(with_earlier(candidates, context, chosen, closes_at, asked), np.intp)
         waited_for = cohort if waits else waited_for
