@@ -14,7 +14,8 @@ from fedstep.server.coordination.roll import Roll, grown
 from fedstep.server.selection.base import Part, RoundSeen
 from fedstep.server.storage.base import AssignmentRecord, RoundRecord
 
-_MISSED = (Status.LATE, Status.LOST, Status.FAILED)
+_MISSED = (Status.LATE, Status.GOES_ON, Status.LOST, Status.FAILED)
+"""A late update that is taken takes one back: whoever goes on has missed until then, and is given time for it."""
 
 _COHORTS_KEPT = 2048
 """Draws that an arm which is compared may want again; a fork's are a dozen, a trial's as many as its rounds."""

@@ -118,6 +118,7 @@ class OpenAssignment:
         told_at: When that was, by the same clock as `sent_at`.
         late: Its round is over, and its update may still come.
         left_as: How it stands then: LATE, or GOES_ON where that was no fault of its client's.
+        left_at: When that was, monotonic seconds: its steps up to then are on record.
         weights_norm: L2 norm of the model it starts from.
     """
 
@@ -134,6 +135,7 @@ class OpenAssignment:
     told_at: float = 0.0
     late: bool = False
     left_as: Status = Status.LATE
+    left_at: float = 0.0
     weights_norm: float = 0.0
     status: Status = Status.OPEN
     note: str = ""
@@ -241,7 +243,8 @@ class Ledger:
     def hand_over(self, assignment: OpenAssignment, owner: Owner, left_as: Status, note: str) -> None:
         """The assignment's round is over, and it stays open for another owner."""
         assignment.owner, assignment.late, assignment.left_as, assignment.note = owner, True, left_as, note
-        assignment.elapsed_s = self.clock.monotonic() - assignment.sent_at
+        assignment.left_at = self.clock.monotonic()
+        assignment.elapsed_s = assignment.left_at - assignment.sent_at
         assignment.member.late = True
 
     def close(self, assignment: OpenAssignment, status: Status, note: str = "") -> None:

@@ -93,9 +93,8 @@ class PaceBook:
         step_s = self._paces.stepped(row, batch_size, np.frombuffer(assignment.log.step_ms, np.float32))
         accepted = assignment.status is Status.ACCEPTED
         fetch_s = self._learn_download(assignment, accepted)
-        if assignment.late and not assignment.told:
-            pass  # it has trained on since its steps were put on record: its time says nothing of them
-        elif accepted and step_s is not None and not assignment.message.report_only:
+        trained_on = assignment.late and not assignment.told  # since its steps were put on record
+        if accepted and step_s is not None and not assignment.message.report_only and not trained_on:
             self._paces.moved(row, "upload", assignment.update_bytes, assignment.push_s)
             steps_s = step_s * len(assignment.log.step_ms)
             self._paces.rested(row, assignment.elapsed_s - assignment.fetch_s - assignment.push_s - steps_s)
@@ -122,8 +121,11 @@ class PaceBook:
         """It was cut off before its last step. What it did not tell of is longer than the time that has passed."""
         planned, taken = assignment.plan.steps, len(assignment.log.step_ms)
         if taken < planned:
-            # Who was told to stop takes no more steps from then on.
-            elapsed_s = assignment.told_at - assignment.sent_at if assignment.told else assignment.elapsed_s
+            elapsed_s = assignment.elapsed_s
+            if assignment.told:  # it takes no more steps from then on
+                elapsed_s = assignment.told_at - assignment.sent_at
+            elif assignment.late:  # of those that it has taken since nothing is known
+                elapsed_s = assignment.left_at - assignment.sent_at
             silent_s = elapsed_s - fetch_s - (step_s or 0.0) * taken
             # Where nothing was reported, all steps may be as far as one another; else the next one was under way.
             least_s = silent_s / (1 if taken else planned)
