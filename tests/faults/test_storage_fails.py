@@ -1,30 +1,41 @@
 """A store that fails for a moment, and again when the study is to be taken up."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.inside import inside
+from e2e.inside import Inside, inside
 from e2e.studies import spec
 from e2e.tiny import TinyWork, tiny_agent
 from e2e.waiting import until
 
 from fedstep.common.errors import StorageError
 from fedstep.server.coordination import studies
+from fedstep.server.coordination.studies import Studies
 from fedstep.server.storage.base import StudyRecord, StudyState
+
+
+@asynccontextmanager
+async def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Inside, TinyWork, Studies]]:
+    """A study of four rounds whose client stands still in the first until its gate is opened; waits are short."""
+    monkeypatch.setattr(studies, "TAKEN_UP_AFTER_S", (0.01, 0.01))
+    work = TinyWork()
+    work.gate.clear()
+    async with inside(tmp_path) as host, tiny_agent(host.address, "ann", work):
+        running = host.coordinator.studies
+        assert running is not None
+        await host.create(spec(budget={"trials": 2, "rounds_per_trial": 2}))
+        await until(lambda: work.begun, "it trains")
+        yield host, work, running
 
 
 async def test_a_study_is_taken_up_as_soon_as_its_store_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(studies, "TAKEN_UP_AFTER_S", (0.01, 0.01))
-    work = TinyWork()
-    work.gate.clear()
-    async with inside(tmp_path) as host, tiny_agent(host.address, "ann", work):
-        store, running = host.coordinator.parts.store, host.coordinator.studies
-        assert running is not None
-        await host.create(spec(budget={"trials": 2, "rounds_per_trial": 2}))
-        await until(lambda: work.begun, "it trains")
+    async with training(tmp_path, monkeypatch) as (host, work, running):
+        store = host.coordinator.parts.store
         left = {"commit": 1, "record": 2}
         commit, record = store.commit, running.record
 
@@ -53,14 +64,8 @@ async def test_a_study_is_taken_up_as_soon_as_its_store_answers(
 async def test_a_study_that_was_told_to_stop_stops_although_its_store_failed_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(studies, "TAKEN_UP_AFTER_S", (0.01, 0.01))
-    work = TinyWork()
-    work.gate.clear()
-    async with inside(tmp_path) as host, tiny_agent(host.address, "ann", work):
-        store, running = host.coordinator.parts.store, host.coordinator.studies
-        assert running is not None
-        await host.create(spec(budget={"trials": 2, "rounds_per_trial": 2}))
-        await until(lambda: work.begun, "it trains")
+    async with training(tmp_path, monkeypatch) as (host, work, running):
+        store = host.coordinator.parts.store
         await running.stop("s")
         left, commit = [1], store.commit
 

@@ -124,10 +124,7 @@ def client(
         logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
         logging.getLogger("fedstep").setLevel(logging.DEBUG)
     check_address(coordinator)
-    try:
-        import torch  # noqa: F401  # late: over a second, which --help need not take
-    except ModuleNotFoundError as error:
-        raise InvalidInputError('A client needs PyTorch: install it with `pip install "fedstep[client]"`.') from error
+    need_torch()
     from fedstep.client.agent import AgentSettings
     from fedstep.client.cores import take_cores
     from fedstep.client.events import Printer
@@ -154,6 +151,18 @@ def client(
     if not ended:
         _leave_at_once(code)
     sys.exit(code)
+
+
+def need_torch() -> None:
+    """Raises unless PyTorch is there; late: it takes over a second, which --help need not.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise InvalidInputError('A client needs PyTorch: install it with `pip install "fedstep[client]"`.') from error
 
 
 def check_address(address: str) -> None:

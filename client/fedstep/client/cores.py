@@ -2,7 +2,6 @@
 
 import math
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from fedstep.client.claims import claim_number, common_folder
 from fedstep.client.naming import user_name
 
 _MOST = 10_000
@@ -81,14 +81,6 @@ def _quota(folder: Path) -> float | None:
         return None  # "max", or no such file
 
 
-def _temporary_folder() -> Path:
-    """The machine's; where none can be written, as in a read-only container, one that is not there."""
-    try:
-        return Path(tempfile.gettempdir())
-    except FileNotFoundError:
-        return Path(os.devnull) / "none"
-
-
 class Neighbours:
     """The clients of this user that run on this machine now: each holds a numbered file, and loses it when it dies.
 
@@ -98,9 +90,9 @@ class Neighbours:
     """
 
     def __init__(self, held: ExitStack, folder: Path | None = None) -> None:
-        self._folder = folder or _temporary_folder()
+        self._folder = folder or common_folder()
         self._prefix = f"fedstep-{user_name()}-cores"
-        self._own = self._claim(held)
+        self._own = claim_number(self._path, _MOST, held)
 
     def count(self) -> int:
         """How many there are, this one included; alone where there is no folder to write to."""
@@ -108,29 +100,17 @@ class Neighbours:
             return 1
         return 1 + sum(self._taken(path) for path in self._folder.glob(f"{self._prefix}-*.lock"))
 
-    def _claim(self, held: ExitStack) -> int:
-        """The first number that nobody holds; 0 where no file can be made."""
-        for number in range(1, _MOST):
-            try:
-                held.enter_context(self._lock(number).acquire(timeout=0))
-            except Timeout:
-                continue
-            except OSError:
-                return 0
-            return number
-        return 0
-
     def _taken(self, path: Path) -> bool:
         number = path.stem.rpartition("-")[2]
         if not number.isdecimal() or int(number) == self._own:
             return False
         try:
-            with self._lock(int(number)).acquire(timeout=0):
+            with FileLock(self._path(int(number))).acquire(timeout=0):
                 return False
         except Timeout:
             return True
         except OSError:
             return False
 
-    def _lock(self, number: int) -> FileLock:
-        return FileLock(self._folder / f"{self._prefix}-{number}.lock")
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{self._prefix}-{number}.lock"

@@ -3,11 +3,10 @@
 import getpass
 import os
 import socket
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from fedstep.client.claims import claim_number, common_folder
 
 _MOST = 1000
 
@@ -26,21 +25,13 @@ def default_name(partition: tuple[int, int] | None, held: ExitStack, folder: Pat
     host = socket.gethostname() or "client"
     if partition is not None:
         return f"{host}-{partition[0] + 1}"
-    try:
-        folder = folder or Path(tempfile.gettempdir())
-    except FileNotFoundError:  # none can be written, as in a container whose file system is read-only
-        return host
-    for number in range(1, _MOST):
-        name = host if number == 1 else f"{host}-{number}"
-        lock = FileLock(folder / f"fedstep-{user_name()}-{name}.lock")
-        try:
-            held.enter_context(lock.acquire(timeout=0))
-        except Timeout:
-            continue
-        except OSError:
-            return host  # a folder that cannot be written: the coordinator will say so if the name is taken
-        return name
-    return host
+    at, user = folder or common_folder(), user_name()
+
+    def name_of(number: int) -> str:
+        return host if number == 1 else f"{host}-{number}"
+
+    number = claim_number(lambda number: at / f"fedstep-{user}-{name_of(number)}.lock", _MOST, held)
+    return name_of(number or 1)  # without a claim the coordinator will say so if the name is taken
 
 
 def user_name() -> str:

@@ -49,7 +49,11 @@ class Endpoint:
 
     @property
     def host_and_port(self) -> tuple[str, int]:
-        """The two parts of `HOST:PORT`; an IPv6 address without its brackets."""
+        """The two parts of `HOST:PORT`; an IPv6 address without its brackets.
+
+        Raises:
+            ValueError: It has no port: a Unix socket's.
+        """
         host, _, port = self.address.rpartition(":")
         return host.strip("[]"), int(port)
 

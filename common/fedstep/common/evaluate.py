@@ -1,12 +1,13 @@
 """Samples in batches, and a model measured on them: the same on a client and on the coordinator."""
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedstep.common.errors import InvalidInputError
+from fedstep.common.samples import as_samples
 from fedstep.common.task import Batch, Samples, Task
 
 
@@ -96,6 +97,17 @@ def batches(
                 f"The data set {type(samples).__name__} gives no pairs: let its __getitem__ return (input, target)."
             )
         yield drawn[0].to(device), drawn[1].to(device)
+
+
+def held_out_samples(task: Task, options: Mapping[str, str]) -> Samples | None:
+    """A task's samples that no client trains on, of whatever kind it hands over; None where it has none.
+
+    Args:
+        task: Whose.
+        options: See `Task.load_held_out`.
+    """
+    data = task.load_held_out(options)
+    return None if data is None else as_samples(data)
 
 
 def sample_count(samples: Samples) -> int:

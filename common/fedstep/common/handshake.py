@@ -6,6 +6,7 @@ gRPC says the same "Socket closed" of most of it, and tries again for ever.
 import asyncio
 import ssl
 
+from fedstep.common.channel import Endpoint
 from fedstep.common.errors import FedstepError, InvalidInputError, UnauthenticatedError, UntrustedError
 from fedstep.common.security import Security
 
@@ -28,16 +29,17 @@ async def why_not(address: str, security: Security) -> FedstepError | None:
             security.pair.check_ends()
         except InvalidInputError as error:
             return UnauthenticatedError(error.message)
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal():
+    try:
+        host, port = Endpoint(address).host_and_port
+    except ValueError:
         return None  # a Unix socket
     try:
-        dial = (host.strip("[]"), int(port), await asyncio.to_thread(caller_context, security))
+        dial = (host, port, await asyncio.to_thread(caller_context, security))
         async with asyncio.timeout(TIMEOUT_S):
             # Twice: a coordinator that goes away at this moment looks the same, and is gone the second time.
             heard = await _shake_hands(*dial) or await _shake_hands(*dial)
     except ssl.SSLCertVerificationError as error:
-        return UntrustedError(_untrusted(address, host.strip("[]"), error))
+        return UntrustedError(_untrusted(address, host, error))
     except ssl.SSLError as error:
         if security.authorities is not None and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
             return UntrustedError(

@@ -10,8 +10,7 @@ from torch.utils.data import TensorDataset
 
 from fedstep.client.trainer import Trainer
 from fedstep.common.errors import InvalidInputError
-from fedstep.common.evaluate import sample_count
-from fedstep.common.samples import as_samples
+from fedstep.common.evaluate import held_out_samples, sample_count
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
 from fedstep.common.tensors import Manifest
 
@@ -155,8 +154,7 @@ class Population:
     @cached_property
     def held_out(self) -> Samples | None:
         """The samples that no client trains on; None where the task has none."""
-        held_out = self.task.load_held_out(self.options)
-        return None if held_out is None else as_samples(held_out)
+        return held_out_samples(self.task, self.options)
 
     def _pooled(self, client: int, share: ClientData) -> ClientData:
         """The share as views into the pools: the samples are in memory once."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedstep.client import cores, naming
+from fedstep.client import claims, cores, naming
 from fedstep.client.cores import Neighbours, available_cores, fair_share, take_cores
 
 
@@ -83,7 +83,7 @@ def test_a_container_may_have_neither_names_nor_a_folder(monkeypatch: pytest.Mon
     monkeypatch.setattr(naming.getpass, "getuser", nobody)
     with neighbour(tmp_path) as first, neighbour(tmp_path):
         assert first.count() == 2
-    monkeypatch.setattr(cores.tempfile, "gettempdir", nowhere)
+    monkeypatch.setattr(claims.tempfile, "gettempdir", nowhere)
     with ExitStack() as held:
         assert Neighbours(held).count() == 1
 
@@ -124,7 +124,7 @@ def test_threads_are_as_many_as_was_said(threads: int) -> None:
 
 
 def test_threads_follow_those_who_come_and_go(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(claims.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(cores, "available_cores", lambda: 6.0)
     with ExitStack() as held:
         take = take_cores(None, held, {})

@@ -8,11 +8,10 @@ from contextlib import ExitStack
 
 import click
 
-from fedstep.client.cli import check_address, client
+from fedstep.client.cli import check_address, client, need_torch
 from fedstep.client.doctor.checks import Finding, Status
 from fedstep.common import loop
 from fedstep.common.channel import Endpoint
-from fedstep.common.errors import InvalidInputError
 from fedstep.common.options import task_options
 from fedstep.common.security import Security
 from fedstep.common.security_options import security_options
@@ -46,10 +45,7 @@ def doctor(
     It asks and joins nothing: a study that is under way is not disturbed. Its exit status is 1 where a check failed.
     """
     check_address(coordinator)
-    try:
-        import torch  # noqa: F401  # late: over a second, which --help need not take
-    except ModuleNotFoundError as error:
-        raise InvalidInputError('A client needs PyTorch: install it with `pip install "fedstep[client]"`.') from error
+    need_torch()
     from fedstep.client.doctor.examination import examine
     from fedstep.client.doctor.patient import Patient
     from fedstep.client.naming import default_name

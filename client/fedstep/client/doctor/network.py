@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from typing import TypeAlias
 
 import grpc
 import grpc.aio
@@ -20,6 +21,8 @@ from fedstep.v1.fleet_pb2_grpc import FleetServiceStub
 
 TIMEOUT_S = 10.0
 """How long the other side may take to say anything."""
+
+ProbeCall: TypeAlias = "grpc.aio.StreamStreamCall[pb.ProbeRequest, pb.ProbeResponse]"
 
 _DIAL_S = 5.0
 _ATTEMPTS = 5
@@ -167,12 +170,17 @@ async def ask(coordinator: Endpoint, client_name: str) -> Found[pb.ProbeAnswer]:
     return Found(answer, shown.get(answer.callers, "let in; this coordinator asks nobody who calls"))
 
 
+async def put(call: ProbeCall, question: pb.ProbeRequest) -> object:
+    """What is read after a question."""
+    with suppress(asyncio.InvalidStateError):  # it is over already: reading says why
+        await call.write(question)
+    return await call.read()
+
+
 async def _answer(channel: grpc.aio.Channel, question: pb.ProbeRequest) -> pb.ProbeAnswer:
     call = FleetServiceStub(channel).Probe(timeout=TIMEOUT_S)
     try:
-        with suppress(asyncio.InvalidStateError):  # it is over already: reading says why
-            await call.write(question)
-        response = await call.read()
+        response = await put(call, question)
     finally:
         call.cancel()
     if not isinstance(response, pb.ProbeResponse) or response.WhichOneof("part") != "answer":

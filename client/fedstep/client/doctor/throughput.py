@@ -5,11 +5,11 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import grpc.aio
 
 from fedstep.client.doctor.checks import Found, SkipError
+from fedstep.client.doctor.network import ProbeCall, put
 from fedstep.common.channel import Endpoint, open_channel
 from fedstep.common.errors import ExhaustedError, UnavailableError, from_rpc
 from fedstep.common.tensors import Manifest
@@ -21,8 +21,6 @@ _ENOUGH_S = 2.0
 _CHUNK_BYTES = 256 << 10
 _TIMEOUT_S = 40.0
 _MB = 1e6
-
-_Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.ProbeRequest, pb.ProbeResponse]"
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,10 @@ async def measure(coordinator: Endpoint, model: Manifest | None) -> Found[Rates]
     return Found(rates, text)
 
 
-async def _down(call: _Call) -> float:
+async def _down(call: ProbeCall) -> float:
     """Bytes a second from the coordinator; what is left is called off once that is known."""
     try:
-        await _ask(call, MOST_BYTES)
+        await put(call, _question(MOST_BYTES))
         began, moved = time.perf_counter(), 0
         while moved < MOST_BYTES and (not moved or time.perf_counter() - began < _ENOUGH_S):
             response = await call.read()
@@ -92,11 +90,11 @@ async def _down(call: _Call) -> float:
         call.cancel()
 
 
-async def _up(call: _Call) -> tuple[float, float]:
+async def _up(call: ProbeCall) -> tuple[float, float]:
     """The seconds of a question and its answer, and bytes a second to the coordinator, which says how many it has."""
     try:
         asked = time.perf_counter()
-        await _ask(call, 0)
+        await put(call, _question(0))
         began, moved = time.perf_counter(), 0
         chunk = pb.ProbeRequest(chunk=os.urandom(_CHUNK_BYTES))
         with suppress(asyncio.InvalidStateError):  # it is over already: reading says why
@@ -111,9 +109,8 @@ async def _up(call: _Call) -> tuple[float, float]:
         call.cancel()
 
 
-async def _ask(call: _Call, download_bytes: int) -> None:
-    await call.write(pb.ProbeRequest(question=pb.ProbeQuestion(download_bytes=download_bytes)))
-    await call.read()
+def _question(download_bytes: int) -> pb.ProbeRequest:
+    return pb.ProbeRequest(question=pb.ProbeQuestion(download_bytes=download_bytes))
 
 
 def _rate_of(moved: int, began: float) -> float:

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from fedstep.common.errors import FedstepError
-from fedstep.common.evaluate import evaluate
-from fedstep.common.samples import as_samples
+from fedstep.common.evaluate import evaluate, held_out_samples
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import unpack
@@ -91,10 +90,10 @@ async def _written(
 
 def _held_out(task: Task, run: Run, options: dict[str, str]) -> dict[str, float]:
     """The final model's metrics on the task's held-out set; {} when it has none."""
-    samples = task.load_held_out(options)
+    samples = held_out_samples(task, options)
     if samples is None:
         return {}
     model = task.build_model(run.hyperparameters)
     model.load_state_dict(unpack(run.payload(), run.manifest))
-    metrics, _ = evaluate(task, model, as_samples(samples), torch.device("cpu"))
+    metrics, _ = evaluate(task, model, samples, torch.device("cpu"))
     return metrics

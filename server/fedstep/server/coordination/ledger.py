@@ -116,8 +116,8 @@ class OpenAssignment:
         reported_at: When the last of its steps were reported, by the same clock; `sent_at` before.
         told: Why it was told to stop and send what it has; "" while it was not.
         told_at: When that was, by the same clock as `sent_at`.
-        late: Its round is over, and its update may still come.
-        left_as: How it stands then: LATE, or GOES_ON where that was no fault of its client's.
+        left_as: How it stood when its round ended and its update might still come: LATE, or GOES_ON where that was no
+            fault of its client's; None while it is not so.
         left_at: When that was, monotonic seconds: its steps up to then are on record.
         weights_norm: L2 norm of the model it starts from.
     """
@@ -133,8 +133,7 @@ class OpenAssignment:
     reported_at: float = 0.0
     told: str = ""
     told_at: float = 0.0
-    late: bool = False
-    left_as: Status = Status.LATE
+    left_as: Status | None = None
     left_at: float = 0.0
     weights_norm: float = 0.0
     status: Status = Status.OPEN
@@ -155,7 +154,12 @@ class OpenAssignment:
     @property
     def standing(self) -> Status:
         """How it stands in the round that it was made for, whatever comes of it later."""
-        return self.left_as if self.late else self.status
+        return self.left_as or self.status
+
+    @property
+    def late(self) -> bool:
+        """Whether its round is over, and its update may still come."""
+        return self.left_as is not None
 
     @property
     def is_training(self) -> bool:
@@ -242,7 +246,7 @@ class Ledger:
 
     def hand_over(self, assignment: OpenAssignment, owner: Owner, left_as: Status, note: str) -> None:
         """The assignment's round is over, and it stays open for another owner."""
-        assignment.owner, assignment.late, assignment.left_as, assignment.note = owner, True, left_as, note
+        assignment.owner, assignment.left_as, assignment.note = owner, left_as, note
         assignment.left_at = self.clock.monotonic()
         assignment.elapsed_s = assignment.left_at - assignment.sent_at
         assignment.member.late = True

@@ -183,14 +183,16 @@ class TrainingPhase(Phase):
         rounds = 1 + MAX_STALENESS if self._unhurried else 2 if self._late else 1
         return rounds * self.deadline_s
 
+    def _open(self, unhurried: bool) -> list[OpenAssignment]:
+        return [a for a in self._with(Status.OPEN) if (a.member.name in self._unhurried) is unhurried]
+
     async def _until_over(self) -> None:
         began_s = self._ledger.clock.monotonic()
         while not self._over.is_set():
             now_s = self._ledger.clock.monotonic() - began_s
             if now_s >= self._end_s - _LEAST_WAIT_S:
                 raise TimeoutError
-            hurried = [a for a in self._with(Status.OPEN) if a.member.name not in self._unhurried]
-            look_again_s = self._steering.look(hurried, len(self.accepted), now_s)
+            look_again_s = self._steering.look(self._open(unhurried=False), len(self.accepted), now_s)
             wait_s = min(max(look_again_s - now_s, self._steering.least_wait_s), self._end_s - now_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_LEAST_WAIT_S, wait_s)):
@@ -204,7 +206,7 @@ class TrainingPhase(Phase):
 
     def _finish(self, status: Status, reason: str) -> None:
         if self._late is not None and len(self.accepted) >= self._quorum:
-            self._late.wait_for([a for a in self._with(Status.OPEN) if a.member.name in self._unhurried], reason)
+            self._late.wait_for(self._open(unhurried=True), reason)
             if status is Status.LATE:
                 self._late.take_over(self._with(Status.OPEN), reason)
         if status is Status.ABANDONED and (left := self._with(Status.OPEN)):

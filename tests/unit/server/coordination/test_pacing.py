@@ -130,7 +130,7 @@ async def test_who_goes_on_after_its_round_is_known_by_the_steps_on_record(statu
     host.train(member, 2.0, Status.ACCEPTED, [100.0] * 20)
     before = host.predicted_s(member)
     left_at = host.clock.monotonic() + 0.6
-    host.train(member, 60.0, status, [100.0] * 5, late=True, left_as=Status.GOES_ON, left_at=left_at)
+    host.train(member, 60.0, status, [100.0] * 5, left_as=Status.GOES_ON, left_at=left_at)
     assert host.paces.known("a").step_ms == pytest.approx(100.0)
     assert host.predicted_s(member) == pytest.approx(before, rel=0.001)
 
