@@ -70,7 +70,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
-    envvar="FEDSTEP_METRICS_PORT",
     help="Serve Prometheus' metrics on this port; 0 for any free one.",
 )
 @click.option(
@@ -79,7 +78,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--dashboard-port",
     type=click.IntRange(0, 65535),
-    envvar="FEDSTEP_DASHBOARD_PORT",
     help="Serve optuna-dashboard over the database on this port, for reading; 0 for any free one.",
 )
 @click.option(
