@@ -17,7 +17,7 @@ from e2e.studies import write_study
 from e2e.waiting import eventually
 from prometheus_client.parser import text_string_to_metric_families
 
-TOKENS = {"client": "client-token-" + "a" * 40, "operator": "operator-token-" + "b" * 40}
+ROLES = ("client", "operator")
 ROUNDS = 4
 
 
@@ -26,7 +26,7 @@ class Looked:
     """A coordinator with all views and two clients, and a study that it has run."""
 
     folder: Path
-    address: str
+    operator: tuple[str | Path, ...]
     coordinator: Program
     clients: list[Program]
     views: dict[str, str]
@@ -36,19 +36,19 @@ class Looked:
 @pytest.fixture(scope="module")
 def looked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looked]:
     folder = tmp_path_factory.mktemp("views")
-    files = {}
-    for role, token in TOKENS.items():
-        files[role] = folder / role
-        files[role].write_text(token)
-        files[role].chmod(0o600)
+    pki = folder / "fedstep-pki"
+    fedstep("pki", "init", "coordinator.example", cwd=folder)
+    for role in ROLES:
+        fedstep("pki", "token", folder / role)
     with Programs(folder / "logs") as programs:
         coordinator, address = programs.coordinator(
             folder / "data",
-            *("--client-token-file", files["client"], "--operator-token-file", files["operator"]),
+            *("--tls-cert", pki / "coordinator.crt", "--tls-key", pki / "coordinator.key"),
+            *("--client-token-file", folder / "client", "--operator-token-file", folder / "operator"),
             *("--metrics-port", "0", "--dashboard-port", "0", "--tensorboard", folder / "board"),
             *("--verbose", "--log-format", "json"),
         )
-        shared = ("--token-file", files["client"], "--verbose", "--log-format", "json")
+        shared = ("--tls-ca", pki / "ca.crt", "--token-file", folder / "client", "--verbose", "--log-format", "json")
         clients = [programs.client(address, f"c{i}", "--partition", f"{i}/8", *shared) for i in (1, 2)]
         connected(*clients)
         file = write_study(
@@ -58,11 +58,11 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Looked]:
             round={"min_clients": 2, "cohort_size": 2},
             budget={"trials": 2, "rounds_per_trial": 2},
         )
-        operator = ("--coordinator", address, "--token-file", files["operator"])
+        operator = ("--coordinator", address, "--tls-ca", pki / "ca.crt", "--token-file", folder / "operator")
         ran = fedstep("study", "run", file, *operator)
         assert ran.code == 0, ran.err
         cost = fedstep("study", "cost", "s", *operator, "--json")
-        yield Looked(folder, address, coordinator, clients, coordinator.json[0], cost)
+        yield Looked(folder, operator, coordinator, clients, coordinator.json[0], cost)
 
 
 def scraped(url: str) -> dict[str, float]:
@@ -101,7 +101,7 @@ def test_the_command_prints_what_the_study_cost(looked: Looked) -> None:
     assert cost["total"]["rounds"] == str(ROUNDS)
     assert {one["client_name"] for one in cost["clients"]} == {"c1", "c2"}
     assert 0 < cost["tuning"]["byte_share"] < 1
-    plain = fedstep("study", "cost", "s", "--coordinator", looked.address, "--token-file", looked.folder / "operator")
+    plain = fedstep("study", "cost", "s", *looked.operator)
     assert re.search(r"delivered +1 ", plain.out), plain.out
     assert "c2" in plain.out
 
@@ -128,7 +128,7 @@ def test_every_line_of_a_log_is_json_and_says_what_it_concerns(looked: Looked) -
             (f"c{number}", "s", trial, round) for trial in (0, 1) for round in (0, 1)
         }
     everything = "".join(program.err + program.out for program in (looked.coordinator, *looked.clients))
-    assert not any(token in everything for token in TOKENS.values())
+    assert not any((looked.folder / role).read_text().strip() in everything for role in ROLES)
 
 
 def test_event_files_are_read_back(looked: Looked) -> None:

@@ -136,7 +136,7 @@ class Coordinator:
                 asyncio.create_task(parts.lag.measure(), name="loop lag"),
                 asyncio.create_task(self._save_clients(), name="clients"),
             ]
-            self._owned += await self.views.start(self._config, parts, self.studies)
+            await self.views.start(self._config, parts, self.studies)
             resumed = await self.studies.resume_all()
             await self._server.start()  # last: whoever asks for a study finds it under way
         except BaseException:
