@@ -21,7 +21,12 @@ from fedstep.server.coordination.ledger import OpenAssignment, Status
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
 from fedstep.server.report.cost import StudyCost
-from fedstep.server.storage.base import Event, Overhead, StudyState, all_studies
+from fedstep.server.storage.base import (
+    Event,
+    StudyState,
+    all_studies,
+)
+from fedstep.server.storage.costs import Overhead
 
 log = logging.getLogger(__name__)
 

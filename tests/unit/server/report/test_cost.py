@@ -8,7 +8,14 @@ import pytest
 
 from contract.store_kit import assignment, spec, trial
 from fedstep.server.report.cost import CostTally, Purpose, Spending, StudyCost, cost_of_study
-from fedstep.server.storage.base import ArmCost, Overhead, Spent, StudyRecord, StudyState, TrialRecord, TrialState
+from fedstep.server.storage.base import (
+    Spent,
+    StudyRecord,
+    StudyState,
+    TrialRecord,
+    TrialState,
+)
+from fedstep.server.storage.costs import ArmCost, Overhead
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
