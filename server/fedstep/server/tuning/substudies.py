@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.optuna_space import distributions_of
-from fedstep.server.tuning.optuna_storage import explained, open_storage, without_info
+from fedstep.server.tuning.optuna_storage import explained, is_in_memory, open_storage, without_info
 from fedstep.server.tuning.program import Result
 from fedstep.server.tuning.proposers import Attempt, prior
 
@@ -32,7 +32,7 @@ class SubStudies:
 
     Args:
         spec: The study.
-        url: SQLAlchemy's URL of the coordinator's database; "" to write nothing.
+        url: SQLAlchemy's URL of the coordinator's database; "", or one in memory, to write nothing.
 
     Raises:
         StorageError: The database cannot be used; so do all methods.
@@ -43,9 +43,11 @@ class SubStudies:
         self._study = spec.name
         self._space = spec.space
         self._url = url
-        self._storage: RDBStorage | None = open_storage(url) if url else None
+        self._storage: RDBStorage | None = open_storage(url) if url and not is_in_memory(url) else None
         self._curves: dict[int, dict[int, float]] = {}
         self._behind: dict[int, int] = {}
+        self._all: optuna.Study | None = None
+        self._written: set[int] = set()
 
     def arms(self, results: Sequence[Result]) -> None:
         """Writes arms that have ended: each a trial of the study itself. A question to the clients is none."""
@@ -54,7 +56,14 @@ class SubStudies:
             "All arms of the step-wise study. Intermediate values: the objective by rounds behind the model, from the "
             "first round on. `phase` says what an arm is for, `parents` the arms it goes on from."
         )
-        self._write("", self._spec.objective.direction, trials, about)
+        if self._storage is None:
+            return
+        with explained(self._url), without_info():
+            if self._all is None:
+                self._all = self._study_of(self._study, self._spec.objective.direction, about)
+                self._written = {trial.user_attrs["arm"] for trial in self._all.get_trials(deepcopy=False)}
+            self._all.add_trials([trial for number, trial in trials.items() if number not in self._written])
+        self._written |= trials.keys()
 
     def _arm(self, result: Result) -> FrozenTrial:
         arm = result.arm
@@ -93,7 +102,7 @@ class SubStudies:
         """
         trials = [self._member(point, values, dropped, attributes) for point, values, dropped in members]
         about = f"The {attributes.get('phase', part)}: configurations compared by their losses; pruned: dropped."
-        self._write(part, "minimize", dict(enumerate(trials)), about)
+        self._write(part, "minimize", trials, about)
 
     def fork(
         self,
@@ -116,7 +125,7 @@ class SubStudies:
             f"Generation {attempt.generation}: the last trial is its challenger, those before it (`prior`) are the "
             "earlier ones. Parameters are displacements from the incumbent, the value is the relative improvement."
         )
-        self._write(f"g{attempt.generation}", "maximize", dict(enumerate(trials)), about)
+        self._write(f"g{attempt.generation}", "maximize", trials, about)
 
     def close(self) -> None:
         """Gives back the connections to the database."""
@@ -139,21 +148,20 @@ class SubStudies:
         )
 
     def _write(
-        self, part: str, direction: Literal["minimize", "maximize"], trials: Mapping[int, FrozenTrial], about: str
+        self, part: str, direction: Literal["minimize", "maximize"], trials: Sequence[FrozenTrial], about: str
     ) -> None:
-        """Adds those trials that are not there yet: they are known by the numbers of arms, or by their place."""
-        if self._storage is None or not trials:
+        if self._storage is None:
             return
-        name = f"{self._study}/{part}" if part else self._study
         with explained(self._url), without_info():
-            study = optuna.create_study(
-                study_name=name, storage=self._storage, direction=direction, load_if_exists=True
-            )
-            before = study.get_trials(deepcopy=False)
-            written = {trial.user_attrs["arm"] for trial in before} if not part else set(range(len(before)))
-            if not before:
-                study.set_user_attr("about", about)
-            study.add_trials([trial for number, trial in trials.items() if number not in written])
+            study = self._study_of(f"{self._study}/{part}", direction, about)
+            written = len(study.get_trials(deepcopy=False))
+            study.add_trials(trials[written:])
+
+    def _study_of(self, name: str, direction: Literal["minimize", "maximize"], about: str) -> optuna.Study:
+        study = optuna.create_study(study_name=name, storage=self._storage, direction=direction, load_if_exists=True)
+        if "about" not in study.user_attrs:
+            study.set_user_attr("about", about)
+        return study
 
 
 def _holding(distributions: dict[str, BaseDistribution], point: Hyperparameters) -> dict[str, BaseDistribution]:
