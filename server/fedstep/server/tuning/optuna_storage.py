@@ -1,6 +1,7 @@
 """Optuna's tables in the coordinator's database."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,6 +37,13 @@ def open_storage(url: str) -> RDBStorage:
             return _open(url)
         except (RuntimeError, ImportError) as error:  # tables of another Optuna; no driver for such a database
             raise _unusable(url, error) from error
+
+
+def name_value(study: optuna.Study, name: str) -> None:
+    """Says what the study's values are, for its axes in a dashboard."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([name])
 
 
 def is_in_memory(url: str) -> bool:
