@@ -151,6 +151,8 @@ class Coordinator:
         _make_folder(config.folder, "--data-dir")
         results = config.results_folder or config.folder
         _make_folder(results, "--results-dir")
+        if config.tensorboard is not None:
+            _make_folder(config.tensorboard, "--tensorboard")
         store = await executors.storage.run(open_store, config.url)
         identity = await executors.storage.run(store.identity)
         blobs = await executors.files.run(BlobStore, config.folder / "models", identity)
