@@ -176,7 +176,7 @@ def _holding(distributions: dict[str, BaseDistribution], point: Hyperparameters)
     widened = dict(distributions)
     for name, distribution in distributions.items():
         value = point[name]
-        if isinstance(distribution, FloatDistribution) and not distribution.low <= value <= distribution.high:
+        if isinstance(distribution, FloatDistribution) and not distribution.low <= float(value) <= distribution.high:
             low, high = min(distribution.low, float(value)), max(distribution.high, float(value))
             widened[name] = FloatDistribution(low, high, log=distribution.log)
     return widened
