@@ -39,7 +39,7 @@ class Mixed(nn.Module):
         self.linear = nn.Linear(4, 2)
         self.register_buffer("seen", torch.tensor(7))
         self.register_buffer("mask", torch.tensor([True, False, True]))
-        self.register_buffer("half", torch.arange(5, dtype=torch.bfloat16))
+        self.register_buffer("halves", torch.arange(5, dtype=torch.bfloat16))
         self.register_buffer("wide", torch.arange(1_000_000, dtype=torch.float64).reshape(1000, 1000))
 
 

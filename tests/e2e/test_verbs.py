@@ -21,7 +21,8 @@ import sys
 from importlib.metadata import EntryPoint
 from fedstep.common import cli
 known = cli._found()
-for name, place in (("model", "fedstep.server.cli.model:model"), ("completion", "fedstep.common.completion:completion")):
+PLACES = {"model": "fedstep.server.cli.model:model", "completion": "fedstep.common.completion:completion"}
+for name, place in PLACES.items():
     known[name] = EntryPoint(name, place, "fedstep.commands")
 cli._found = lambda: known
 cli.main()
