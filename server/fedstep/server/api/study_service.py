@@ -17,7 +17,7 @@ from fedstep.server.coordination.fleet import Member
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
 from fedstep.server.coordination.transfers import Slots
-from fedstep.server.storage.base import AssignmentRecord
+from fedstep.server.storage.base import AssignmentRecord, Event
 from fedstep.server.storage.faults import where
 from fedstep.v1 import study_pb2, study_pb2_grpc
 
@@ -25,6 +25,8 @@ DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 MAX_DOWNLOADS = 4
 """Models that are read for operators at the same time, each of them in memory; whoever comes later waits."""
+LATEST_EVENTS = 100
+"""Events whose messages are kept for the next watcher."""
 
 _TOKEN_DIGITS = 10
 
@@ -41,6 +43,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         self._studies = studies
         self._parts = parts
         self._downloads = Slots(MAX_DOWNLOADS, MAX_DOWNLOADS)
+        self._latest: dict[int, study_pb2.WatchStudyResponse] = {}
 
     async def CreateStudy(  # noqa: N802
         self, request: study_pb2.CreateStudyRequest, context: Context
@@ -73,9 +76,18 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         await self._studies.record(request.name)
         ended = lambda: not self._studies.under_way(request.name)  # noqa: E731
         async for event in self._parts.feed.watch(request.name, request.after_event, ended):
-            yield study_pb2.WatchStudyResponse(event=convert.event(event))
+            yield self._told(event)
         if self._studies.draining:
             raise UnavailableError("The coordinator is going away; ask it again when it is back.")
+
+    def _told(self, event: Event) -> study_pb2.WatchStudyResponse:
+        """An event as a message, made once for all who watch it happen."""
+        answer = self._latest.get(event.number)
+        if answer is None:
+            answer = self._latest[event.number] = study_pb2.WatchStudyResponse(event=convert.event(event))
+            if len(self._latest) > LATEST_EVENTS:
+                del self._latest[next(iter(self._latest))]
+        return answer
 
     async def PauseStudy(  # noqa: N802
         self, request: study_pb2.PauseStudyRequest, context: Context
