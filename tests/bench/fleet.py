@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psutil
 
+from fedstep.api.aio import connect
 from fedstep.common.security import PLAIN, Security, read_security
 from fedstep.common.spec import StudySpec
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.server.authority import Made
-from fedstep.server.cli.remote import connect
 
 ROOT = Path(__file__).parents[2]
 

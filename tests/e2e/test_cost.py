@@ -11,7 +11,7 @@ from e2e.tiny import MANIFEST, tiny_agent
 
 from fedstep.common.errors import NotFoundError
 from fedstep.server.cli.cost import print_cost
-from fedstep.server.cli.remote import Remote, connect
+from fedstep.api.aio import AsyncFedstep, connect
 from fedstep.server.storage.base import StudyState
 from fedstep.v1 import study_pb2
 
@@ -76,7 +76,7 @@ async def test_every_byte_has_a_purpose_and_a_client(
     assert all(name in shown for name in CLIENTS)
 
 
-async def asked(remote: Remote) -> study_pb2.Cost:
+async def asked(remote: AsyncFedstep) -> study_pb2.Cost:
     cost = await remote.cost("s")
     adds_up(cost)
     return cost

@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import click
 
+from fedstep.api.aio import AsyncFedstep, connect
 from fedstep.common.channel import Endpoint
 from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.loop import run as run_loop
@@ -12,9 +14,9 @@ from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import locate, read_study
 from fedstep.server.cli.cost import print_cost
 from fedstep.server.cli.explain import explain
+from fedstep.server.cli.export import STEP_COLUMNS, export, step_rows
 from fedstep.server.cli.participation import print_participation
 from fedstep.server.cli.progress import Progress
-from fedstep.server.cli.remote import Remote, connect
 from fedstep.server.cli.show import (
     as_json_value,
     coordinator_option,
@@ -49,7 +51,7 @@ def run(file: str, coordinator: Endpoint, detach: bool, as_json: bool) -> None:
     """
     spec = read_study(file)
 
-    async def start(remote: Remote) -> None:
+    async def start(remote: AsyncFedstep) -> None:
         try:
             created = await remote.create(spec_to_proto(spec))
         except InvalidInputError as error:
@@ -80,7 +82,7 @@ def watch(name: str, coordinator: Endpoint, after: int, as_json: bool) -> None:
 def show(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """A study as it stands: state, best hyper-parameters, result, and whose training was taken."""
 
-    async def one(remote: Remote) -> None:
+    async def one(remote: AsyncFedstep) -> None:
         found, told = await remote.get(name), await remote.participation(name)
         if as_json:
             print_json({**as_json_value(found), "participation": as_json_value(told)})
@@ -97,7 +99,7 @@ def show(name: str, coordinator: Endpoint, as_json: bool) -> None:
 def list_studies(coordinator: Endpoint, as_json: bool) -> None:
     """All studies of a coordinator."""
 
-    async def every(remote: Remote) -> None:
+    async def every(remote: AsyncFedstep) -> None:
         found = [one async for one in remote.studies()]
         if as_json:
             for one in found:
@@ -129,7 +131,7 @@ def list_studies(coordinator: Endpoint, as_json: bool) -> None:
 def trials(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """A study's trials: hyper-parameters, rounds, values."""
 
-    async def every(remote: Remote) -> None:
+    async def every(remote: AsyncFedstep) -> None:
         found = [one async for one in remote.trials(name)]
         if as_json:
             for one in found:
@@ -180,19 +182,78 @@ def steps(name: str, trial: int | None, round_: int | None, client: str, coordin
     """
     request = study_pb2.ListStepsRequest(study=name, trial=trial, round=round_, client_name=client)
 
-    async def every(remote: Remote) -> None:
+    async def every(remote: AsyncFedstep) -> None:
         if not as_json:
-            print("trial,round,client,attempt,step,loss,samples,step_ms")
+            print(",".join(STEP_COLUMNS))
         async for one in remote.steps(request):
             if as_json:
                 print_json(one)
                 continue
-            columns = zip(one.steps.loss, one.steps.samples, one.steps.step_ms, strict=True)
-            head = f"{one.trial},{one.round},{one.client_name},{one.steps.ref.attempt}"
-            lines = [f"{head},{i},{loss:.6g},{n},{ms:.3f}" for i, (loss, n, ms) in enumerate(columns)]
-            print("\n".join(lines))
+            print("\n".join(",".join(map(str, row)) for row in step_rows(one)))
 
     _call(coordinator, every)
+
+
+@study.command(name="export")
+@click.argument("name")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder to write into: a new one, or an empty one.  [default: NAME-export]",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Tables as CSV, in place of JSON Lines.")
+@coordinator_option
+@json_option
+def export_study(name: str, output: Path | None, as_csv: bool, coordinator: Endpoint, as_json: bool) -> None:
+    """Write everything that is known of a study into a folder.
+
+    Its specification, its state, its trials, its events, every local step, and who took part.
+    """
+    folder = output or Path(f"{name}-export")
+
+    async def write(fedstep: AsyncFedstep) -> None:
+        files = await export(fedstep, name, folder, as_csv)
+        if as_json:
+            print_json({"folder": str(folder), "files": [file.name for file in files]})
+        else:
+            print(f"{folder}: {', '.join(file.name for file in files)}.")
+
+    _call(coordinator, write)
+
+
+@study.command()
+@click.argument("name")
+@coordinator_option
+@json_option
+def pause(name: str, coordinator: Endpoint, as_json: bool) -> None:
+    """Have a study stand still after the rounds under way.
+
+    Its clients are free for others, its models are kept, and it stays paused when the coordinator is started again.
+    `fedstep study resume` goes on with it.
+    """
+
+    async def one(fedstep: AsyncFedstep) -> None:
+        found = await fedstep.pause(name)
+        state = enum_word(found.state, study_pb2.StudyState)
+        rest = ": the rounds under way are finished first" if found.state == study_pb2.STUDY_STATE_PAUSING else ""
+        print_json(found) if as_json else print(f"Study {name} is {state}{rest}. Go on: fedstep study resume {name}.")
+
+    _call(coordinator, one)
+
+
+@study.command()
+@click.argument("name")
+@coordinator_option
+@json_option
+def resume(name: str, coordinator: Endpoint, as_json: bool) -> None:
+    """Go on with a study that is paused, or was interrupted for want of clients."""
+
+    async def one(fedstep: AsyncFedstep) -> None:
+        found = await fedstep.resume(name)
+        print_json(found) if as_json else print(f"Study {name} goes on. Watch it: fedstep study watch {name}.")
+
+    _call(coordinator, one)
 
 
 @study.command()
@@ -202,7 +263,7 @@ def steps(name: str, trial: int | None, round_: int | None, client: str, coordin
 def stop(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """End a study after the rounds under way; what it found so far is kept."""
 
-    async def one(remote: Remote) -> None:
+    async def one(remote: AsyncFedstep) -> None:
         found = await remote.stop(name)
         state = enum_word(found.state, study_pb2.StudyState)
         print_json(found) if as_json else print(f"Study {name} is {state}.")
@@ -210,7 +271,7 @@ def stop(name: str, coordinator: Endpoint, as_json: bool) -> None:
     _call(coordinator, one)
 
 
-async def watch_to_end(remote: Remote, name: str, as_json: bool, after: int = 0) -> None:
+async def watch_to_end(remote: AsyncFedstep, name: str, as_json: bool, after: int = 0) -> None:
     """Shows a study's events, then its result; exits 1 when it did not complete."""
     found = await remote.get(name)
     with Progress(found, as_json) as progress:
@@ -223,7 +284,7 @@ async def watch_to_end(remote: Remote, name: str, as_json: bool, after: int = 0)
     await show_result(remote, name, as_json)
 
 
-async def show_result(remote: Remote, name: str, as_json: bool) -> None:
+async def show_result(remote: AsyncFedstep, name: str, as_json: bool) -> None:
     """Shows how a study ended; exits 1 when it did not complete."""
     found = await remote.get(name)
     print_json(found) if as_json else print_study(found)
@@ -231,7 +292,7 @@ async def show_result(remote: Remote, name: str, as_json: bool) -> None:
         sys.exit(EXIT_NOT_COMPLETED)
 
 
-def _call(coordinator: Endpoint, work: Callable[[Remote], Awaitable[None]], watched: str = "") -> None:
+def _call(coordinator: Endpoint, work: Callable[[AsyncFedstep], Awaitable[None]], watched: str = "") -> None:
     """Runs a coroutine with a coordinator; Ctrl-C while watching says how to go on."""
 
     async def with_remote() -> None:

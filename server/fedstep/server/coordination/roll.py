@@ -16,6 +16,7 @@ class Listed(Protocol):
     session_id: str
     busy: str
     late: bool
+    drained: bool
     train_samples: int
     validation_samples: int
     roll: "Roll | None"
@@ -36,6 +37,7 @@ class Roll:
         connected: Whether they can be reached.
         busy: Whether they train.
         late: Whether that is late work: its round is over.
+        drained: Whether they are given nothing new.
         sessions: How often they joined.
         train_samples: As they last announced.
         validation_samples: As they last announced.
@@ -47,6 +49,7 @@ class Roll:
         self.connected: NDArray[np.bool_] = np.empty(0, bool)
         self.busy: NDArray[np.bool_] = np.empty(0, bool)
         self.late: NDArray[np.bool_] = np.empty(0, bool)
+        self.drained: NDArray[np.bool_] = np.empty(0, bool)
         self.sessions: NDArray[np.int64] = np.empty(0, np.int64)
         self.train_samples: NDArray[np.int64] = np.empty(0, np.int64)
         self.validation_samples: NDArray[np.int64] = np.empty(0, np.int64)
@@ -83,6 +86,7 @@ class Roll:
         self.connected[row] = member.connected
         self.busy[row] = bool(member.busy)
         self.late[row] = member.late
+        self.drained[row] = member.drained
         self.train_samples[row] = min(member.train_samples, _MOST)
         self.validation_samples[row] = min(member.validation_samples, _MOST)
         if self._last_session[row] != member.session_id:
@@ -94,7 +98,7 @@ class Roll:
             setattr(self, name, grown(getattr(self, name), rows, 0))
 
 
-_COLUMNS = ("names", "keys", "connected", "busy", "late", "sessions", "train_samples", "validation_samples")
+_COLUMNS = ("names", "keys", "connected", "busy", "late", "drained", "sessions", "train_samples", "validation_samples")
 
 _MOST = 2**62
 """Clients say what they like of their samples."""
