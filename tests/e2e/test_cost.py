@@ -9,9 +9,9 @@ from e2e.studies import spec
 from e2e.test_arms import CLIENTS, walk
 from e2e.tiny import MANIFEST, tiny_agent
 
+from fedstep.api.aio import AsyncFedstep, connect
 from fedstep.common.errors import NotFoundError
 from fedstep.server.cli.cost import print_cost
-from fedstep.api.aio import AsyncFedstep, connect
 from fedstep.server.storage.base import StudyState
 from fedstep.v1 import study_pb2
 

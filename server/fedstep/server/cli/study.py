@@ -161,7 +161,7 @@ def explain_study(name: str, coordinator: Endpoint, as_json: bool) -> None:
 def cost(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """What a study has cost: by what it was for, by client, and what tuning added."""
 
-    async def one(remote: Remote) -> None:
+    async def one(remote: AsyncFedstep) -> None:
         found = await remote.cost(name)
         print_json(found) if as_json else print_cost(name, found)
 
