@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from fedstep.v1 import progress_pb2 as _progress_pb2
 from fedstep.v1 import study_pb2 as _study_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -43,6 +44,10 @@ class StudyServiceStub:
     ListStudies: _grpc.UnaryUnaryMultiCallable[_study_pb2.ListStudiesRequest, _study_pb2.ListStudiesResponse]
     WatchStudy: _grpc.UnaryStreamMultiCallable[_study_pb2.WatchStudyRequest, _study_pb2.WatchStudyResponse]
     """Events in order from a number on; ends when the study ends."""
+    WatchProgress: _grpc.UnaryStreamMultiCallable[_progress_pb2.WatchProgressRequest, _progress_pb2.WatchProgressResponse]
+    """What goes on in a study now, a snapshot every so often; ends when the study
+    is not run any more, with a snapshot of how it was left.
+    """
     StopStudy: _grpc.UnaryUnaryMultiCallable[_study_pb2.StopStudyRequest, _study_pb2.StopStudyResponse]
     """Ends a study after the round under way; what was found so far is kept."""
     ListTrials: _grpc.UnaryUnaryMultiCallable[_study_pb2.ListTrialsRequest, _study_pb2.ListTrialsResponse]
@@ -67,6 +72,10 @@ class StudyServiceAsyncStub(StudyServiceStub):
     ListStudies: _aio.UnaryUnaryMultiCallable[_study_pb2.ListStudiesRequest, _study_pb2.ListStudiesResponse]  # type: ignore[assignment]
     WatchStudy: _aio.UnaryStreamMultiCallable[_study_pb2.WatchStudyRequest, _study_pb2.WatchStudyResponse]  # type: ignore[assignment]
     """Events in order from a number on; ends when the study ends."""
+    WatchProgress: _aio.UnaryStreamMultiCallable[_progress_pb2.WatchProgressRequest, _progress_pb2.WatchProgressResponse]  # type: ignore[assignment]
+    """What goes on in a study now, a snapshot every so often; ends when the study
+    is not run any more, with a snapshot of how it was left.
+    """
     StopStudy: _aio.UnaryUnaryMultiCallable[_study_pb2.StopStudyRequest, _study_pb2.StopStudyResponse]  # type: ignore[assignment]
     """Ends a study after the round under way; what was found so far is kept."""
     ListTrials: _aio.UnaryUnaryMultiCallable[_study_pb2.ListTrialsRequest, _study_pb2.ListTrialsResponse]  # type: ignore[assignment]
@@ -112,6 +121,16 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_study_pb2.WatchStudyResponse], _abc.AsyncIterator[_study_pb2.WatchStudyResponse]]:
         """Events in order from a number on; ends when the study ends."""
+
+    @_abc_1.abstractmethod
+    def WatchProgress(
+        self,
+        request: _progress_pb2.WatchProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_progress_pb2.WatchProgressResponse], _abc.AsyncIterator[_progress_pb2.WatchProgressResponse]]:
+        """What goes on in a study now, a snapshot every so often; ends when the study
+        is not run any more, with a snapshot of how it was left.
+        """
 
     @_abc_1.abstractmethod
     def StopStudy(

@@ -56,7 +56,10 @@ def show(
 
     task = load_task(reference)
     known = task_options(options, path)
-    holdings = count_holdings(task, clients, known)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
+        row = progress.add_task("shares counted", total=clients)
+        holdings = count_holdings(task, clients, known, lambda counted: progress.update(row, completed=counted))
     if picture is None and not as_json:
         picture = Path(f"data-{task.name}-{clients}.png")
     if picture is not None:

@@ -9,11 +9,12 @@ from fedstep.common.errors import FieldViolation, InvalidInputError, Unavailable
 from fedstep.common.spec_proto import spec_from_proto
 from fedstep.server.api import convert
 from fedstep.server.api.handlers import Context
+from fedstep.server.api.progress import ProgressFeed
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
 from fedstep.server.storage.base import AssignmentRecord
 from fedstep.server.storage.faults import where
-from fedstep.v1 import study_pb2, study_pb2_grpc
+from fedstep.v1 import progress_pb2, study_pb2, study_pb2_grpc
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
@@ -30,6 +31,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
     def __init__(self, studies: Studies, parts: Parts) -> None:
         self._studies = studies
         self._parts = parts
+        self._progress = ProgressFeed(studies, parts)
 
     async def CreateStudy(  # noqa: N802
         self, request: study_pb2.CreateStudyRequest, context: Context
@@ -63,6 +65,16 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         ended = lambda: not self._studies.under_way(request.name)  # noqa: E731
         async for event in self._parts.feed.watch(request.name, request.after_event, ended):
             yield study_pb2.WatchStudyResponse(event=convert.event(event))
+        if self._studies.draining:
+            raise UnavailableError("The coordinator is going away; ask it again when it is back.")
+
+    async def WatchProgress(  # noqa: N802
+        self, request: progress_pb2.WatchProgressRequest, context: Context
+    ) -> AsyncIterator[progress_pb2.WatchProgressResponse]:
+        """Snapshots, until the study is not run any more."""
+        interval_s = request.interval.seconds + request.interval.nanos / 1e9
+        async for snapshot in self._progress.watch(request.name, interval_s):
+            yield progress_pb2.WatchProgressResponse(snapshot=snapshot)
         if self._studies.draining:
             raise UnavailableError("The coordinator is going away; ask it again when it is back.")
 

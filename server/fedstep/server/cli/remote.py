@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import grpc
 import grpc.aio
@@ -12,7 +13,7 @@ from fedstep.common.channel import open_channel
 from fedstep.common.errors import UnavailableError, from_rpc
 from fedstep.common.handshake import why_not
 from fedstep.common.security import PLAIN, Security
-from fedstep.v1 import study_pb2, study_pb2_grpc
+from fedstep.v1 import progress_pb2, study_pb2, study_pb2_grpc
 
 CALL_TIMEOUT_S = 15.0
 RETRY_CAP_S = 3.0
@@ -125,6 +126,14 @@ class Remote:
                 await self.check()
                 delay_s = min(RETRY_CAP_S, 2 * delay_s or 0.2)
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
+
+    async def snapshots(self, name: str, interval_s: float) -> AsyncIterator[progress_pb2.Snapshot]:
+        """What goes on in a study now, every so often, until it is not run any more."""
+        request = progress_pb2.WatchProgressRequest(name=name)
+        request.interval.FromTimedelta(timedelta(seconds=interval_s))
+        with self._errors():
+            async for answer in self._stub.WatchProgress(request):
+                yield answer.snapshot
 
     async def past_events(self, study: study_pb2.Study) -> AsyncIterator[study_pb2.StudyEvent]:
         """What has happened in a study so far, whether it has ended or goes on.

@@ -26,6 +26,11 @@ class Listed(Protocol):
         """Whether it can be reached."""
         ...
 
+    @property
+    def lost_touch(self) -> bool:
+        """Whether its stream is cut and its lease still runs."""
+        ...
+
 
 class Roll:
     """Columns [rows] of what selections ask of every member. A row is given once, in the order of arrival, and stays.
@@ -34,6 +39,7 @@ class Roll:
         names: Of the clients.
         keys: See `selection.draw.key_of`.
         connected: Whether they can be reached.
+        lost_touch: Whether their stream is cut and their lease still runs.
         busy: Whether they train.
         late: Whether that is late work: its round is over.
         sessions: How often they joined.
@@ -45,6 +51,7 @@ class Roll:
         self.names: NDArray[np.object_] = np.empty(0, object)
         self.keys: NDArray[np.uint64] = np.empty(0, np.uint64)
         self.connected: NDArray[np.bool_] = np.empty(0, bool)
+        self.lost_touch: NDArray[np.bool_] = np.empty(0, bool)
         self.busy: NDArray[np.bool_] = np.empty(0, bool)
         self.late: NDArray[np.bool_] = np.empty(0, bool)
         self.sessions: NDArray[np.int64] = np.empty(0, np.int64)
@@ -81,6 +88,7 @@ class Roll:
         """Brings a member's row up to date."""
         row = member.row
         self.connected[row] = member.connected
+        self.lost_touch[row] = member.lost_touch
         self.busy[row] = bool(member.busy)
         self.late[row] = member.late
         self.train_samples[row] = min(member.train_samples, _MOST)
@@ -94,7 +102,17 @@ class Roll:
             setattr(self, name, grown(getattr(self, name), rows, 0))
 
 
-_COLUMNS = ("names", "keys", "connected", "busy", "late", "sessions", "train_samples", "validation_samples")
+_COLUMNS = (
+    "names",
+    "keys",
+    "connected",
+    "lost_touch",
+    "busy",
+    "late",
+    "sessions",
+    "train_samples",
+    "validation_samples",
+)
 
 _MOST = 2**62
 """Clients say what they like of their samples."""

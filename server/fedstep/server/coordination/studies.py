@@ -178,6 +178,10 @@ class Studies:
             self._launch(await self.record(name))
         return await self.record(name)
 
+    def runner(self, name: str) -> StudyRunner | None:
+        """What runs a study at this moment; None where nothing does."""
+        return self._runners.get(name)
+
     def under_way(self, name: str) -> bool:
         """Whether the study is being run: more events will come."""
         return name in self._running

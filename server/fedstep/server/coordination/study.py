@@ -81,7 +81,7 @@ class StudyRunner:
         self._tuner: Tuner | None = None
         self._tuning = asyncio.Condition()
         self._runs = Runs(record.spec, task, parts)
-        self._account = Account(record, parts.clock)
+        self.account = Account(record, parts.clock)
         self.engine = RunEngine(
             self.spec,
             task,
@@ -147,13 +147,13 @@ class StudyRunner:
 
     async def charge(self, cost: Cost, event: NewEvent) -> None:
         """Commits a cost with the event that tells what it was for."""
-        self._account.spend(cost)
+        self.account.spend(cost)
         await self._commit(Change(events=[event], spent=counted(cost)))
 
     @property
     def spent(self) -> Spent:
         """What it has cost so far."""
-        return self._account.spent
+        return self.account.spent
 
     @property
     def begun(self) -> bool:
@@ -318,7 +318,7 @@ class StudyRunner:
             clients=outcome.clients,
             cost=outcome.cost,
         )
-        self._account.spend(outcome.due)
+        self.account.spend(outcome.due)
         async with self._tuning:
             decision = await self._parts.executors.storage.run(self._the_tuner().observe, observation)
             notes = self._the_tuner().notes()
@@ -368,7 +368,7 @@ class StudyRunner:
 
     def _over(self, rounds: int | None = None) -> bool:
         """Whether an arm of so many rounds may not begin, or go on; one of none is measured only."""
-        used_up = self._account.used_up_for_measuring if rounds == 0 else self._account.used_up
+        used_up = self.account.used_up_for_measuring if rounds == 0 else self.account.used_up
         return self.state is StudyState.STOPPING or used_up
 
     def _why_over(self) -> str:
@@ -412,7 +412,7 @@ class StudyRunner:
                 outcome = StepOutcome(run) if self._over() else await self.engine.step(run, arm, last=not left)
                 if outcome.record is None:
                     break
-                self._account.spend(outcome.due)
+                self.account.spend(outcome.due)
                 await to_its_end(self._commit_round(run, outcome, self.trials[run.trial].state))
                 run = outcome.run
         return run
@@ -435,7 +435,7 @@ class StudyRunner:
                 await asyncio.sleep(wait_s)
 
     async def _commit(self, change: Change, state: StudyState | None = None) -> None:
-        seconds = self._account.count_seconds()
+        seconds = self.account.count_seconds()
 
         def commit() -> list[Event]:
             """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""
