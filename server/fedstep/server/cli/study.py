@@ -15,7 +15,7 @@ from fedstep.server.cli.explain import explain
 from fedstep.server.cli.live.watch import can_draw, watch_live
 from fedstep.server.cli.participation import print_participation
 from fedstep.server.cli.progress import Progress
-from fedstep.server.cli.remote import Remote, connect
+from fedstep.server.cli.remote import ENDED, Remote, connect
 from fedstep.server.cli.show import (
     as_json_value,
     coordinator_option,
@@ -218,7 +218,7 @@ async def watch_to_end(remote: Remote, name: str, as_json: bool, plain: bool = F
     """
     found = await remote.get(name)
     console = Console()
-    if can_draw(console) and not (as_json or plain):
+    if can_draw(console) and not (as_json or plain or found.state in ENDED):
         await watch_live(remote, found, console, after)
     else:
         await _print_events(remote, found, as_json, after)

@@ -188,3 +188,22 @@ def test_a_name_or_a_reason_of_any_length_breaks_nothing() -> None:
     for width, height in SIZES:
         lines = drawn(screen(found), width, height)
         assert len(lines) <= height
+
+
+def test_what_a_client_says_moves_nothing_on_the_terminal() -> None:
+    found = snapshot(phase(client("ann", pb.WORK_STATE_FAILED, 3, message="a\nb\x1b[2Jc")))
+    shown = screen(found)
+    shown.tell(event(4, "client_failed", "ann: out\x1b[2J of memory."))
+    text = "\n".join(drawn(shown, 100, 36))
+    assert "\x1b" not in text
+    assert "a b" in text
+
+
+def test_of_a_study_that_is_left_nothing_is_missing() -> None:
+    found = snapshot()
+    found.state, found.fleet.for_study = "interrupted", 0
+    found.ClearField("time_left")
+    del found.phases[:]
+    lines = drawn(screen(found), 100, 36)
+    assert "that a round needs" not in line(lines, "fleet")
+    assert line(lines, "The study is interrupted.")

@@ -7,13 +7,14 @@ from fedstep.server.cli.live.marks import bar, bytes_text, seconds_text
 from fedstep.v1 import progress_pb2 as pb
 
 _STATES = {"running": "green", "stopping": "yellow", "interrupted": "yellow", "failed": "bold red"}
+_UNDER_WAY = ("running", "stopping")
 _NOUNS = {"trials": "trials", "rounds": "rounds", "client_rounds": "client-rounds"}
 _LABEL = 8
 
 
 def head(snapshot: pb.Snapshot, width: int) -> list[Text]:
     """A few lines, each no wider than that."""
-    lines = [_title(snapshot), _budget(snapshot, width), _left(snapshot), _fleet(snapshot.fleet), _best(snapshot)]
+    lines = [_title(snapshot), _budget(snapshot, width), _left(snapshot), _fleet(snapshot), _best(snapshot)]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return lines
@@ -51,8 +52,8 @@ def _amount(spending: pb.Spending) -> str:
 
 def _left(snapshot: pb.Snapshot) -> Text:
     if not snapshot.HasField("time_left"):
-        known = snapshot.state not in ("running", "stopping")
-        return _labelled("left", "–" if known else Text("known after the first round", "bright_black"))
+        unknown = "known after the first round" if snapshot.state in _UNDER_WAY else "–"
+        return _labelled("left", Text(unknown, "bright_black"))
     if snapshot.state == "stopping":
         return _labelled("left", "the rounds under way")
     left = snapshot.time_left
@@ -63,11 +64,14 @@ def _left(snapshot: pb.Snapshot) -> Text:
     return _labelled("left", f"about {about}", Text(around, "bright_black"))
 
 
-def _fleet(fleet: pb.FleetProgress) -> Text:
+def _fleet(snapshot: pb.Snapshot) -> Text:
+    fleet = snapshot.fleet
     idle = max(0, fleet.connected - fleet.working)
     text = _labelled("fleet", f"{fleet.connected} connected: {fleet.working} working, {idle} idle")
     if fleet.lost_touch:
         text.append(f", {fleet.lost_touch} lost touch", "yellow")
+    if snapshot.state not in _UNDER_WAY:
+        return text
     if fleet.for_study < fleet.needed:
         text.append(f"; {fleet.for_study} of the {fleet.needed} that a round needs", "bold yellow")
     elif fleet.for_study != fleet.connected:

@@ -66,6 +66,11 @@ def bytes_text(amount: float) -> str:
     return f"{amount:.3g} TB"
 
 
+def said(text: str) -> str:
+    """What somebody else has said, in one line: no character of it moves anything on the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def fitted(text: Text, width: int, right: bool = False) -> Text:
     """A text in exactly that many cells: cut where it is longer, padded where it is shorter."""
     copy = text.copy()

@@ -11,6 +11,7 @@ from rich.text import Text
 from fedstep.server.cli.live.arms import arms
 from fedstep.server.cli.live.arms import wanted_rows as rows_of_arms
 from fedstep.server.cli.live.head import head
+from fedstep.server.cli.live.marks import said
 from fedstep.server.cli.live.work import wanted_rows as rows_of_work
 from fedstep.server.cli.live.work import work
 from fedstep.server.cli.show import kind_style
@@ -86,10 +87,10 @@ def _latest(told: Sequence[list[Text]], rows: int) -> list[Text]:
 
 def _event(event: study_pb2.StudyEvent, width: int) -> list[Text]:
     at = event.time.ToDatetime(tzinfo=UTC).astimezone().strftime("%H:%M:%S")
-    said = textwrap.wrap(event.text, width - 10, max_lines=_MOST_LINES, placeholder=" …") or [""]
+    lines = textwrap.wrap(said(event.text), width - 10, max_lines=_MOST_LINES, placeholder=" …") or [""]
     style = kind_style(event.kind)
-    first = Text.assemble((at, "bright_black"), "  ", (said[0], style))
-    return [first, *(Text.assemble(" " * 10, (line, style)) for line in said[1:])]
+    first = Text.assemble((at, "bright_black"), "  ", (lines[0], style))
+    return [first, *(Text.assemble(" " * 10, (line, style)) for line in lines[1:])]
 
 
 def _shared(room: int, wanted: Sequence[int]) -> list[int]:

@@ -17,7 +17,7 @@ DRAW_EVERY_S = 0.25
 
 def can_draw(console: Console) -> bool:
     """Whether there is a terminal that a picture can be drawn on."""
-    return console.is_terminal and not console.is_dumb_terminal
+    return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
 async def watch_live(remote: Remote, study: study_pb2.Study, console: Console, after: int = 0) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from fedstep.server.cli.live.marks import bar, loss_text, row, seconds_text, sparkline, trend
+from fedstep.server.cli.live.marks import bar, loss_text, row, said, seconds_text, sparkline, trend
 from fedstep.v1 import progress_pb2 as pb
 
 _DOING = {
@@ -49,19 +49,21 @@ def _waiting(snapshot: pb.Snapshot) -> str:
 
 def _title(phase: pb.PhaseProgress, snapshot: pb.Snapshot, width: int) -> Text:
     """Whose round it is, how many have answered, how much of its time is gone, and where the loss goes."""
-    said = [
+    parts = [
         f"{phase.taken} of {phase.wanted} {_ANSWERS.get(phase.kind, '')}",
         f"{_seconds(phase.elapsed)} of {_seconds(phase.deadline)}",
     ]
     if phase.HasField("loss") and math.isfinite(phase.loss):
-        said.append(f"loss {loss_text(phase.first_loss)} {trend(phase.first_loss, phase.loss)} {loss_text(phase.loss)}")
+        parts.append(
+            f"loss {loss_text(phase.first_loss)} {trend(phase.first_loss, phase.loss)} {loss_text(phase.loss)}"
+        )
     if phase.failed:
-        said.append(f"{phase.failed} failed")
+        parts.append(f"{phase.failed} failed")
     if snapshot.late:
-        said.append(f"{snapshot.late} of earlier rounds")
+        parts.append(f"{snapshot.late} of earlier rounds")
     again = f", attempt {phase.attempt}" if phase.attempt > 1 and phase.kind != pb.PHASE_KIND_MEASURE else ""
     name = f"{_name(phase.trial, snapshot)}, round {phase.round}{again}"
-    text = Text.assemble((name, "bold"), f"  {_DOING.get(phase.kind, '')}  ", " · ".join(said))
+    text = Text.assemble((name, "bold"), f"  {_DOING.get(phase.kind, '')}  ", " · ".join(parts))
     text.truncate(width, overflow="ellipsis")
     return text
 
@@ -150,7 +152,7 @@ def _when(one: pb.ClientProgress, phase: pb.PhaseProgress) -> tuple[str, str]:
     if one.state == pb.WORK_STATE_DONE:
         return f"✓ {finish}", "green"
     if one.state == pb.WORK_STATE_FAILED:
-        return one.message or "failed", "red"
+        return said(one.message) or "failed", "red"
     if one.lost_touch:
         return "lost touch", "yellow"
     if one.state == pb.WORK_STATE_TOLD_TO_SEND:
