@@ -15,6 +15,7 @@ import torch
 from google.protobuf.json_format import MessageToDict
 from torch.utils.data import ConcatDataset
 
+from fedstep.api.aio import AsyncFedstep, connect
 from fedstep.client.fetch import ModelFetcher
 from fedstep.client.link import Link, OpenLink
 from fedstep.common.channel import open_channel
@@ -26,7 +27,6 @@ from fedstep.common.task import ClientData, ClientInfo, Samples, Task
 from fedstep.common.tasks import full_hyperparameters, load_task
 from fedstep.common.tensors import unpack
 from fedstep.server.cli.processes import Processes
-from fedstep.server.cli.remote import Remote, connect
 from fedstep.server.coordination import narrate
 from fedstep.server.storage.sql_store import open_store
 from fedstep.v1 import study_pb2
@@ -157,7 +157,7 @@ async def _watched(address: str, folder: Path, study: study_pb2.StudySpec, freez
     return found
 
 
-async def _all_there(remote: Remote, clients: int) -> None:
+async def _all_there(remote: AsyncFedstep, clients: int) -> None:
     """Waits until every client has come, so that no policy pays for the start of its processes."""
     async with asyncio.timeout(CLIENTS_COME_S):
         while True:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
+from fedstep.api.aio import connect
 from fedstep.common.spec import StudySpec
 from fedstep.common.spec_proto import spec_to_proto
-from fedstep.server.cli.remote import connect
 
 ROOT = Path(__file__).parents[2]
 

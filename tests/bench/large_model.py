@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fedstep.api.aio import connect
 from fedstep.client.vision import load_torchvision
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.loop import run
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.task import ClientData, ClientInfo, Task
-from fedstep.server.cli.remote import connect
 from tests.bench.fleet import EchoFleet, echo_fleet, echo_spec
 
 CLIENTS = 2

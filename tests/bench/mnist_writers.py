@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from fedstep.api.aio import connect
 from fedstep.common.loop import run
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.processes import Processes
-from fedstep.server.cli.remote import connect
 from fedstep.server.cli.study import watch_to_end
 from tests.bench.fleet import ROOT
 

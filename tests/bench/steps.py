@@ -18,12 +18,12 @@ import time
 
 import torch
 
+from fedstep.api.aio import connect
 from fedstep.common import wire
 from fedstep.common.channel import open_channel
 from fedstep.common.loop import run
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.tensors import Manifest, as_bytes, checksum
-from fedstep.server.cli.remote import connect
 from fedstep.v1 import fleet_pb2, study_pb2
 from tests.bench.echo import task
 from tests.bench.fleet import ROOT, echo_fleet, echo_spec

@@ -18,13 +18,13 @@ from e2e.tiny import TinyWork, agent_of, tiny_agent
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from fedstep.api.aio import connect
 from fedstep.common.channel import open_channel
 from fedstep.common.errors import FedstepError, ForbiddenError, UnauthenticatedError, from_rpc
 from fedstep.common.identity import Role
 from fedstep.common.security import Security
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.server.api.access import TABLE, AccessInterceptor
-from fedstep.server.cli.remote import connect
 from fedstep.v1 import fleet_pb2, study_pb2
 from fedstep.v1.fleet_pb2_grpc import FleetServiceStub
 

@@ -11,13 +11,13 @@ from e2e.pki import PAST, Pki
 from e2e.tiny import TinyWork, agent_of, tiny_agent
 from e2e.waiting import until
 
+from fedstep.api.aio import connect
 from fedstep.client.events import ClientEvent
 from fedstep.common.errors import FedstepError, UnauthenticatedError, UnavailableError, UntrustedError
 from fedstep.common.handshake import why_not
 from fedstep.common.identity import Role
 from fedstep.common.security import PLAIN, Security
 from fedstep.common.tls import read_authorities
-from fedstep.server.cli.remote import connect
 from fedstep.server.protection import Protection
 
 

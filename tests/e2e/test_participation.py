@@ -7,9 +7,9 @@ from e2e.inside import inside
 from e2e.studies import spec
 from unit.server.report.test_participation import federation
 
+from fedstep.api.aio import connect
 from fedstep.common.errors import NotFoundError
 from fedstep.server.cli.participation import print_participation
-from fedstep.server.cli.remote import connect
 from fedstep.server.report.participation import participation, shares_of
 from fedstep.server.storage.base import Change, NewEvent
 from fedstep.v1 import study_pb2

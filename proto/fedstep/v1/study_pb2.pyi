@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from fedstep.v1 import fleet_pb2 as _fleet_pb2
 from fedstep.v1 import hyperparameters_pb2 as _hyperparameters_pb2
+from fedstep.v1 import tensors_pb2 as _tensors_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -32,13 +33,18 @@ class _DirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Direction.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     DIRECTION_UNSPECIFIED: _Direction.ValueType  # 0
     DIRECTION_MINIMIZE: _Direction.ValueType  # 1
+    """Small ones."""
     DIRECTION_MAXIMIZE: _Direction.ValueType  # 2
+    """Large ones."""
 
-class Direction(_Direction, metaclass=_DirectionEnumTypeWrapper): ...
+class Direction(_Direction, metaclass=_DirectionEnumTypeWrapper):
+    """Which values of the objective are better."""
 
 DIRECTION_UNSPECIFIED: Direction.ValueType  # 0
 DIRECTION_MINIMIZE: Direction.ValueType  # 1
+"""Small ones."""
 DIRECTION_MAXIMIZE: Direction.ValueType  # 2
+"""Large ones."""
 Global___Direction: _TypeAlias = Direction  # noqa: Y015
 
 class _StudyState:
@@ -49,27 +55,50 @@ class _StudyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StudyState
     DESCRIPTOR: _descriptor.EnumDescriptor
     STUDY_STATE_UNSPECIFIED: _StudyState.ValueType  # 0
     STUDY_STATE_RUNNING: _StudyState.ValueType  # 1
+    """Clients train for it, or are waited for."""
     STUDY_STATE_INTERRUPTED: _StudyState.ValueType  # 2
     """Its coordinator went away, or clients did not come; it goes on by itself
     when the coordinator is started again.
     """
     STUDY_STATE_STOPPING: _StudyState.ValueType  # 3
+    """It was told to stop, and its last rounds are under way."""
     STUDY_STATE_STOPPED: _StudyState.ValueType  # 4
+    """It ended because it was told to, with the best model so far."""
     STUDY_STATE_COMPLETED: _StudyState.ValueType  # 5
+    """It ended by itself, with a model."""
     STUDY_STATE_FAILED: _StudyState.ValueType  # 6
+    """It cannot go on; its message says why."""
+    STUDY_STATE_PAUSING: _StudyState.ValueType  # 7
+    """It was told to pause, and its last rounds before that are under way."""
+    STUDY_STATE_PAUSED: _StudyState.ValueType  # 8
+    """It stands still until somebody resumes or stops it; a restart of the
+    coordinator does not.
+    """
 
-class StudyState(_StudyState, metaclass=_StudyStateEnumTypeWrapper): ...
+class StudyState(_StudyState, metaclass=_StudyStateEnumTypeWrapper):
+    """Where a study stands. STOPPED, COMPLETED and FAILED have ended for good."""
 
 STUDY_STATE_UNSPECIFIED: StudyState.ValueType  # 0
 STUDY_STATE_RUNNING: StudyState.ValueType  # 1
+"""Clients train for it, or are waited for."""
 STUDY_STATE_INTERRUPTED: StudyState.ValueType  # 2
 """Its coordinator went away, or clients did not come; it goes on by itself
 when the coordinator is started again.
 """
 STUDY_STATE_STOPPING: StudyState.ValueType  # 3
+"""It was told to stop, and its last rounds are under way."""
 STUDY_STATE_STOPPED: StudyState.ValueType  # 4
+"""It ended because it was told to, with the best model so far."""
 STUDY_STATE_COMPLETED: StudyState.ValueType  # 5
+"""It ended by itself, with a model."""
 STUDY_STATE_FAILED: StudyState.ValueType  # 6
+"""It cannot go on; its message says why."""
+STUDY_STATE_PAUSING: StudyState.ValueType  # 7
+"""It was told to pause, and its last rounds before that are under way."""
+STUDY_STATE_PAUSED: StudyState.ValueType  # 8
+"""It stands still until somebody resumes or stops it; a restart of the
+coordinator does not.
+"""
 Global___StudyState: _TypeAlias = StudyState  # noqa: Y015
 
 class _TrialState:
@@ -80,17 +109,26 @@ class _TrialStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TrialState
     DESCRIPTOR: _descriptor.EnumDescriptor
     TRIAL_STATE_UNSPECIFIED: _TrialState.ValueType  # 0
     TRIAL_STATE_RUNNING: _TrialState.ValueType  # 1
+    """It is trained."""
     TRIAL_STATE_COMPLETED: _TrialState.ValueType  # 2
+    """It has had all of its rounds."""
     TRIAL_STATE_PRUNED: _TrialState.ValueType  # 3
+    """The tuner ended it early, expecting nothing of it."""
     TRIAL_STATE_FAILED: _TrialState.ValueType  # 4
+    """It could not go on; its message says why."""
 
-class TrialState(_TrialState, metaclass=_TrialStateEnumTypeWrapper): ...
+class TrialState(_TrialState, metaclass=_TrialStateEnumTypeWrapper):
+    """Where a trial stands."""
 
 TRIAL_STATE_UNSPECIFIED: TrialState.ValueType  # 0
 TRIAL_STATE_RUNNING: TrialState.ValueType  # 1
+"""It is trained."""
 TRIAL_STATE_COMPLETED: TrialState.ValueType  # 2
+"""It has had all of its rounds."""
 TRIAL_STATE_PRUNED: TrialState.ValueType  # 3
+"""The tuner ended it early, expecting nothing of it."""
 TRIAL_STATE_FAILED: TrialState.ValueType  # 4
+"""It could not go on; its message says why."""
 Global___TrialState: _TypeAlias = TrialState  # noqa: Y015
 
 class _ClientState:
@@ -101,23 +139,30 @@ class _ClientStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ClientSta
     DESCRIPTOR: _descriptor.EnumDescriptor
     CLIENT_STATE_UNSPECIFIED: _ClientState.ValueType  # 0
     CLIENT_STATE_IDLE: _ClientState.ValueType  # 1
+    """Connected, and nothing to do."""
     CLIENT_STATE_WORKING: _ClientState.ValueType  # 2
+    """It trains or measures."""
     CLIENT_STATE_LOST_TOUCH: _ClientState.ValueType  # 3
     """Its stream is cut but its lease still runs."""
     CLIENT_STATE_MISMATCHED: _ClientState.ValueType  # 4
     """Connected, but its task or model is not what a study asks for."""
     CLIENT_STATE_GONE: _ClientState.ValueType  # 5
+    """It has not been heard of for longer than its lease."""
 
-class ClientState(_ClientState, metaclass=_ClientStateEnumTypeWrapper): ...
+class ClientState(_ClientState, metaclass=_ClientStateEnumTypeWrapper):
+    """Where a client stands."""
 
 CLIENT_STATE_UNSPECIFIED: ClientState.ValueType  # 0
 CLIENT_STATE_IDLE: ClientState.ValueType  # 1
+"""Connected, and nothing to do."""
 CLIENT_STATE_WORKING: ClientState.ValueType  # 2
+"""It trains or measures."""
 CLIENT_STATE_LOST_TOUCH: ClientState.ValueType  # 3
 """Its stream is cut but its lease still runs."""
 CLIENT_STATE_MISMATCHED: ClientState.ValueType  # 4
 """Connected, but its task or model is not what a study asks for."""
 CLIENT_STATE_GONE: ClientState.ValueType  # 5
+"""It has not been heard of for longer than its lease."""
 Global___ClientState: _TypeAlias = ClientState  # noqa: Y015
 
 @_typing.final
@@ -162,21 +207,28 @@ class StudySpec(_message.Message):
     GUARD_FIELD_NUMBER: _builtins.int
     PARALLEL_TRIALS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """Letters, digits, "-", "_" and ".", at most 64."""
     task: _builtins.str
+    """A task that the coordinator has."""
     seed: _builtins.int
+    """Of everything that is drawn."""
     parallel_trials: _builtins.int
     """Trials trained at once, over disjoint cohorts."""
     @_builtins.property
-    def space(self) -> _containers.RepeatedCompositeFieldContainer[_hyperparameters_pb2.Parameter]: ...
+    def space(self) -> _containers.RepeatedCompositeFieldContainer[_hyperparameters_pb2.Parameter]:
+        """What is tuned."""
+
     @_builtins.property
     def hyperparameters(self) -> _containers.MessageMap[_builtins.str, _hyperparameters_pb2.HyperparameterValue]:
         """Hyper-parameters held fixed."""
 
     @_builtins.property
-    def objective(self) -> Global___Objective: ...
+    def objective(self) -> Global___Objective:
+        """What is better."""
+
     @_builtins.property
     def tuner(self) -> Global___Plugin:
-        """"random", "grid", "optuna"."""
+        """Such as "stepwise", "optuna", "random", "grid"; the guide lists them."""
 
     @_builtins.property
     def selector(self) -> Global___Plugin:
@@ -187,13 +239,21 @@ class StudySpec(_message.Message):
         """"fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "fednova"."""
 
     @_builtins.property
-    def round(self) -> Global___RoundPolicy: ...
+    def round(self) -> Global___RoundPolicy:
+        """How a round is run."""
+
     @_builtins.property
-    def evaluation(self) -> Global___EvaluationPolicy: ...
+    def evaluation(self) -> Global___EvaluationPolicy:
+        """How each round's model is measured."""
+
     @_builtins.property
-    def budget(self) -> Global___Budget: ...
+    def budget(self) -> Global___Budget:
+        """When it ends."""
+
     @_builtins.property
-    def guard(self) -> Global___GuardPolicy: ...
+    def guard(self) -> Global___GuardPolicy:
+        """When a client is told to abandon its work."""
+
     def __init__(
         self,
         *,
@@ -229,8 +289,11 @@ class Plugin(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """As in a study file."""
     @_builtins.property
-    def options(self) -> _struct_pb2.Struct: ...
+    def options(self) -> _struct_pb2.Struct:
+        """Every other key of its table there."""
+
     def __init__(
         self,
         *,
@@ -247,6 +310,8 @@ Global___Plugin: _TypeAlias = Plugin  # noqa: Y015
 
 @_typing.final
 class Objective(_message.Message):
+    """What is better."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     METRIC_FIELD_NUMBER: _builtins.int
@@ -254,6 +319,7 @@ class Objective(_message.Message):
     metric: _builtins.str
     """A metric of the evaluation, such as "accuracy" or "loss"."""
     direction: Global___Direction.ValueType
+    """Unspecified is minimized."""
     def __init__(
         self,
         *,
@@ -341,6 +407,8 @@ Global___RoundPolicy: _TypeAlias = RoundPolicy  # noqa: Y015
 
 @_typing.final
 class EvaluationPolicy(_message.Message):
+    """How each round's model is measured."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     COHORT_SIZE_FIELD_NUMBER: _builtins.int
@@ -351,7 +419,9 @@ class EvaluationPolicy(_message.Message):
     held_out: _builtins.bool
     """Evaluate on the task's held-out set, on the coordinator, when a trial ends."""
     @_builtins.property
-    def deadline(self) -> _duration_pb2.Duration: ...
+    def deadline(self) -> _duration_pb2.Duration:
+        """How long they may take."""
+
     def __init__(
         self,
         *,
@@ -369,6 +439,8 @@ Global___EvaluationPolicy: _TypeAlias = EvaluationPolicy  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):
+    """When a study ends: at whichever of these is used up first."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIALS_FIELD_NUMBER: _builtins.int
@@ -379,7 +451,9 @@ class Budget(_message.Message):
     CLIENT_ROUNDS_FIELD_NUMBER: _builtins.int
     PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
     trials: _builtins.int
+    """Trials in all."""
     rounds_per_trial: _builtins.int
+    """Rounds of a trial that is not pruned."""
     final_rounds: _builtins.int
     """Rounds that the best trial's model is trained on for, at the end."""
     rounds: _builtins.int
@@ -427,8 +501,11 @@ class GuardPolicy(_message.Message):
     MARGIN_FIELD_NUMBER: _builtins.int
     MAX_UPDATE_RATIO_FIELD_NUMBER: _builtins.int
     window: _builtins.int
+    """Local steps that the loss is averaged over."""
     factor: _builtins.float
+    """How many times the loss at first it may be."""
     margin: _builtins.float
+    """By how much more it must be, besides."""
     max_update_ratio: _builtins.float
     """An update is refused when its L2 norm exceeds this many times the model's."""
     def __init__(
@@ -449,6 +526,8 @@ Global___GuardPolicy: _TypeAlias = GuardPolicy  # noqa: Y015
 
 @_typing.final
 class Study(_message.Message):
+    """A study as it stands."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: _builtins.int
@@ -461,16 +540,25 @@ class Study(_message.Message):
     RESULT_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     state: Global___StudyState.ValueType
+    """Where it stands."""
     trials_finished: _builtins.int
+    """Trials that have ended, however they did."""
     rounds_committed: _builtins.int
+    """Rounds of all trials that are done and will not be lost."""
     message: _builtins.str
     """One sentence on why it ended as it did, when it did not complete."""
     @_builtins.property
-    def spec(self) -> Global___StudySpec: ...
+    def spec(self) -> Global___StudySpec:
+        """What it was created with, defaults filled in."""
+
     @_builtins.property
-    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
     @_builtins.property
-    def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When something was last committed to it."""
+
     @_builtins.property
     def best_trial(self) -> Global___Trial:
         """Unset until a trial has been evaluated."""
@@ -502,6 +590,8 @@ Global___Study: _TypeAlias = Study  # noqa: Y015
 
 @_typing.final
 class StudyResult(_message.Message):
+    """What a study ended with."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -531,12 +621,17 @@ class StudyResult(_message.Message):
     PICTURE_PATH_FIELD_NUMBER: _builtins.int
     DATABASE_URL_FIELD_NUMBER: _builtins.int
     model_sha256: _builtins.bytes
+    """The name of the model: the SHA-256 of its payload, 32 bytes."""
     held_out: _builtins.bool
     """True when `metrics` are from the held-out set."""
     model_path: _builtins.str
-    """Paths on the coordinator's machine."""
+    """The model as safetensors, a path on the coordinator's machine; elsewhere,
+    DownloadModel.
+    """
     picture_path: _builtins.str
+    """The picture of the study, a path on the coordinator's machine."""
     database_url: _builtins.str
+    """Where the study is kept, without a password."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """On the held-out set where the task has one, else on the evaluation cohort."""
@@ -561,6 +656,10 @@ Global___StudyResult: _TypeAlias = StudyResult  # noqa: Y015
 
 @_typing.final
 class Trial(_message.Message):
+    """One point of the space and the training with it, or an arm of a tuner that
+    goes on from the models of others.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -615,17 +714,25 @@ class Trial(_message.Message):
     PARENTS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
+    """From 0 in its study."""
     state: Global___TrialState.ValueType
+    """Where it stands."""
     rounds: _builtins.int
+    """Rounds committed."""
     value: _builtins.float
     """The objective after the last round; unset before the first."""
     message: _builtins.str
+    """Why it failed, in one sentence."""
     phase: _builtins.str
     """What it is for, such as "screen"; empty for a plain trial."""
     @_builtins.property
-    def hyperparameters(self) -> _containers.MessageMap[_builtins.str, _hyperparameters_pb2.HyperparameterValue]: ...
+    def hyperparameters(self) -> _containers.MessageMap[_builtins.str, _hyperparameters_pb2.HyperparameterValue]:
+        """The point of the space."""
+
     @_builtins.property
-    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Of the evaluation after the last round."""
+
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The objective after each round, in order."""
@@ -662,11 +769,15 @@ Global___Trial: _TypeAlias = Trial  # noqa: Y015
 
 @_typing.final
 class CreateStudyRequest(_message.Message):
+    """The study to start."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SPEC_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def spec(self) -> Global___StudySpec: ...
+    def spec(self) -> Global___StudySpec:
+        """All of it; what is unset has its default."""
+
     def __init__(
         self,
         *,
@@ -682,6 +793,8 @@ Global___CreateStudyRequest: _TypeAlias = CreateStudyRequest  # noqa: Y015
 
 @_typing.final
 class CreateStudyResponse(_message.Message):
+    """The study as it stands now that it was created."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STUDY_FIELD_NUMBER: _builtins.int
@@ -702,6 +815,8 @@ Global___CreateStudyResponse: _TypeAlias = CreateStudyResponse  # noqa: Y015
 
 @_typing.final
 class GetStudyRequest(_message.Message):
+    """Which study."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -721,6 +836,8 @@ Global___GetStudyRequest: _TypeAlias = GetStudyRequest  # noqa: Y015
 
 @_typing.final
 class GetStudyResponse(_message.Message):
+    """The study as it stands."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STUDY_FIELD_NUMBER: _builtins.int
@@ -741,6 +858,8 @@ Global___GetStudyResponse: _TypeAlias = GetStudyResponse  # noqa: Y015
 
 @_typing.final
 class ListStudiesRequest(_message.Message):
+    """Which page."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
@@ -748,6 +867,7 @@ class ListStudiesRequest(_message.Message):
     page_size: _builtins.int
     """At most 1000; 0 for 100."""
     page_token: _builtins.str
+    """next_page_token of the page before; empty for the first."""
     def __init__(
         self,
         *,
@@ -764,6 +884,8 @@ Global___ListStudiesRequest: _TypeAlias = ListStudiesRequest  # noqa: Y015
 
 @_typing.final
 class ListStudiesResponse(_message.Message):
+    """A page of studies."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STUDIES_FIELD_NUMBER: _builtins.int
@@ -771,7 +893,9 @@ class ListStudiesResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
-    def studies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Study]: ...
+    def studies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Study]:
+        """By name."""
+
     def __init__(
         self,
         *,
@@ -788,6 +912,8 @@ Global___ListStudiesResponse: _TypeAlias = ListStudiesResponse  # noqa: Y015
 
 @_typing.final
 class WatchStudyRequest(_message.Message):
+    """Which study, from where on."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -811,6 +937,8 @@ Global___WatchStudyRequest: _TypeAlias = WatchStudyRequest  # noqa: Y015
 
 @_typing.final
 class WatchStudyResponse(_message.Message):
+    """The next event."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
@@ -841,12 +969,15 @@ class StudyEvent(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
+    """Grows with every event of a coordinator; those of one study have gaps."""
     kind: _builtins.str
     """Such as "round_committed" or "client_refused"; docs/protocol.md lists them."""
     text: _builtins.str
     """For people."""
     @_builtins.property
-    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was committed."""
+
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:
         """For programs."""
@@ -870,6 +1001,8 @@ Global___StudyEvent: _TypeAlias = StudyEvent  # noqa: Y015
 
 @_typing.final
 class StopStudyRequest(_message.Message):
+    """Which study."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -889,6 +1022,8 @@ Global___StopStudyRequest: _TypeAlias = StopStudyRequest  # noqa: Y015
 
 @_typing.final
 class StopStudyResponse(_message.Message):
+    """The study, which is stopping, or has ended before."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STUDY_FIELD_NUMBER: _builtins.int
@@ -908,16 +1043,106 @@ class StopStudyResponse(_message.Message):
 Global___StopStudyResponse: _TypeAlias = StopStudyResponse  # noqa: Y015
 
 @_typing.final
+class PauseStudyRequest(_message.Message):
+    """Which study."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseStudyRequest: _TypeAlias = PauseStudyRequest  # noqa: Y015
+
+@_typing.final
+class PauseStudyResponse(_message.Message):
+    """The study, which is pausing or paused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def study(self) -> Global___Study: ...
+    def __init__(
+        self,
+        *,
+        study: Global___Study | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseStudyResponse: _TypeAlias = PauseStudyResponse  # noqa: Y015
+
+@_typing.final
+class ResumeStudyRequest(_message.Message):
+    """Which study."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeStudyRequest: _TypeAlias = ResumeStudyRequest  # noqa: Y015
+
+@_typing.final
+class ResumeStudyResponse(_message.Message):
+    """The study, which goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def study(self) -> Global___Study: ...
+    def __init__(
+        self,
+        *,
+        study: Global___Study | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["study", b"study"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeStudyResponse: _TypeAlias = ResumeStudyResponse  # noqa: Y015
+
+@_typing.final
 class ListTrialsRequest(_message.Message):
+    """Which study, and which page."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STUDY_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     study: _builtins.str
+    """The study's name."""
     page_size: _builtins.int
     """At most 1000; 0 for 100."""
     page_token: _builtins.str
+    """next_page_token of the page before; empty for the first."""
     def __init__(
         self,
         *,
@@ -935,13 +1160,18 @@ Global___ListTrialsRequest: _TypeAlias = ListTrialsRequest  # noqa: Y015
 
 @_typing.final
 class ListTrialsResponse(_message.Message):
+    """A page of trials."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRIALS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    """Empty on the last page."""
     @_builtins.property
-    def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Trial]: ...
+    def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Trial]:
+        """By number."""
+
     def __init__(
         self,
         *,
@@ -958,6 +1188,8 @@ Global___ListTrialsResponse: _TypeAlias = ListTrialsResponse  # noqa: Y015
 
 @_typing.final
 class ListStepsRequest(_message.Message):
+    """Which local steps."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STUDY_FIELD_NUMBER: _builtins.int
@@ -965,6 +1197,7 @@ class ListStepsRequest(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     CLIENT_NAME_FIELD_NUMBER: _builtins.int
     study: _builtins.str
+    """The study's name."""
     trial: _builtins.int
     """Narrow to one trial, one round, one client; unset for all."""
     round: _builtins.int
@@ -1003,10 +1236,15 @@ class ListStepsResponse(_message.Message):
     CLIENT_NAME_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     trial: _builtins.int
+    """The trial's number."""
     round: _builtins.int
+    """From 0 in the trial."""
     client_name: _builtins.str
+    """Who trained."""
     @_builtins.property
-    def steps(self) -> _fleet_pb2.StepReport: ...
+    def steps(self) -> _fleet_pb2.StepReport:
+        """Loss, samples and milliseconds of each."""
+
     def __init__(
         self,
         *,
@@ -1025,6 +1263,8 @@ Global___ListStepsResponse: _TypeAlias = ListStepsResponse  # noqa: Y015
 
 @_typing.final
 class GetParticipationRequest(_message.Message):
+    """Which study."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -1045,6 +1285,8 @@ Global___GetParticipationRequest: _TypeAlias = GetParticipationRequest  # noqa: 
 
 @_typing.final
 class GetParticipationResponse(_message.Message):
+    """Who took part so far."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     PARTICIPATION_FIELD_NUMBER: _builtins.int
@@ -1078,9 +1320,13 @@ class Participation(_message.Message):
     text: _builtins.str
     """In a sentence or two, for people."""
     @_builtins.property
-    def left_out(self) -> Global___ClientGroup: ...
+    def left_out(self) -> Global___ClientGroup:
+        """Those left out, together."""
+
     @_builtins.property
-    def others(self) -> Global___ClientGroup: ...
+    def others(self) -> Global___ClientGroup:
+        """All others, together."""
+
     @_builtins.property
     def clients_left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientPart]:
         """Those left out, the least often taken first: at most 200."""
@@ -1113,6 +1359,7 @@ class ClientGroup(_message.Message):
     MISSED_FIELD_NUMBER: _builtins.int
     RELATIVE_LOSS_FIELD_NUMBER: _builtins.int
     clients: _builtins.int
+    """How many they are."""
     asked: _builtins.float
     """Trainings asked for."""
     taken: _builtins.float
@@ -1154,10 +1401,15 @@ class ClientPart(_message.Message):
     MISSED_FIELD_NUMBER: _builtins.int
     RELATIVE_LOSS_FIELD_NUMBER: _builtins.int
     client_name: _builtins.str
+    """Who."""
     asked: _builtins.int
+    """Trainings asked for."""
     taken: _builtins.int
+    """Of these, those whose update was taken."""
     missed: _builtins.int
+    """Of these, those that were lost, failed, or late and not taken."""
     relative_loss: _builtins.float
+    """The loss on its data over the mean of all who measured the same model."""
     def __init__(
         self,
         *,
@@ -1178,15 +1430,128 @@ class ClientPart(_message.Message):
 Global___ClientPart: _TypeAlias = ClientPart  # noqa: Y015
 
 @_typing.final
-class ListClientsRequest(_message.Message):
+class DownloadModelRequest(_message.Message):
+    """Which model, and from where on."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    STUDY_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    study: _builtins.str
+    """A study's name: its final model, or the best one so far. With `sha256`,
+    that model of this study.
+    """
+    sha256: _builtins.bytes
+    """A model by its name, where a study has it as its result or its trial's last
+    one and the coordinator still keeps it; of whichever study when `study` is
+    empty.
+    """
+    offset: _builtins.int
+    """The first byte of the payload that is wanted. Whoever goes on with a cut
+    download names the model by the digest of its header: the best one may be
+    another by now.
+    """
     def __init__(
         self,
+        *,
+        study: _builtins.str = ...,
+        sha256: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "sha256", b"sha256", "study", b"study"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadModelRequest: _TypeAlias = DownloadModelRequest  # noqa: Y015
+
+@_typing.final
+class DownloadModelResponse(_message.Message):
+    """A part of a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """The next bytes of the payload, at most 1 MiB."""
+    @_builtins.property
+    def header(self) -> Global___ModelPart:
+        """Always first."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___ModelPart | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___DownloadModelResponse: _TypeAlias = DownloadModelResponse  # noqa: Y015
+
+@_typing.final
+class ModelPart(_message.Message):
+    """Which model is coming. Its payload is one contiguous buffer: its tensors in the
+    order of the manifest, row-major, little-endian, without gaps.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.bytes
+    """SHA-256 of the whole payload, 32 bytes: to be compared with what has come."""
+    offset: _builtins.int
+    """The first chunk starts here."""
+    @_builtins.property
+    def manifest(self) -> _tensors_pb2.TensorManifest:
+        """What the payload holds, and its size."""
+
+    def __init__(
+        self,
+        *,
+        manifest: _tensors_pb2.TensorManifest | None = ...,
+        sha256: _builtins.bytes = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "offset", b"offset", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelPart: _TypeAlias = ModelPart  # noqa: Y015
+
+@_typing.final
+class ListClientsRequest(_message.Message):
+    """Which page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most 1000; 0 for 100."""
+    page_token: _builtins.str
+    """next_page_token of the page before; empty for the first."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1194,26 +1559,122 @@ Global___ListClientsRequest: _TypeAlias = ListClientsRequest  # noqa: Y015
 
 @_typing.final
 class ListClientsResponse(_message.Message):
+    """A page of clients."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CLIENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
     @_builtins.property
-    def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Client]: ...
+    def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___Client]:
+        """By name."""
+
     def __init__(
         self,
         *,
         clients: _abc.Iterable[Global___Client] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListClientsResponse: _TypeAlias = ListClientsResponse  # noqa: Y015
 
 @_typing.final
+class DrainClientRequest(_message.Message):
+    """Which client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainClientRequest: _TypeAlias = DrainClientRequest  # noqa: Y015
+
+@_typing.final
+class DrainClientResponse(_message.Message):
+    """The client, which is given nothing new."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def client(self) -> Global___Client: ...
+    def __init__(
+        self,
+        *,
+        client: Global___Client | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainClientResponse: _TypeAlias = DrainClientResponse  # noqa: Y015
+
+@_typing.final
+class UndrainClientRequest(_message.Message):
+    """Which client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndrainClientRequest: _TypeAlias = UndrainClientRequest  # noqa: Y015
+
+@_typing.final
+class UndrainClientResponse(_message.Message):
+    """The client, which is given work again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def client(self) -> Global___Client: ...
+    def __init__(
+        self,
+        *,
+        client: Global___Client | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndrainClientResponse: _TypeAlias = UndrainClientResponse  # noqa: Y015
+
+@_typing.final
 class Client(_message.Message):
+    """A client as it is known."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -1227,17 +1688,31 @@ class Client(_message.Message):
     FAULTS_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     PACE_FIELD_NUMBER: _builtins.int
+    DRAINED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """One live process a name."""
     state: Global___ClientState.ValueType
+    """Where it stands."""
     task: _builtins.str
+    """The task it serves."""
     device: _builtins.str
+    """What it trains on, such as "cpu"."""
     train_samples: _builtins.int
+    """Samples that it trains on."""
     validation_samples: _builtins.int
+    """Samples that it measures on."""
     updates_accepted: _builtins.int
+    """Updates taken, in all studies."""
     faults: _builtins.int
+    """Work that was lost, failed, refused or late."""
     message: _builtins.str
+    """Why it gets no work, if it gets none."""
+    drained: _builtins.bool
+    """It finishes what it has and is given nothing new: see DrainClient."""
     @_builtins.property
-    def last_seen_time(self) -> _timestamp_pb2.Timestamp: ...
+    def last_seen_time(self) -> _timestamp_pb2.Timestamp:
+        """When something last came from it."""
+
     @_builtins.property
     def pace(self) -> Global___Pace:
         """Unset while nothing is known of it."""
@@ -1256,10 +1731,11 @@ class Client(_message.Message):
         faults: _builtins.int = ...,
         message: _builtins.str = ...,
         pace: Global___Pace | None = ...,
+        drained: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_time", b"last_seen_time", "pace", b"pace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "faults", b"faults", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "pace", b"pace", "state", b"state", "task", b"task", "train_samples", b"train_samples", "updates_accepted", b"updates_accepted", "validation_samples", b"validation_samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "drained", b"drained", "faults", b"faults", "last_seen_time", b"last_seen_time", "message", b"message", "name", b"name", "pace", b"pace", "state", b"state", "task", b"task", "train_samples", b"train_samples", "updates_accepted", b"updates_accepted", "validation_samples", b"validation_samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

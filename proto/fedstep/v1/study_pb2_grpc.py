@@ -62,6 +62,16 @@ class StudyServiceStub:
                 request_serializer=fedstep_dot_v1_dot_progress__pb2.WatchProgressRequest.SerializeToString,
                 response_deserializer=fedstep_dot_v1_dot_progress__pb2.WatchProgressResponse.FromString,
                 _registered_method=True)
+        self.PauseStudy = channel.unary_unary(
+                '/fedstep.v1.StudyService/PauseStudy',
+                request_serializer=fedstep_dot_v1_dot_study__pb2.PauseStudyRequest.SerializeToString,
+                response_deserializer=fedstep_dot_v1_dot_study__pb2.PauseStudyResponse.FromString,
+                _registered_method=True)
+        self.ResumeStudy = channel.unary_unary(
+                '/fedstep.v1.StudyService/ResumeStudy',
+                request_serializer=fedstep_dot_v1_dot_study__pb2.ResumeStudyRequest.SerializeToString,
+                response_deserializer=fedstep_dot_v1_dot_study__pb2.ResumeStudyResponse.FromString,
+                _registered_method=True)
         self.StopStudy = channel.unary_unary(
                 '/fedstep.v1.StudyService/StopStudy',
                 request_serializer=fedstep_dot_v1_dot_study__pb2.StopStudyRequest.SerializeToString,
@@ -82,10 +92,25 @@ class StudyServiceStub:
                 request_serializer=fedstep_dot_v1_dot_study__pb2.GetParticipationRequest.SerializeToString,
                 response_deserializer=fedstep_dot_v1_dot_study__pb2.GetParticipationResponse.FromString,
                 _registered_method=True)
+        self.DownloadModel = channel.unary_stream(
+                '/fedstep.v1.StudyService/DownloadModel',
+                request_serializer=fedstep_dot_v1_dot_study__pb2.DownloadModelRequest.SerializeToString,
+                response_deserializer=fedstep_dot_v1_dot_study__pb2.DownloadModelResponse.FromString,
+                _registered_method=True)
         self.ListClients = channel.unary_unary(
                 '/fedstep.v1.StudyService/ListClients',
                 request_serializer=fedstep_dot_v1_dot_study__pb2.ListClientsRequest.SerializeToString,
                 response_deserializer=fedstep_dot_v1_dot_study__pb2.ListClientsResponse.FromString,
+                _registered_method=True)
+        self.DrainClient = channel.unary_unary(
+                '/fedstep.v1.StudyService/DrainClient',
+                request_serializer=fedstep_dot_v1_dot_study__pb2.DrainClientRequest.SerializeToString,
+                response_deserializer=fedstep_dot_v1_dot_study__pb2.DrainClientResponse.FromString,
+                _registered_method=True)
+        self.UndrainClient = channel.unary_unary(
+                '/fedstep.v1.StudyService/UndrainClient',
+                request_serializer=fedstep_dot_v1_dot_study__pb2.UndrainClientRequest.SerializeToString,
+                response_deserializer=fedstep_dot_v1_dot_study__pb2.UndrainClientResponse.FromString,
                 _registered_method=True)
 
 
@@ -103,19 +128,23 @@ class StudyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStudy(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A study as it stands: how far it is, the best trial so far, its result.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListStudies(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """All studies by name, a page at a time.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchStudy(self, request, context):
-        """Events in order from a number on; ends when the study ends.
+        """Events in order from a number on, none left out and none twice. Ends when
+        the study ends, is paused or is interrupted; a caller that was cut off asks
+        again with the last number it saw.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +158,24 @@ class StudyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseStudy(self, request, context):
+        """Has a study stand still after the rounds under way: its clients are free
+        and its models kept, also over a restart of the coordinator, until it is
+        resumed or stopped. FAILED_PRECONDITION for one that has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeStudy(self, request, context):
+        """Goes on with a study that was paused, or interrupted because clients did
+        not come. One that runs stays as it is; FAILED_PRECONDITION for one that
+        has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StopStudy(self, request, context):
         """Ends a study after the round under way; what was found so far is kept.
         """
@@ -137,7 +184,8 @@ class StudyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTrials(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A study's trials by number, a page at a time.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -156,8 +204,32 @@ class StudyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DownloadModel(self, request, context):
+        """A model, as a header and then its payload in chunks, from an offset on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListClients(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Every client ever heard of by name, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainClient(self, request, context):
+        """Has a client finish what it has and gives it nothing new, until it is
+        undrained, starts anew, is gone for longer than its lease, or the
+        coordinator is restarted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndrainClient(self, request, context):
+        """Gives a drained client work again.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -190,6 +262,16 @@ def add_StudyServiceServicer_to_server(servicer, server):
                     request_deserializer=fedstep_dot_v1_dot_progress__pb2.WatchProgressRequest.FromString,
                     response_serializer=fedstep_dot_v1_dot_progress__pb2.WatchProgressResponse.SerializeToString,
             ),
+            'PauseStudy': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseStudy,
+                    request_deserializer=fedstep_dot_v1_dot_study__pb2.PauseStudyRequest.FromString,
+                    response_serializer=fedstep_dot_v1_dot_study__pb2.PauseStudyResponse.SerializeToString,
+            ),
+            'ResumeStudy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeStudy,
+                    request_deserializer=fedstep_dot_v1_dot_study__pb2.ResumeStudyRequest.FromString,
+                    response_serializer=fedstep_dot_v1_dot_study__pb2.ResumeStudyResponse.SerializeToString,
+            ),
             'StopStudy': grpc.unary_unary_rpc_method_handler(
                     servicer.StopStudy,
                     request_deserializer=fedstep_dot_v1_dot_study__pb2.StopStudyRequest.FromString,
@@ -210,10 +292,25 @@ def add_StudyServiceServicer_to_server(servicer, server):
                     request_deserializer=fedstep_dot_v1_dot_study__pb2.GetParticipationRequest.FromString,
                     response_serializer=fedstep_dot_v1_dot_study__pb2.GetParticipationResponse.SerializeToString,
             ),
+            'DownloadModel': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadModel,
+                    request_deserializer=fedstep_dot_v1_dot_study__pb2.DownloadModelRequest.FromString,
+                    response_serializer=fedstep_dot_v1_dot_study__pb2.DownloadModelResponse.SerializeToString,
+            ),
             'ListClients': grpc.unary_unary_rpc_method_handler(
                     servicer.ListClients,
                     request_deserializer=fedstep_dot_v1_dot_study__pb2.ListClientsRequest.FromString,
                     response_serializer=fedstep_dot_v1_dot_study__pb2.ListClientsResponse.SerializeToString,
+            ),
+            'DrainClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainClient,
+                    request_deserializer=fedstep_dot_v1_dot_study__pb2.DrainClientRequest.FromString,
+                    response_serializer=fedstep_dot_v1_dot_study__pb2.DrainClientResponse.SerializeToString,
+            ),
+            'UndrainClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndrainClient,
+                    request_deserializer=fedstep_dot_v1_dot_study__pb2.UndrainClientRequest.FromString,
+                    response_serializer=fedstep_dot_v1_dot_study__pb2.UndrainClientResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -364,6 +461,60 @@ class StudyService:
             _registered_method=True)
 
     @staticmethod
+    def PauseStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedstep.v1.StudyService/PauseStudy',
+            fedstep_dot_v1_dot_study__pb2.PauseStudyRequest.SerializeToString,
+            fedstep_dot_v1_dot_study__pb2.PauseStudyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeStudy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedstep.v1.StudyService/ResumeStudy',
+            fedstep_dot_v1_dot_study__pb2.ResumeStudyRequest.SerializeToString,
+            fedstep_dot_v1_dot_study__pb2.ResumeStudyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StopStudy(request,
             target,
             options=(),
@@ -472,6 +623,33 @@ class StudyService:
             _registered_method=True)
 
     @staticmethod
+    def DownloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fedstep.v1.StudyService/DownloadModel',
+            fedstep_dot_v1_dot_study__pb2.DownloadModelRequest.SerializeToString,
+            fedstep_dot_v1_dot_study__pb2.DownloadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListClients(request,
             target,
             options=(),
@@ -488,6 +666,60 @@ class StudyService:
             '/fedstep.v1.StudyService/ListClients',
             fedstep_dot_v1_dot_study__pb2.ListClientsRequest.SerializeToString,
             fedstep_dot_v1_dot_study__pb2.ListClientsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedstep.v1.StudyService/DrainClient',
+            fedstep_dot_v1_dot_study__pb2.DrainClientRequest.SerializeToString,
+            fedstep_dot_v1_dot_study__pb2.DrainClientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndrainClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedstep.v1.StudyService/UndrainClient',
+            fedstep_dot_v1_dot_study__pb2.UndrainClientRequest.SerializeToString,
+            fedstep_dot_v1_dot_study__pb2.UndrainClientResponse.FromString,
             options,
             channel_credentials,
             insecure,

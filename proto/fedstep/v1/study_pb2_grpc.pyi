@@ -41,21 +41,47 @@ class StudyServiceStub:
     the one that exists; with another one, ALREADY_EXISTS.
     """
     GetStudy: _grpc.UnaryUnaryMultiCallable[_study_pb2.GetStudyRequest, _study_pb2.GetStudyResponse]
+    """A study as it stands: how far it is, the best trial so far, its result."""
     ListStudies: _grpc.UnaryUnaryMultiCallable[_study_pb2.ListStudiesRequest, _study_pb2.ListStudiesResponse]
+    """All studies by name, a page at a time."""
     WatchStudy: _grpc.UnaryStreamMultiCallable[_study_pb2.WatchStudyRequest, _study_pb2.WatchStudyResponse]
-    """Events in order from a number on; ends when the study ends."""
+    """Events in order from a number on, none left out and none twice. Ends when
+    the study ends, is paused or is interrupted; a caller that was cut off asks
+    again with the last number it saw.
+    """
     WatchProgress: _grpc.UnaryStreamMultiCallable[_progress_pb2.WatchProgressRequest, _progress_pb2.WatchProgressResponse]
     """What goes on in a study now, a snapshot every so often; ends when the study
     is not run any more, with a snapshot of how it was left.
     """
+    PauseStudy: _grpc.UnaryUnaryMultiCallable[_study_pb2.PauseStudyRequest, _study_pb2.PauseStudyResponse]
+    """Has a study stand still after the rounds under way: its clients are free
+    and its models kept, also over a restart of the coordinator, until it is
+    resumed or stopped. FAILED_PRECONDITION for one that has ended.
+    """
+    ResumeStudy: _grpc.UnaryUnaryMultiCallable[_study_pb2.ResumeStudyRequest, _study_pb2.ResumeStudyResponse]
+    """Goes on with a study that was paused, or interrupted because clients did
+    not come. One that runs stays as it is; FAILED_PRECONDITION for one that
+    has ended.
+    """
     StopStudy: _grpc.UnaryUnaryMultiCallable[_study_pb2.StopStudyRequest, _study_pb2.StopStudyResponse]
     """Ends a study after the round under way; what was found so far is kept."""
     ListTrials: _grpc.UnaryUnaryMultiCallable[_study_pb2.ListTrialsRequest, _study_pb2.ListTrialsResponse]
+    """A study's trials by number, a page at a time."""
     ListSteps: _grpc.UnaryStreamMultiCallable[_study_pb2.ListStepsRequest, _study_pb2.ListStepsResponse]
     """The local steps that clients reported, in order of assignment and step."""
     GetParticipation: _grpc.UnaryUnaryMultiCallable[_study_pb2.GetParticipationRequest, _study_pb2.GetParticipationResponse]
     """Who has trained so far and who has not, and the loss on their data."""
+    DownloadModel: _grpc.UnaryStreamMultiCallable[_study_pb2.DownloadModelRequest, _study_pb2.DownloadModelResponse]
+    """A model, as a header and then its payload in chunks, from an offset on."""
     ListClients: _grpc.UnaryUnaryMultiCallable[_study_pb2.ListClientsRequest, _study_pb2.ListClientsResponse]
+    """Every client ever heard of by name, a page at a time."""
+    DrainClient: _grpc.UnaryUnaryMultiCallable[_study_pb2.DrainClientRequest, _study_pb2.DrainClientResponse]
+    """Has a client finish what it has and gives it nothing new, until it is
+    undrained, starts anew, is gone for longer than its lease, or the
+    coordinator is restarted.
+    """
+    UndrainClient: _grpc.UnaryUnaryMultiCallable[_study_pb2.UndrainClientRequest, _study_pb2.UndrainClientResponse]
+    """Gives a drained client work again."""
 
 @_typing.type_check_only
 class StudyServiceAsyncStub(StudyServiceStub):
@@ -69,21 +95,47 @@ class StudyServiceAsyncStub(StudyServiceStub):
     the one that exists; with another one, ALREADY_EXISTS.
     """
     GetStudy: _aio.UnaryUnaryMultiCallable[_study_pb2.GetStudyRequest, _study_pb2.GetStudyResponse]  # type: ignore[assignment]
+    """A study as it stands: how far it is, the best trial so far, its result."""
     ListStudies: _aio.UnaryUnaryMultiCallable[_study_pb2.ListStudiesRequest, _study_pb2.ListStudiesResponse]  # type: ignore[assignment]
+    """All studies by name, a page at a time."""
     WatchStudy: _aio.UnaryStreamMultiCallable[_study_pb2.WatchStudyRequest, _study_pb2.WatchStudyResponse]  # type: ignore[assignment]
-    """Events in order from a number on; ends when the study ends."""
+    """Events in order from a number on, none left out and none twice. Ends when
+    the study ends, is paused or is interrupted; a caller that was cut off asks
+    again with the last number it saw.
+    """
     WatchProgress: _aio.UnaryStreamMultiCallable[_progress_pb2.WatchProgressRequest, _progress_pb2.WatchProgressResponse]  # type: ignore[assignment]
     """What goes on in a study now, a snapshot every so often; ends when the study
     is not run any more, with a snapshot of how it was left.
     """
+    PauseStudy: _aio.UnaryUnaryMultiCallable[_study_pb2.PauseStudyRequest, _study_pb2.PauseStudyResponse]  # type: ignore[assignment]
+    """Has a study stand still after the rounds under way: its clients are free
+    and its models kept, also over a restart of the coordinator, until it is
+    resumed or stopped. FAILED_PRECONDITION for one that has ended.
+    """
+    ResumeStudy: _aio.UnaryUnaryMultiCallable[_study_pb2.ResumeStudyRequest, _study_pb2.ResumeStudyResponse]  # type: ignore[assignment]
+    """Goes on with a study that was paused, or interrupted because clients did
+    not come. One that runs stays as it is; FAILED_PRECONDITION for one that
+    has ended.
+    """
     StopStudy: _aio.UnaryUnaryMultiCallable[_study_pb2.StopStudyRequest, _study_pb2.StopStudyResponse]  # type: ignore[assignment]
     """Ends a study after the round under way; what was found so far is kept."""
     ListTrials: _aio.UnaryUnaryMultiCallable[_study_pb2.ListTrialsRequest, _study_pb2.ListTrialsResponse]  # type: ignore[assignment]
+    """A study's trials by number, a page at a time."""
     ListSteps: _aio.UnaryStreamMultiCallable[_study_pb2.ListStepsRequest, _study_pb2.ListStepsResponse]  # type: ignore[assignment]
     """The local steps that clients reported, in order of assignment and step."""
     GetParticipation: _aio.UnaryUnaryMultiCallable[_study_pb2.GetParticipationRequest, _study_pb2.GetParticipationResponse]  # type: ignore[assignment]
     """Who has trained so far and who has not, and the loss on their data."""
+    DownloadModel: _aio.UnaryStreamMultiCallable[_study_pb2.DownloadModelRequest, _study_pb2.DownloadModelResponse]  # type: ignore[assignment]
+    """A model, as a header and then its payload in chunks, from an offset on."""
     ListClients: _aio.UnaryUnaryMultiCallable[_study_pb2.ListClientsRequest, _study_pb2.ListClientsResponse]  # type: ignore[assignment]
+    """Every client ever heard of by name, a page at a time."""
+    DrainClient: _aio.UnaryUnaryMultiCallable[_study_pb2.DrainClientRequest, _study_pb2.DrainClientResponse]  # type: ignore[assignment]
+    """Has a client finish what it has and gives it nothing new, until it is
+    undrained, starts anew, is gone for longer than its lease, or the
+    coordinator is restarted.
+    """
+    UndrainClient: _aio.UnaryUnaryMultiCallable[_study_pb2.UndrainClientRequest, _study_pb2.UndrainClientResponse]  # type: ignore[assignment]
+    """Gives a drained client work again."""
 
 class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
     """For people and programs: create a study, watch it, read what it found.
@@ -105,14 +157,16 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _study_pb2.GetStudyRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_study_pb2.GetStudyResponse, _abc.Awaitable[_study_pb2.GetStudyResponse]]: ...
+    ) -> _typing.Union[_study_pb2.GetStudyResponse, _abc.Awaitable[_study_pb2.GetStudyResponse]]:
+        """A study as it stands: how far it is, the best trial so far, its result."""
 
     @_abc_1.abstractmethod
     def ListStudies(
         self,
         request: _study_pb2.ListStudiesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_study_pb2.ListStudiesResponse, _abc.Awaitable[_study_pb2.ListStudiesResponse]]: ...
+    ) -> _typing.Union[_study_pb2.ListStudiesResponse, _abc.Awaitable[_study_pb2.ListStudiesResponse]]:
+        """All studies by name, a page at a time."""
 
     @_abc_1.abstractmethod
     def WatchStudy(
@@ -120,7 +174,10 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _study_pb2.WatchStudyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_study_pb2.WatchStudyResponse], _abc.AsyncIterator[_study_pb2.WatchStudyResponse]]:
-        """Events in order from a number on; ends when the study ends."""
+        """Events in order from a number on, none left out and none twice. Ends when
+        the study ends, is paused or is interrupted; a caller that was cut off asks
+        again with the last number it saw.
+        """
 
     @_abc_1.abstractmethod
     def WatchProgress(
@@ -130,6 +187,28 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_progress_pb2.WatchProgressResponse], _abc.AsyncIterator[_progress_pb2.WatchProgressResponse]]:
         """What goes on in a study now, a snapshot every so often; ends when the study
         is not run any more, with a snapshot of how it was left.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseStudy(
+        self,
+        request: _study_pb2.PauseStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_study_pb2.PauseStudyResponse, _abc.Awaitable[_study_pb2.PauseStudyResponse]]:
+        """Has a study stand still after the rounds under way: its clients are free
+        and its models kept, also over a restart of the coordinator, until it is
+        resumed or stopped. FAILED_PRECONDITION for one that has ended.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeStudy(
+        self,
+        request: _study_pb2.ResumeStudyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_study_pb2.ResumeStudyResponse, _abc.Awaitable[_study_pb2.ResumeStudyResponse]]:
+        """Goes on with a study that was paused, or interrupted because clients did
+        not come. One that runs stays as it is; FAILED_PRECONDITION for one that
+        has ended.
         """
 
     @_abc_1.abstractmethod
@@ -145,7 +224,8 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _study_pb2.ListTrialsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_study_pb2.ListTrialsResponse, _abc.Awaitable[_study_pb2.ListTrialsResponse]]: ...
+    ) -> _typing.Union[_study_pb2.ListTrialsResponse, _abc.Awaitable[_study_pb2.ListTrialsResponse]]:
+        """A study's trials by number, a page at a time."""
 
     @_abc_1.abstractmethod
     def ListSteps(
@@ -164,10 +244,38 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Who has trained so far and who has not, and the loss on their data."""
 
     @_abc_1.abstractmethod
+    def DownloadModel(
+        self,
+        request: _study_pb2.DownloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_study_pb2.DownloadModelResponse], _abc.AsyncIterator[_study_pb2.DownloadModelResponse]]:
+        """A model, as a header and then its payload in chunks, from an offset on."""
+
+    @_abc_1.abstractmethod
     def ListClients(
         self,
         request: _study_pb2.ListClientsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_study_pb2.ListClientsResponse, _abc.Awaitable[_study_pb2.ListClientsResponse]]: ...
+    ) -> _typing.Union[_study_pb2.ListClientsResponse, _abc.Awaitable[_study_pb2.ListClientsResponse]]:
+        """Every client ever heard of by name, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def DrainClient(
+        self,
+        request: _study_pb2.DrainClientRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_study_pb2.DrainClientResponse, _abc.Awaitable[_study_pb2.DrainClientResponse]]:
+        """Has a client finish what it has and gives it nothing new, until it is
+        undrained, starts anew, is gone for longer than its lease, or the
+        coordinator is restarted.
+        """
+
+    @_abc_1.abstractmethod
+    def UndrainClient(
+        self,
+        request: _study_pb2.UndrainClientRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_study_pb2.UndrainClientResponse, _abc.Awaitable[_study_pb2.UndrainClientResponse]]:
+        """Gives a drained client work again."""
 
 def add_StudyServiceServicer_to_server(servicer: StudyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

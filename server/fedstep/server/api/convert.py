@@ -141,6 +141,7 @@ def client(record: ClientRecord, member: Member | None, pace: Known) -> study_pb
         updates_accepted=record.updates_accepted,
         faults=record.faults,
         message=member.message if member else "",
+        drained=member.drained if member else False,
     )
     message.last_seen_time.FromDatetime(record.last_seen_at)
     if pace != Known():

@@ -1,23 +1,33 @@
 """StudyService: studies for people and programs."""
 
 import itertools
+from bisect import bisect_right
 from collections.abc import AsyncIterator
 
 from sqlalchemy import make_url
 
+from fedstep.common import wire
 from fedstep.common.errors import FieldViolation, InvalidInputError, UnavailableError
 from fedstep.common.spec_proto import spec_from_proto
+from fedstep.common.tensors import as_bytes
 from fedstep.server.api import convert
 from fedstep.server.api.handlers import Context
 from fedstep.server.api.progress import ProgressFeed
+from fedstep.server.coordination.downloads import find_model
+from fedstep.server.coordination.fleet import Member
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
+from fedstep.server.coordination.transfers import Slots
 from fedstep.server.storage.base import AssignmentRecord
 from fedstep.server.storage.faults import where
 from fedstep.v1 import progress_pb2, study_pb2, study_pb2_grpc
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
+MAX_DOWNLOADS = 4
+"""Models that are read for operators at the same time, each of them in memory; whoever comes later waits."""
+
+_TOKEN_DIGITS = 10
 
 
 class StudyService(study_pb2_grpc.StudyServiceServicer):
@@ -32,6 +42,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         self._studies = studies
         self._parts = parts
         self._progress = ProgressFeed(studies, parts)
+        self._downloads = Slots(MAX_DOWNLOADS, MAX_DOWNLOADS)
 
     async def CreateStudy(  # noqa: N802
         self, request: study_pb2.CreateStudyRequest, context: Context
@@ -77,6 +88,20 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
             yield progress_pb2.WatchProgressResponse(snapshot=snapshot)
         if self._studies.draining:
             raise UnavailableError("The coordinator is going away; ask it again when it is back.")
+
+    async def PauseStudy(  # noqa: N802
+        self, request: study_pb2.PauseStudyRequest, context: Context
+    ) -> study_pb2.PauseStudyResponse:
+        """Has a study stand still after the rounds under way."""
+        await self._studies.pause(request.name)
+        return study_pb2.PauseStudyResponse(study=await self._study(request.name))
+
+    async def ResumeStudy(  # noqa: N802
+        self, request: study_pb2.ResumeStudyRequest, context: Context
+    ) -> study_pb2.ResumeStudyResponse:
+        """Goes on with a study that stands still."""
+        await self._studies.resume(request.name)
+        return study_pb2.ResumeStudyResponse(study=await self._study(request.name))
 
     async def StopStudy(  # noqa: N802
         self, request: study_pb2.StopStudyRequest, context: Context
@@ -125,16 +150,53 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         shares = await self._studies.participation(request.name)
         return study_pb2.GetParticipationResponse(participation=convert.participation(shares))
 
+    async def DownloadModel(  # type: ignore[override]  # noqa: N802  # gRPC takes coroutines that write as well
+        self, request: study_pb2.DownloadModelRequest, context: Context
+    ) -> None:
+        """A model's header and its payload from an offset on; written, not yielded: a cut call leaves at once."""
+        async with self._downloads.hold() as slot:
+            model = await find_model(self._parts, request.study, request.sha256)
+            size = model.manifest.payload_bytes
+            if request.offset > size:
+                text = f"the model has {size} bytes, there is nothing at {request.offset}."
+                raise InvalidInputError(f"offset: {text}", [FieldViolation("offset", text)])
+            part = study_pb2.ModelPart(manifest=model.manifest.to_proto(), sha256=model.sha256, offset=request.offset)
+            await context.write(study_pb2.DownloadModelResponse(header=part))
+            payload = as_bytes(model.payload)
+            for start in range(request.offset, size, wire.CHUNK_BYTES):
+                chunk = bytes(payload[start : start + wire.CHUNK_BYTES])
+                await context.write(study_pb2.DownloadModelResponse(chunk=chunk))
+                slot.progress()
+
     async def ListClients(  # noqa: N802
         self, request: study_pb2.ListClientsRequest, context: Context
     ) -> study_pb2.ListClientsResponse:
-        """Every client ever heard of, by name."""
+        """Every client ever heard of by name, a page at a time."""
         fleet, paces = self._parts.fleet, self._parts.paces
+        size, records = _page_size(request.page_size), fleet.records()
+        first = bisect_right(records, request.page_token, key=lambda record: record.name)
+        page = records[first : first + size]
         return study_pb2.ListClientsResponse(
-            clients=[
-                convert.client(record, fleet.find(record.name), paces.known(record.name)) for record in fleet.records()
-            ]
+            clients=[convert.client(record, fleet.find(record.name), paces.known(record.name)) for record in page],
+            next_page_token=page[-1].name if first + size < len(records) else "",
         )
+
+    async def DrainClient(  # noqa: N802
+        self, request: study_pb2.DrainClientRequest, context: Context
+    ) -> study_pb2.DrainClientResponse:
+        """Has a client be given nothing new."""
+        member = self._parts.fleet.drain_client(request.name, True)
+        return study_pb2.DrainClientResponse(client=self._client(member))
+
+    async def UndrainClient(  # noqa: N802
+        self, request: study_pb2.UndrainClientRequest, context: Context
+    ) -> study_pb2.UndrainClientResponse:
+        """Gives a drained client work again."""
+        member = self._parts.fleet.drain_client(request.name, False)
+        return study_pb2.UndrainClientResponse(client=self._client(member))
+
+    def _client(self, member: Member) -> study_pb2.Client:
+        return convert.client(member.record(), member, self._parts.paces.known(member.name))
 
     async def _study(self, name: str) -> study_pb2.Study:
         return convert.study(await self._studies.view(name), where(make_url(self._parts.database_url)))
@@ -145,7 +207,7 @@ def _page_size(asked: int) -> int:
 
 
 def _number(token: str) -> int:
-    if token and not token.isdecimal():
+    if token and not (token.isdecimal() and len(token) < _TOKEN_DIGITS):
         text = f"{token!r:.80} is no page token: use next_page_token of the page before, or leave it out."
         raise InvalidInputError(f"page_token: {text}", [FieldViolation("page_token", text)])
     return int(token) if token else -1

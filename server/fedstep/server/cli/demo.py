@@ -13,13 +13,13 @@ from types import FrameType
 import click
 from rich.console import Console
 
+from fedstep.api.aio import connect
 from fedstep.common.errors import InvalidInputError, StorageError
 from fedstep.common.loop import run as run_loop
 from fedstep.common.options import PairType, task_options
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.processes import Processes
-from fedstep.server.cli.remote import connect
 from fedstep.server.cli.show import json_option, plain_option
 from fedstep.server.cli.study import watch_to_end
 

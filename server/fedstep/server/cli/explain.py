@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.text import Text
 
+from fedstep.api.aio import AsyncFedstep
+from fedstep.api.calls import ENDED
 from fedstep.server.cli.records import event_record, trial_records
-from fedstep.server.cli.remote import ENDED, Remote
 from fedstep.server.cli.show import kind_style, print_json, print_table, title_of
 from fedstep.server.report.decisions import Decision, changes_between, changes_text, decisions_of, evidence_text
 from fedstep.server.report.lineage import Stretch, Tree
@@ -17,7 +18,7 @@ from fedstep.v1 import study_pb2
 _TRIALS_SHOWN = 6
 
 
-async def explain(remote: Remote, name: str, as_json: bool) -> None:
+async def explain(remote: AsyncFedstep, name: str, as_json: bool) -> None:
     """Prints every decision of a study in order, with its evidence, then what its model was trained with."""
     study = await remote.get(name)
     trials = trial_records([trial async for trial in remote.trials(name)])

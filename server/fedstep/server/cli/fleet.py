@@ -2,9 +2,9 @@
 
 import click
 
+from fedstep.api.aio import connect
 from fedstep.common.channel import Endpoint
 from fedstep.common.loop import run as run_loop
-from fedstep.server.cli.remote import connect
 from fedstep.server.cli.show import coordinator_option, enum_word, json_option, print_json, print_table
 from fedstep.v1 import study_pb2
 

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 import click
 from rich.console import Console
 
+from fedstep.api.aio import AsyncFedstep, connect
+from fedstep.api.calls import ENDED
 from fedstep.common.channel import Endpoint
 from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.loop import run as run_loop
@@ -15,7 +17,6 @@ from fedstep.server.cli.explain import explain
 from fedstep.server.cli.live.watch import can_draw, watch_live
 from fedstep.server.cli.participation import print_participation
 from fedstep.server.cli.progress import Progress
-from fedstep.server.cli.remote import ENDED, Remote, connect
 from fedstep.server.cli.show import (
     as_json_value,
     coordinator_option,
@@ -52,7 +53,7 @@ def run(file: str, coordinator: Endpoint, detach: bool, plain: bool, as_json: bo
     """
     spec = read_study(file)
 
-    async def start(remote: Remote) -> None:
+    async def start(remote: AsyncFedstep) -> None:
         try:
             created = await remote.create(spec_to_proto(spec))
         except InvalidInputError as error:
@@ -90,7 +91,7 @@ def watch(name: str, coordinator: Endpoint, after: int, plain: bool, as_json: bo
 def show(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """A study as it stands: state, best hyper-parameters, result, and whose training was taken."""
 
-    async def one(remote: Remote) -> None:
+    async def one(remote: AsyncFedstep) -> None:
         found, told = await remote.get(name), await remote.participation(name)
         if as_json:
             print_json({**as_json_value(found), "participation": as_json_value(told)})
@@ -107,7 +108,7 @@ def show(name: str, coordinator: Endpoint, as_json: bool) -> None:
 def list_studies(coordinator: Endpoint, as_json: bool) -> None:
     """All studies of a coordinator."""
 
-    async def every(remote: Remote) -> None:
+    async def every(remote: AsyncFedstep) -> None:
         found = [one async for one in remote.studies()]
         if as_json:
             for one in found:
@@ -139,7 +140,7 @@ def list_studies(coordinator: Endpoint, as_json: bool) -> None:
 def trials(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """A study's trials: hyper-parameters, rounds, values."""
 
-    async def every(remote: Remote) -> None:
+    async def every(remote: AsyncFedstep) -> None:
         found = [one async for one in remote.trials(name)]
         if as_json:
             for one in found:
@@ -176,7 +177,7 @@ def steps(name: str, trial: int | None, round_: int | None, client: str, coordin
     """
     request = study_pb2.ListStepsRequest(study=name, trial=trial, round=round_, client_name=client)
 
-    async def every(remote: Remote) -> None:
+    async def every(remote: AsyncFedstep) -> None:
         if not as_json:
             print("trial,round,client,attempt,step,loss,samples,step_ms")
         async for one in remote.steps(request):
@@ -198,7 +199,7 @@ def steps(name: str, trial: int | None, round_: int | None, client: str, coordin
 def stop(name: str, coordinator: Endpoint, as_json: bool) -> None:
     """End a study after the rounds under way; what it found so far is kept."""
 
-    async def one(remote: Remote) -> None:
+    async def one(remote: AsyncFedstep) -> None:
         found = await remote.stop(name)
         state = enum_word(found.state, study_pb2.StudyState)
         print_json(found) if as_json else print(f"Study {name} is {state}.")
@@ -206,7 +207,7 @@ def stop(name: str, coordinator: Endpoint, as_json: bool) -> None:
     _call(coordinator, one)
 
 
-async def watch_to_end(remote: Remote, name: str, as_json: bool, plain: bool = False, after: int = 0) -> None:
+async def watch_to_end(remote: AsyncFedstep, name: str, as_json: bool, plain: bool = False, after: int = 0) -> None:
     """Shows a study as it happens, then its result; exits 1 when it did not complete.
 
     Args:
@@ -225,7 +226,7 @@ async def watch_to_end(remote: Remote, name: str, as_json: bool, plain: bool = F
     await show_result(remote, name, as_json)
 
 
-async def _print_events(remote: Remote, found: study_pb2.Study, as_json: bool, after: int) -> None:
+async def _print_events(remote: AsyncFedstep, found: study_pb2.Study, as_json: bool, after: int) -> None:
     with Progress(found, as_json, bar=False) as progress:
 
         def lost(error: UnavailableError) -> None:
@@ -235,7 +236,7 @@ async def _print_events(remote: Remote, found: study_pb2.Study, as_json: bool, a
             progress.event(event)
 
 
-async def show_result(remote: Remote, name: str, as_json: bool) -> None:
+async def show_result(remote: AsyncFedstep, name: str, as_json: bool) -> None:
     """Shows how a study ended; exits 1 when it did not complete."""
     found = await remote.get(name)
     print_json(found) if as_json else print_study(found)
@@ -243,7 +244,7 @@ async def show_result(remote: Remote, name: str, as_json: bool) -> None:
         sys.exit(EXIT_NOT_COMPLETED)
 
 
-def _call(coordinator: Endpoint, work: Callable[[Remote], Awaitable[None]], watched: str = "") -> None:
+def _call(coordinator: Endpoint, work: Callable[[AsyncFedstep], Awaitable[None]], watched: str = "") -> None:
     """Runs a coroutine with a coordinator; Ctrl-C while watching says how to go on."""
 
     async def with_remote() -> None:

@@ -423,7 +423,8 @@ class Cohorts:
         for row in np.flatnonzero(self._looked_at[:count] != roll.sessions[:count]).tolist():
             self._fits[row] = self.mismatch(self._fleet.at(row)) is None
             self._looked_at[row] = roll.sessions[row]
-        there: NDArray[np.bool_] = self._fits[:count] & roll.connected[:count] & (roll.train_samples[:count] > 0)
+        can = self._fits[:count] & roll.connected[:count] & ~roll.drained[:count]
+        there: NDArray[np.bool_] = can & (roll.train_samples[:count] > 0)
         return there
 
     def _in_time(self) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from fedstep.common.clock import Clock
-from fedstep.common.errors import AlreadyExistsError, InvalidInputError, PreconditionError
+from fedstep.common.errors import AlreadyExistsError, InvalidInputError, NotFoundError, PreconditionError
 from fedstep.common.identity import MAX_NAME_LENGTH
 from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.roll import Roll
@@ -18,7 +18,7 @@ from fedstep.v1 import fleet_pb2
 
 OUTBOX_MESSAGES = 256
 
-_ON_THE_ROLL = frozenset({"presence", "busy", "late", "session_id", "train_samples", "validation_samples"})
+_ON_THE_ROLL = frozenset({"presence", "busy", "late", "drained", "session_id", "train_samples", "validation_samples"})
 """What of a member is kept in the roll's columns too."""
 
 
@@ -72,6 +72,7 @@ class Member:
         streaming: Its Connect call is open.
         busy: The assignment it trains on; "" when it could be given one.
         late: That assignment's round is over, and what it has is still taken.
+        drained: It finishes what it has and is given nothing new.
         working: How many assignments of any kind it has.
         message: Why it gets no work, if it gets none.
         fetch: The last model that went to it, until a training's end tells of it.
@@ -96,6 +97,7 @@ class Member:
     streaming: bool = False
     busy: str = ""
     late: bool = False
+    drained: bool = False
     working: int = 0
     message: str = ""
     updates_accepted: int = 0
@@ -191,6 +193,7 @@ class Fleet:
         member = known or self._new_member(hello, manifest)
         if known is not None:
             self._sessions.pop(known.session_id, None)
+            known.drained = known.drained and known.instance_id == hello.instance_id
             _end_stream(known.outbox)  # of a process that was taken to be gone, or of a connection that is
             known.instance_id, known.task, known.manifest = hello.instance_id, hello.task, manifest
             known.train_samples, known.validation_samples = hello.train_samples, hello.validation_samples
@@ -256,6 +259,20 @@ class Fleet:
         self.heard(member)
         return member
 
+    def drain_client(self, name: str, drained: bool) -> Member:
+        """Has a client be given nothing new, or again what there is. A new process of that name begins undrained.
+
+        Raises:
+            NotFoundError: No client of that name has come in this life of the coordinator, or it is gone.
+        """
+        member = self._members.get(name)
+        if member is None or member.presence is Presence.GONE:
+            known = "is gone" if name in self._history or member is not None else "has never come"
+            raise NotFoundError(f"The client {name!r:.140} {known}: `fedstep fleet list` shows who is here.")
+        member.drained = drained
+        self.wake()
+        return member
+
     def send(self, member: Member, message: fleet_pb2.ConnectResponse) -> None:
         """Puts a message into the client's outbox. One that takes nothing off for so long is cut off."""
         if member.presence is not Presence.CONNECTED:
@@ -315,6 +332,7 @@ class Fleet:
     def expire(self, member: Member) -> None:
         """The client's lease has run out."""
         member.presence = Presence.GONE
+        member.drained = False
         for call in self._on_gone:
             call(member)
         self.wake()

@@ -16,6 +16,7 @@ class Listed(Protocol):
     session_id: str
     busy: str
     late: bool
+    drained: bool
     train_samples: int
     validation_samples: int
     roll: "Roll | None"
@@ -42,6 +43,7 @@ class Roll:
         lost_touch: Whether their stream is cut and their lease still runs.
         busy: Whether they train.
         late: Whether that is late work: its round is over.
+        drained: Whether they are given nothing new.
         sessions: How often they joined.
         train_samples: As they last announced.
         validation_samples: As they last announced.
@@ -54,6 +56,7 @@ class Roll:
         self.lost_touch: NDArray[np.bool_] = np.empty(0, bool)
         self.busy: NDArray[np.bool_] = np.empty(0, bool)
         self.late: NDArray[np.bool_] = np.empty(0, bool)
+        self.drained: NDArray[np.bool_] = np.empty(0, bool)
         self.sessions: NDArray[np.int64] = np.empty(0, np.int64)
         self.train_samples: NDArray[np.int64] = np.empty(0, np.int64)
         self.validation_samples: NDArray[np.int64] = np.empty(0, np.int64)
@@ -91,6 +94,7 @@ class Roll:
         self.lost_touch[row] = member.lost_touch
         self.busy[row] = bool(member.busy)
         self.late[row] = member.late
+        self.drained[row] = member.drained
         self.train_samples[row] = min(member.train_samples, _MOST)
         self.validation_samples[row] = min(member.validation_samples, _MOST)
         if self._last_session[row] != member.session_id:
@@ -109,6 +113,7 @@ _COLUMNS = (
     "lost_touch",
     "busy",
     "late",
+    "drained",
     "sessions",
     "train_samples",
     "validation_samples",

@@ -15,6 +15,7 @@ from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.participants import shares_in, there_at_its_end
 from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.pausing import ask_pause, ask_resume, commit_paused
 from fedstep.server.coordination.structure import check_structure
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.report.participation import Share
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 
 TAKEN_UP_AFTER_S = (1.0, 5.0, 20.0, 60.0, 60.0)
 """Waits before a study that the database has failed is taken up again: so often without a round between, no more."""
+
+
+STANDING_STILL = frozenset({StudyState.PAUSING, StudyState.PAUSED})
+"""States that a study leaves only when somebody says so."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ class Studies:
         for record in records:  # of all, before the first one runs and tidies up
             self._at_rest[record.spec.name] = await self._needed(record)
         for record in records:
-            if record.state.ended:
+            if record.state is StudyState.PAUSING:  # its coordinator went away before the rounds under way were over
+                await self._commit_paused(record.spec.name)
+            if record.state.ended or record.state in STANDING_STILL:
                 continue
             if record.spec.task not in self._tasks:
                 await self._put_off(record)
@@ -111,7 +118,7 @@ class Studies:
                     f"A study named {spec.name} exists with other settings ({record.state.value}): change `name` in "
                     "the study file, or its settings back."
                 ) from None
-        if not record.state.ended and spec.name not in self._running:
+        if not record.state.ended and record.state not in STANDING_STILL and spec.name not in self._running:
             self._launch(record)
         return record
 
@@ -171,16 +178,60 @@ class Studies:
             change = Change(state=StudyState.STOPPED, events=[NewEvent("study_stopped", f"Study {name} is stopped.")])
         events = await self._parts.executors.storage.run(self._parts.store.commit, name, change)
         await self._parts.feed.publish(name, events)
-        runner = self._runners.get(name)
-        if runner is not None:
+        if record.spec.task in self._tasks and (runner := await self._whoever_runs(name)) is not None:
             runner.stop()
-        elif record.spec.task in self._tasks:
-            self._launch(await self.record(name))
         return await self.record(name)
 
     def runner(self, name: str) -> StudyRunner | None:
         """What runs a study at this moment; None where nothing does."""
         return self._runners.get(name)
+
+    async def pause(self, name: str) -> StudyRecord:
+        """Has a study stand still after the rounds under way; one that does already stays as it is.
+
+        Raises:
+            NotFoundError: There is none of that name.
+            PreconditionError: It has ended, or is stopping.
+        """
+        events = await self._parts.executors.storage.run(ask_pause, self._parts.store, name)
+        await self._parts.feed.publish(name, events)
+        if self._is_run(name):
+            self._runners[name].pause()
+        else:  # nothing of it is under way
+            await self._commit_paused(name)
+        return await self.record(name)
+
+    async def resume(self, name: str) -> StudyRecord:
+        """Goes on with a study that stands still, or is interrupted; one that runs stays as it is.
+
+        Raises:
+            NotFoundError: There is none of that name.
+            PreconditionError: It has ended, or its task is not here.
+        """
+        await self._parts.executors.storage.run(ask_resume, self._parts.store, name, self._tasks)
+        await self._whoever_runs(name)
+        return await self.record(name)
+
+    async def _commit_paused(self, name: str) -> None:
+        events = await self._parts.executors.storage.run(commit_paused, self._parts.store, name)
+        await self._parts.feed.publish(name, events)
+
+    def _is_run(self, name: str) -> bool:
+        """Whether somebody runs the study, and will see what was committed to it."""
+        return name in self._running and not self._running[name].done()
+
+    async def _whoever_runs(self, name: str) -> StudyRunner | None:
+        """What runs a study, from now on where nothing did; None where it has ended."""
+        while True:
+            record = await self.record(name)
+            if record.state.ended:
+                return None
+            if self._is_run(name):
+                return self._runners[name]
+            if name not in self._running:
+                self._launch(record)
+                return self._runners[name]
+            await asyncio.sleep(0)  # what ran it is over, and about to be taken off
 
     def under_way(self, name: str) -> bool:
         """Whether the study is being run: more events will come."""
@@ -225,13 +276,20 @@ class Studies:
         name, failures = record.spec.name, 0
         while True:
             await runner.run(taken_up_again=failures < len(TAKEN_UP_AFTER_S))
-            if not runner.lost_storage:
+            if not (runner.lost_storage or runner.pausing):
                 return
             if runner.begun:
                 self._at_rest[name] = runner.kept_models()
-            before, record = record, await self._once_it_answers(name, TAKEN_UP_AFTER_S[failures])
-            failures = failures + 1 if record.spent.rounds == before.spent.rounds else 0
-            if record.state.ended:
+            if runner.lost_storage:
+                before, record = record, await self._once_it_answers(name, TAKEN_UP_AFTER_S[failures])
+                failures = failures + 1 if record.spent.rounds == before.spent.rounds else 0
+            else:
+                record = await self.record(name)
+            if record.state is StudyState.PAUSING:
+                await self._commit_paused(name)
+                record = await self.record(name)
+            given_up = record.state is StudyState.INTERRUPTED and not runner.lost_storage
+            if record.state.ended or record.state is StudyState.PAUSED or given_up:
                 return
             runner = self._runner(record)
 

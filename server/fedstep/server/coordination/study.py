@@ -20,6 +20,7 @@ from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError
 from fedstep.server.coordination.participants import shares_in, updates_taken_late
 from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.pausing import PausedError, commit_paused
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
 from fedstep.server.report.participation import participation
@@ -99,6 +100,8 @@ class StudyRunner:
         )
         self.lost_storage = False
         """It was interrupted because the database, or the model folder, failed it, and may be taken up again."""
+        self.pausing = False
+        """It was told to pause: it leaves off after the rounds under way, whatever it is told next."""
         self._mismatches = Mismatches(
             parts.fleet, self.engine.cohorts, lambda event: announce_soon(self.spec.name, event)
         )
@@ -114,6 +117,8 @@ class StudyRunner:
             await self._begin()
             await self._search()
             await self._conclude()
+        except PausedError:
+            await self._pause()
         except asyncio.CancelledError:
             text = "the coordinator was stopped; it goes on when it is started again"
             await self._end(StudyState.INTERRUPTED, text, END_RETRIES_S, goes_on=True)
@@ -140,6 +145,11 @@ class StudyRunner:
         if not self.state.ended:
             self.state = StudyState.STOPPING
             self.engine.cohorts.stop_waiting()
+
+    def pause(self) -> None:
+        """Leaves off after the rounds under way, so that another runner can go on from there."""
+        self.pausing = True
+        self.engine.cohorts.stop_waiting()
 
     async def announce(self, event: NewEvent) -> None:
         """Commits an event by itself and tells the watchers."""
@@ -218,11 +228,22 @@ class StudyRunner:
                     group.create_task(self._lane(waiting[lane::lanes]), name=f"{self.spec.name} lane {lane}")
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        self._check_pause()
+
+    def _check_pause(self) -> None:
+        """Raises where the study was told to pause.
+
+        Raises:
+            PausedError: It was.
+        """
+        if self.pausing:
+            raise PausedError
 
     async def _lane(self, waiting: list[TrialRecord]) -> None:
         """Trains one trial after the other: first those that were under way, then new ones."""
         for trial in waiting:
-            await self._train(await self._runs.resume(trial))
+            if not self.pausing:
+                await self._train(await self._runs.resume(trial))
         while (run := await self._propose()) is not None:
             await self._train(run)
 
@@ -232,7 +253,8 @@ class StudyRunner:
             while True:
                 number = len(self.trials)
                 per_trial = self._the_tuner().per_trial
-                if self._over(None if per_trial else 0) or (per_trial and number >= self.spec.budget.trials):
+                tried = per_trial and number >= self.spec.budget.trials
+                if self.pausing or tried or self._over(None if per_trial else 0):
                     return None
                 context = ProposeContext(1, number, self._runs.open, self.engine.prices())
                 arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
@@ -274,7 +296,7 @@ class StudyRunner:
         committing: asyncio.Task[None] | None = None
         arm = arm_of(self.trials[run.trial])
         try:
-            while state is TrialState.RUNNING and not self._over(arm.rounds):
+            while state is TrialState.RUNNING and not self.pausing and not self._over(arm.rounds):
                 outcome = await self._step(run, arm)
                 if committing is not None:
                     await committing
@@ -287,7 +309,7 @@ class StudyRunner:
             self.engine.end(run.trial)
             if committing is not None:
                 await to_its_end(committing)
-        if state is TrialState.RUNNING:
+        if state is TrialState.RUNNING and not self.pausing:
             await to_its_end(self._give_up(run))
         async with self._tuning:
             self._runs.end(run.trial, self._the_tuner().keeps())
@@ -394,6 +416,7 @@ class StudyRunner:
                 run = await self._train_on(run, missing)
             finally:
                 self.engine.end(run.trial)
+            self._check_pause()
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
         shares = await shares_in(self.spec.name, self.engine.cohorts.names(), self._parts)
         trials = list(self.trials.values())
@@ -409,7 +432,11 @@ class StudyRunner:
         arm = arm_of(self.trials[run.trial])
         with contextlib.suppress(StoppedError):
             for left in reversed(range(rounds)):
-                outcome = StepOutcome(run) if self._over() else await self.engine.step(run, arm, last=not left)
+                outcome = (
+                    StepOutcome(run)
+                    if self.pausing or self._over()
+                    else await self.engine.step(run, arm, last=not left)
+                )
                 if outcome.record is None:
                     break
                 self.account.spend(outcome.due)
@@ -422,16 +449,38 @@ class StudyRunner:
     ) -> None:
         """Commits how the study ended; without `waits_s` for as long as it takes: nobody runs it, and all must know.
 
-        One that `goes_on` by itself and was told to stop, even meanwhile, stops when it does.
+        One that `goes_on` by itself and was told to stop or to pause, even meanwhile, does so when it does.
         """
         event = NewEvent(f"study_{state.value}", f"Study {self.spec.name} is {state.value}: {message}", {})
         for wait_s in waits_s or itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
             try:
-                left = StudyState.STOPPING if goes_on and self.state is StudyState.STOPPING else state
+                left = await self._asked(state) if goes_on else state
                 await self._commit(Change(state=left, message=message, events=[event]), left)
                 return
             except StorageError as error:  # perhaps what ended the study; it may pass
                 log.warning("the end of study %s cannot be committed yet: %s", self.spec.name, error)
+                await asyncio.sleep(wait_s)
+
+    async def _asked(self, otherwise: StudyState) -> StudyState:
+        """What somebody has asked for, where that is still to be done."""
+        if self.state is StudyState.STOPPING:
+            return StudyState.STOPPING
+        if self.pausing:
+            record = await self._parts.executors.storage.run(self._parts.store.study, self.spec.name)
+            return StudyState.PAUSING if record.state is StudyState.PAUSING else otherwise
+        return otherwise
+
+    async def _pause(self) -> None:
+        """Commits that the study stands still, unless it was resumed or stopped meanwhile."""
+        name, state = self.spec.name, self._the_tuner().state()
+        for wait_s in itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
+            try:
+                seconds = self._account.count_seconds()
+                commit = self._parts.executors.storage.run(commit_paused, self._parts.store, name, seconds, state)
+                await self._parts.feed.publish(name, await commit)
+                return
+            except StorageError as error:
+                log.warning("the pause of study %s cannot be committed yet: %s", name, error)
                 await asyncio.sleep(wait_s)
 
     async def _commit(self, change: Change, state: StudyState | None = None) -> None:

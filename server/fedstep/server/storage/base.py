@@ -14,10 +14,13 @@ _Record = TypeVar("_Record")
 
 
 class StudyState(StrEnum):
-    """Where a study stands. RUNNING, STOPPING and INTERRUPTED go on after a restart; the others have ended."""
+    """Where a study stands. RUNNING, STOPPING and INTERRUPTED go on after a restart, PAUSING and PAUSED stand still
+    until they are resumed; the others have ended."""
 
     RUNNING = "running"
     INTERRUPTED = "interrupted"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     STOPPING = "stopping"
     STOPPED = "stopped"
     COMPLETED = "completed"

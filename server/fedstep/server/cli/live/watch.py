@@ -5,10 +5,11 @@ import asyncio
 from rich.console import Console
 from rich.live import Live
 
+from fedstep.api.aio import AsyncFedstep
+from fedstep.api.waiting import LONGEST_S
 from fedstep.common.errors import UnavailableError
 from fedstep.server.cli.live.screen import Screen
 from fedstep.server.cli.progress import Worth
-from fedstep.server.cli.remote import RETRY_CAP_S, Remote
 from fedstep.v1 import study_pb2
 
 SNAPSHOT_EVERY_S = 0.5
@@ -20,7 +21,7 @@ def can_draw(console: Console) -> bool:
     return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
-async def watch_live(remote: Remote, study: study_pb2.Study, console: Console, after: int = 0) -> None:
+async def watch_live(remote: AsyncFedstep, study: study_pb2.Study, console: Console, after: int = 0) -> None:
     """Shows a study until it ends; the terminal is then as it was before.
 
     Args:
@@ -33,7 +34,7 @@ async def watch_live(remote: Remote, study: study_pb2.Study, console: Console, a
 
 
 class _Watching:
-    def __init__(self, remote: Remote, study: study_pb2.Study, console: Console) -> None:
+    def __init__(self, remote: AsyncFedstep, study: study_pb2.Study, console: Console) -> None:
         self._remote = remote
         self._name = study.spec.name
         self._worth = Worth(small=False)
@@ -76,7 +77,7 @@ class _Watching:
                     self._changed.set()
             except UnavailableError:
                 pass
-            await asyncio.sleep(RETRY_CAP_S)
+            await asyncio.sleep(LONGEST_S)
 
     async def _draw(self) -> None:
         size = None
