@@ -52,14 +52,13 @@ def show(
     started with --partition I/N and the same options.
     """
     from fedstep.common.tasks import load_task  # late: torch
+    from fedstep.simulation.cli_show import counting
     from fedstep.simulation.holdings import count_holdings
 
     task = load_task(reference)
     known = task_options(options, path)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
-        row = progress.add_task("shares counted", total=clients)
-        holdings = count_holdings(task, clients, known, lambda counted: progress.update(row, completed=counted))
+    with counting("shares counted", clients, as_json) as tell:
+        holdings = count_holdings(task, clients, known, tell)
     if picture is None and not as_json:
         picture = Path(f"data-{task.name}-{clients}.png")
     if picture is not None:

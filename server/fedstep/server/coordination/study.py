@@ -475,7 +475,7 @@ class StudyRunner:
         name, state = self.spec.name, self._the_tuner().state()
         for wait_s in itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
             try:
-                seconds = self._account.count_seconds()
+                seconds = self.account.count_seconds()
                 commit = self._parts.executors.storage.run(commit_paused, self._parts.store, name, seconds, state)
                 await self._parts.feed.publish(name, await commit)
                 return
