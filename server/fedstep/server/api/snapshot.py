@@ -218,6 +218,7 @@ def _points(losses: Sequence[float]) -> list[float]:
     """At most `MOST_POINTS`, each the mean of equally many."""
     values = np.array(losses, np.float32)
     if len(values) <= MOST_POINTS:
-        return [float(value) for value in values]
+        found: list[float] = values.tolist()
+        return found
     edges = np.linspace(0, len(values), MOST_POINTS + 1).astype(np.intp)
     return [float(values[low:high].mean()) for low, high in itertools.pairwise(edges)]

@@ -7,7 +7,7 @@ from fedstep.server.cli.live.marks import row, sparkline
 from fedstep.v1 import progress_pb2 as pb
 
 _STATES = {"running": "cyan", "completed": "green", "pruned": "yellow", "failed": "red"}
-_STATE, _ROUNDS, _VALUE, _NUMBER = 9, 7, 8, 6
+_STATE, _ROUNDS, _VALUE, _NUMBER, _CURVE = 9, 7, 8, 6, 12
 _NARROW = 80
 _SIGNS = {"running": "▶", "completed": "✓", "pruned": "✂", "failed": "✗"}
 """Of the states, where there is no room for words."""
@@ -21,11 +21,13 @@ def arms(snapshot: pb.Snapshot, width: int, rows: int) -> list[Text]:
     best = snapshot.best.number if snapshot.HasField("best") else -1
     cut = len(newest) > rows - 1 or snapshot.arm_count > len(newest)
     room = rows - 1 - cut
+    if room < 1:
+        return []
     shown = newest[:room]
     if best >= 0 and room > 1 and best not in [arm.number for arm in shown]:
         shown = [*shown[: room - 1], snapshot.best]
     phase = 0 if all(not arm.phase for arm in shown) else max(len(arm.phase) for arm in shown)
-    line = 0 if width < _NARROW else 12
+    line = 0 if width < _NARROW else min(_CURVE, max(len(arm.values) for arm in shown))
     noun = "trial" if snapshot.by_trials else "arm"
     heading = _line(
         (noun, "for", "" if width < _NARROW else "state", "rounds", snapshot.metric, "", "tuned"), width, phase, line

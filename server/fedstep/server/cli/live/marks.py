@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-_LEVELS = "▁▂▃▄▅▆▇█"
+_LEVELS = "▁▂▃▄▅▆▇"
+"""Not the whole block: a curve would run into the one above it."""
 _STEADY = 0.02
 """A loss that has changed by less than this share of itself goes neither up nor down."""
 

@@ -60,7 +60,7 @@ class Screen:
             return [Text(self.note or f"Asking for study {self._name}…")][:height]
         top = head(self.snapshot, width)
         bottom = [Text(self.note, "bold yellow") if self.note else Text(_HINT, "bright_black")]
-        room = height - len(top) - len(bottom) - 3  # a blank line before each part
+        room = height - len(top) - len(bottom) - 4  # a blank line after each part
         told = [_event(event, width) for event in self._events]
         # A round's end and the next one's beginning do not make all that is below jump.
         self._most_work = max(self._most_work, rows_of_work(self.snapshot))
