@@ -26,7 +26,7 @@ def arms(snapshot: pb.Snapshot, width: int, rows: int) -> list[Text]:
     shown = newest[:room]
     if best >= 0 and room > 1 and best not in [arm.number for arm in shown]:
         shown = [*shown[: room - 1], snapshot.best]
-    phase = 0 if all(not arm.phase for arm in shown) else max(len(arm.phase) for arm in shown)
+    phase = max(len(arm.phase) for arm in shown)
     line = 0 if width < _NARROW else min(_CURVE, max(len(arm.values) for arm in shown))
     noun = "trial" if snapshot.by_trials else "arm"
     heading = _line(

@@ -18,6 +18,9 @@ from fedstep.server.cli.show import kind_style
 from fedstep.v1 import progress_pb2, study_pb2
 
 _KEPT = 40
+"""Events."""
+_REMEMBERED = 40
+"""Pictures, ten seconds or so: the lines that clients took in one of them stay theirs."""
 _SHARES = (0.5, 0.3, 0.2)
 """Of the lines below the head: for clients, for arms and for events. What one does not need the others get."""
 _NARROWEST = 40
@@ -42,7 +45,7 @@ class Screen:
         self.note = ""
         self._name = name
         self._events: deque[study_pb2.StudyEvent] = deque(maxlen=_KEPT)
-        self._most_work = 0
+        self._work_rows: deque[int] = deque(maxlen=_REMEMBERED)
 
     def tell(self, event: study_pb2.StudyEvent) -> None:
         """Something has happened."""
@@ -63,8 +66,8 @@ class Screen:
         room = height - len(top) - len(bottom) - 4  # a blank line after each part
         told = [_event(event, width) for event in self._events]
         # A round's end and the next one's beginning do not make all that is below jump.
-        self._most_work = max(self._most_work, rows_of_work(self.snapshot))
-        wanted = (self._most_work, rows_of_arms(self.snapshot), sum(map(len, told)))
+        self._work_rows.append(rows_of_work(self.snapshot))
+        wanted = (max(self._work_rows), rows_of_arms(self.snapshot), sum(map(len, told)))
         for_work, for_arms, for_told = _shared(max(room, 0), wanted)
         parts = [
             _padded(work(self.snapshot, width, for_work), for_work),

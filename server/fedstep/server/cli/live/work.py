@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from google.protobuf.duration_pb2 import Duration
 from rich.text import Text
 
 from fedstep.server.cli.live.marks import bar, loss_text, row, said, seconds_text, sparkline, trend
@@ -73,13 +74,8 @@ def _name(number: int, snapshot: pb.Snapshot) -> str:
     return f"{phase.capitalize()} {number}" if phase.isalpha() else f"Trial {number}"
 
 
-def _seconds(duration: object) -> str:
-    return seconds_text(_s(duration))
-
-
-def _s(duration: object) -> float:
-    assert hasattr(duration, "ToTimedelta")
-    return float(duration.ToTimedelta().total_seconds())
+def _seconds(duration: Duration) -> str:
+    return seconds_text(duration.ToTimedelta().total_seconds())
 
 
 @dataclass(frozen=True)
@@ -163,7 +159,7 @@ def _when(one: pb.ClientProgress, phase: pb.PhaseProgress) -> tuple[str, str]:
         return "measuring", ""
     if not finish:
         return "no step yet", "bright_black"
-    late = _s(one.finish) > _s(phase.deadline)
+    late = one.finish.ToTimedelta() > phase.deadline.ToTimedelta()
     return (f"{finish}, late", "yellow") if late else (f"≈ {finish}", "green")
 
 
