@@ -24,6 +24,7 @@ from fedstep.server.cli.show import json_option, plain_option
 from fedstep.server.cli.study import watch_to_end
 
 _CLIENTS = 8
+_HINT = "Ctrl-C ends all of it; what is done is kept, and how to go on is said."
 
 
 @click.command()
@@ -98,7 +99,7 @@ def demo(
             async def run() -> None:
                 async with connect(address) as remote:
                     await remote.create(spec_to_proto(spec))
-                    await watch_to_end(remote, spec.name, as_json, plain)
+                    await watch_to_end(remote, spec.name, as_json, plain, hint=_HINT)
 
             run_loop(run())
     except KeyboardInterrupt:

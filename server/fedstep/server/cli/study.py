@@ -33,6 +33,7 @@ from fedstep.server.cli.show import (
 from fedstep.v1 import study_pb2
 
 EXIT_NOT_COMPLETED = 1
+HINT = "Ctrl-C stops watching; the study goes on."
 
 
 @click.group()
@@ -207,7 +208,9 @@ def stop(name: str, coordinator: Endpoint, as_json: bool) -> None:
     _call(coordinator, one)
 
 
-async def watch_to_end(remote: AsyncFedstep, name: str, as_json: bool, plain: bool = False, after: int = 0) -> None:
+async def watch_to_end(
+    remote: AsyncFedstep, name: str, as_json: bool, plain: bool = False, after: int = 0, hint: str = HINT
+) -> None:
     """Shows a study as it happens, then its result; exits 1 when it did not complete.
 
     Args:
@@ -216,11 +219,12 @@ async def watch_to_end(remote: AsyncFedstep, name: str, as_json: bool, plain: bo
         as_json: For programs.
         plain: Print lines also where there is a terminal that a picture can be drawn on.
         after: Show only events with a greater number.
+        hint: What Ctrl-C does.
     """
     found = await remote.get(name)
     console = Console()
     if can_draw(console) and not (as_json or plain or found.state in ENDED):
-        await watch_live(remote, found, console, after)
+        await watch_live(remote, found, console, hint, after)
     else:
         await _print_events(remote, found, as_json, after)
     await show_result(remote, name, as_json)

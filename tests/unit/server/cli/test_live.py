@@ -14,7 +14,7 @@ SIZES = [(60, 24), (100, 36), (160, 45)]
 
 
 def screen(found: pb.Snapshot | None) -> Screen:
-    shown = Screen("demo")
+    shown = Screen("demo", "Ctrl-C stops watching; the study goes on.")
     shown.snapshot = found
     shown.tell(event(1, "trial_pruned", "Trial 1 is pruned at accuracy 0.1300 after 3 rounds."))
     shown.tell(

@@ -26,7 +26,6 @@ _SHARES = (0.5, 0.3, 0.2)
 _NARROWEST = 40
 _MOST_LINES = 3
 """Of one event."""
-_HINT = "Ctrl-C stops watching; the study goes on."
 
 
 class Screen:
@@ -34,16 +33,18 @@ class Screen:
 
     Args:
         name: The study's.
+        hint: What Ctrl-C does.
 
     Attributes:
         snapshot: The newest one; None before the first.
         note: About the watching itself, such as a coordinator that is away; "" for nothing.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, hint: str = "") -> None:
         self.snapshot: progress_pb2.Snapshot | None = None
         self.note = ""
         self._name = name
+        self._hint = hint
         self._events: deque[study_pb2.StudyEvent] = deque(maxlen=_KEPT)
         self._work_rows: deque[int] = deque(maxlen=_REMEMBERED)
 
@@ -62,7 +63,7 @@ class Screen:
         if self.snapshot is None:
             return [Text(self.note or f"Asking for study {self._name}…")][:height]
         top = head(self.snapshot, width)
-        bottom = [Text(self.note, "bold yellow") if self.note else Text(_HINT, "bright_black")]
+        bottom = [Text(self.note, "bold yellow") if self.note else Text(self._hint, "bright_black")]
         room = height - len(top) - len(bottom) - 4  # a blank line after each part
         told = [_event(event, width) for event in self._events]
         # A round's end and the next one's beginning do not make all that is below jump.

@@ -21,24 +21,25 @@ def can_draw(console: Console) -> bool:
     return console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
 
 
-async def watch_live(remote: AsyncFedstep, study: study_pb2.Study, console: Console, after: int = 0) -> None:
+async def watch_live(remote: AsyncFedstep, study: study_pb2.Study, console: Console, hint: str, after: int = 0) -> None:
     """Shows a study until it ends; the terminal is then as it was before.
 
     Args:
         remote: Its coordinator.
         study: As it stands.
         console: Of the terminal.
+        hint: What Ctrl-C does, in a sentence.
         after: Only events with a greater number are told.
     """
-    await _Watching(remote, study, console).to_the_end(after)
+    await _Watching(remote, study, Screen(study.spec.name, hint), console).to_the_end(after)
 
 
 class _Watching:
-    def __init__(self, remote: AsyncFedstep, study: study_pb2.Study, console: Console) -> None:
+    def __init__(self, remote: AsyncFedstep, study: study_pb2.Study, screen: Screen, console: Console) -> None:
         self._remote = remote
         self._name = study.spec.name
         self._worth = Worth(small=False)
-        self._screen = Screen(self._name)
+        self._screen = screen
         # Drawn by this alone, and only where something has changed: nothing flickers.
         self._live = Live(self._screen, console=console, screen=True, auto_refresh=False)
         self._changed = asyncio.Event()
