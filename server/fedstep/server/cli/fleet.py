@@ -11,7 +11,7 @@ from fedstep.v1 import study_pb2
 
 @click.group()
 def fleet() -> None:
-    """See the clients of a coordinator."""
+    """See the clients of a coordinator, and give one no more work."""
 
 
 @fleet.command(name="list")
@@ -21,8 +21,8 @@ def list_clients(coordinator: Endpoint, as_json: bool) -> None:
     """Every client ever heard of: state, device, data, updates, faults, pace."""
 
     async def every() -> None:
-        async with connect(coordinator.address, coordinator.security) as remote:
-            clients = await remote.clients()
+        async with connect(coordinator.address, coordinator.security) as fedstep:
+            clients = await fedstep.clients()
         if as_json:
             for client in clients:
                 print_json(client)
@@ -53,7 +53,7 @@ def list_clients(coordinator: Endpoint, as_json: bool) -> None:
                     str(client.faults),
                     _step(client.pace),
                     _rates(client.pace),
-                    client.message,
+                    "drained: it is given nothing new" if client.drained else client.message,
                 ]
                 for client in clients
             ),
@@ -61,6 +61,42 @@ def list_clients(coordinator: Endpoint, as_json: bool) -> None:
         )
 
     run_loop(every())
+
+
+@fleet.command()
+@click.argument("client")
+@coordinator_option
+@json_option
+def drain(client: str, coordinator: Endpoint, as_json: bool) -> None:
+    """Have CLIENT finish what it has, and give it nothing new.
+
+    Until `fedstep fleet undrain`, or until it leaves: a client that is started again is asked as ever. A coordinator
+    that is started again does not remember it.
+    """
+
+    async def one() -> None:
+        async with connect(coordinator.address, coordinator.security) as fedstep:
+            found = await fedstep.drain(client)
+        working = found.state == study_pb2.CLIENT_STATE_WORKING
+        rest = "finishes what it has and is then idle" if working else "has nothing to do"
+        print_json(found) if as_json else print(f"Client {client} is given nothing new; it {rest}.")
+
+    run_loop(one())
+
+
+@fleet.command()
+@click.argument("client")
+@coordinator_option
+@json_option
+def undrain(client: str, coordinator: Endpoint, as_json: bool) -> None:
+    """Give CLIENT work again."""
+
+    async def one() -> None:
+        async with connect(coordinator.address, coordinator.security) as fedstep:
+            found = await fedstep.undrain(client)
+        print_json(found) if as_json else print(f"Client {client} is given work again.")
+
+    run_loop(one())
 
 
 def _step(pace: study_pb2.Pace) -> str:

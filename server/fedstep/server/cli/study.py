@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -14,6 +15,7 @@ from fedstep.common.loop import run as run_loop
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import locate, read_study
 from fedstep.server.cli.explain import explain
+from fedstep.server.cli.export import STEP_COLUMNS, export, step_rows
 from fedstep.server.cli.live.watch import can_draw, watch_live
 from fedstep.server.cli.participation import print_participation
 from fedstep.server.cli.progress import Progress
@@ -180,17 +182,76 @@ def steps(name: str, trial: int | None, round_: int | None, client: str, coordin
 
     async def every(remote: AsyncFedstep) -> None:
         if not as_json:
-            print("trial,round,client,attempt,step,loss,samples,step_ms")
+            print(",".join(STEP_COLUMNS))
         async for one in remote.steps(request):
             if as_json:
                 print_json(one)
                 continue
-            columns = zip(one.steps.loss, one.steps.samples, one.steps.step_ms, strict=True)
-            head = f"{one.trial},{one.round},{one.client_name},{one.steps.ref.attempt}"
-            lines = [f"{head},{i},{loss:.6g},{n},{ms:.3f}" for i, (loss, n, ms) in enumerate(columns)]
-            print("\n".join(lines))
+            print("\n".join(",".join(map(str, row)) for row in step_rows(one)))
 
     _call(coordinator, every)
+
+
+@study.command(name="export")
+@click.argument("name")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder to write into: a new one, or an empty one.  [default: NAME-export]",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Tables as CSV, in place of JSON Lines.")
+@coordinator_option
+@json_option
+def export_study(name: str, output: Path | None, as_csv: bool, coordinator: Endpoint, as_json: bool) -> None:
+    """Write everything that is known of a study into a folder.
+
+    Its specification, its state, its trials, its events, every local step, and who took part.
+    """
+    folder = output or Path(f"{name}-export")
+
+    async def write(fedstep: AsyncFedstep) -> None:
+        files = await export(fedstep, name, folder, as_csv)
+        if as_json:
+            print_json({"folder": str(folder), "files": [file.name for file in files]})
+        else:
+            print(f"{folder}: {', '.join(file.name for file in files)}.")
+
+    _call(coordinator, write)
+
+
+@study.command()
+@click.argument("name")
+@coordinator_option
+@json_option
+def pause(name: str, coordinator: Endpoint, as_json: bool) -> None:
+    """Have a study stand still after the rounds under way.
+
+    Its clients are free for others, its models are kept, and it stays paused when the coordinator is started again.
+    `fedstep study resume` goes on with it.
+    """
+
+    async def one(fedstep: AsyncFedstep) -> None:
+        found = await fedstep.pause(name)
+        state = enum_word(found.state, study_pb2.StudyState)
+        rest = ": the rounds under way are finished first" if found.state == study_pb2.STUDY_STATE_PAUSING else ""
+        print_json(found) if as_json else print(f"Study {name} is {state}{rest}. Go on: fedstep study resume {name}.")
+
+    _call(coordinator, one)
+
+
+@study.command()
+@click.argument("name")
+@coordinator_option
+@json_option
+def resume(name: str, coordinator: Endpoint, as_json: bool) -> None:
+    """Go on with a study that is paused, or was interrupted for want of clients."""
+
+    async def one(fedstep: AsyncFedstep) -> None:
+        found = await fedstep.resume(name)
+        print_json(found) if as_json else print(f"Study {name} goes on. Watch it: fedstep study watch {name}.")
+
+    _call(coordinator, one)
 
 
 @study.command()

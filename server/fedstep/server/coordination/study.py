@@ -489,7 +489,12 @@ class StudyRunner:
         def commit() -> list[Event]:
             """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""
             state = self._tuner.state() if self._tuner is not None else None
-            return self._parts.store.commit(self.spec.name, replace(change, seconds=seconds, tuner_state=state))
+            kept = change.state
+            if kept is StudyState.RUNNING and self._parts.store.study(self.spec.name).state is StudyState.PAUSING:
+                kept = None  # it was told to pause while it began
+            return self._parts.store.commit(
+                self.spec.name, replace(change, seconds=seconds, tuner_state=state, state=kept)
+            )
 
         events = await self._parts.executors.storage.run(commit)
         if state is not None:
