@@ -134,11 +134,12 @@ async def test_a_buffer_is_seen_while_it_fills(tmp_path: Path) -> None:
 
 async def test_of_a_study_that_has_ended_there_is_one_snapshot(tmp_path: Path) -> None:
     async with inside(tmp_path) as host, tiny_agent(host.address, "a"):
-        await host.create(spec())
+        await host.create(spec(budget={"final_rounds": 3}))
         await host.until_over("s")
         async with watching(host) as snapshots:
             (only,) = [snapshot async for snapshot in snapshots]
         assert (only.state, only.best.number, only.arm_count) == ("completed", 0, 1)
+        assert (only.best.rounds, only.best.rounds_asked) == (5, 5)
 
 
 async def test_a_study_that_is_not_there_is_refused(tmp_path: Path) -> None:

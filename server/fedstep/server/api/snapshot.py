@@ -110,10 +110,16 @@ def _arm(trial: TrialRecord, spec: StudySpec) -> pb.ArmProgress:
         parents=arm.parents,
         hyperparameters=hp.map_to_proto(trial.hyperparameters),
         rounds=trial.rounds,
-        rounds_asked=spec.budget.rounds_per_trial if arm.rounds is None else arm.rounds,
+        rounds_asked=_rounds_of_trial(trial, spec) if arm.rounds is None else arm.rounds,
         value=trial.value,
         values=[math.nan if value is None else value for value in trial.values[-MOST_POINTS:]],
     )
+
+
+def _rounds_of_trial(trial: TrialRecord, spec: StudySpec) -> int:
+    """Those of any, and of the one that is trained on at the end the final ones, too."""
+    rounds = spec.budget.rounds_per_trial
+    return rounds + spec.budget.final_rounds * (trial.rounds > rounds)
 
 
 # what is spent ----------------------------------------------------------------------------------------------------
