@@ -15,6 +15,7 @@ NAMES = (
     "trainer",
     "watchers",
     "snapshots",
+    "tls",
 )
 
 
