@@ -1,7 +1,6 @@
 """The middle of the picture: what clients do now, a bar each."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
@@ -27,7 +26,7 @@ def work(snapshot: pb.Snapshot, width: int, rows: int) -> list[Text]:
     if not phases:
         return [Text(_waiting(snapshot), "bright_black")][:rows]
     if 2 * len(phases) > rows:  # no room for clients under each
-        return _cut([_title(phase, snapshot, width) for phase in phases], rows, "phase")
+        return _cut([_title(phase, snapshot, width) for phase in phases], len(phases), rows, "phase")
     lines: list[Text] = []
     for number, phase in enumerate(phases):
         room = (rows - len(lines)) // (len(phases) - number)
@@ -108,7 +107,7 @@ def _clients(phase: pb.PhaseProgress, width: int, rows: int) -> list[Text]:
     if len(clients) <= rows:
         clients.sort(key=lambda one: _natural(one.client_name))  # all fit: nobody has to move
     widths = _Widths.of(phase, width)
-    return _cut([_client(one, phase, widths) for one in clients], rows, "client", len(phase.clients), phase.asked)
+    return _cut([_client(one, phase, widths) for one in clients], phase.asked, rows, "client")
 
 
 def _natural(name: str) -> tuple[tuple[bool, int, str], ...]:
@@ -163,15 +162,10 @@ def _when(one: pb.ClientProgress, phase: pb.PhaseProgress) -> tuple[str, str]:
     return (f"{finish}, late", "yellow") if late else (f"≈ {finish}", "green")
 
 
-def _cut(lines: list[Text], rows: int, noun: str, known: int | None = None, of: int | None = None) -> list[Text]:
-    """So many lines at most, the last one of which says how many more there are."""
-    known = len(lines) if known is None else known
-    more = max(known, of or 0) - len(lines)
-    if len(lines) + bool(more > 0) <= rows:
-        return [*lines, *_and_more(more, noun)]
+def _cut(lines: list[Text], count: int, rows: int, noun: str) -> list[Text]:
+    """At most so many lines. Where these are not all that are counted, the last one says how many more there are."""
+    if len(lines) == count <= rows:
+        return lines
     kept = lines[: max(0, rows - 1)]
-    return [*kept, *_and_more(max(known, of or 0) - len(kept), noun)][: max(0, rows)]
-
-
-def _and_more(count: int, noun: str) -> Iterable[Text]:
-    return [Text(f"  and {count} more {noun}{'s'[: count != 1]}", "bright_black")] if count > 0 else []
+    more = count - len(kept)
+    return [*kept, Text(f"  and {more} more {noun}{'s'[: more != 1]}", "bright_black")][: max(0, rows)]
