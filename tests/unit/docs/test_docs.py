@@ -43,7 +43,7 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         # The preface is read as a part of docs/protocol.md.
         *(page for page in (ROOT / "docs").rglob("*.md") if page.name != "protocol_preface.md"),
-        *(ROOT / "examples").rglob("*.md"),
+        *(page for page in (ROOT / "examples").rglob("*.md") if "node_modules" not in page.parts),
     ]
 )
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)

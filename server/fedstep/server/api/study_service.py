@@ -18,7 +18,7 @@ from fedstep.server.coordination.fleet import Member
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
 from fedstep.server.coordination.transfers import Slots
-from fedstep.server.storage.base import AssignmentRecord
+from fedstep.server.storage.base import AssignmentRecord, Event
 from fedstep.server.storage.faults import where
 from fedstep.v1 import progress_pb2, study_pb2, study_pb2_grpc
 
@@ -26,6 +26,8 @@ DEFAULT_PAGE = 100
 MAX_PAGE = 1000
 MAX_DOWNLOADS = 4
 """Models that are read for operators at the same time, each of them in memory; whoever comes later waits."""
+LATEST_EVENTS = 100
+"""Events whose messages are kept for the next watcher."""
 
 _TOKEN_DIGITS = 10
 
@@ -43,6 +45,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         self._parts = parts
         self._progress = ProgressFeed(studies, parts)
         self._downloads = Slots(MAX_DOWNLOADS, MAX_DOWNLOADS)
+        self._latest: dict[int, study_pb2.WatchStudyResponse] = {}
 
     async def CreateStudy(  # noqa: N802
         self, request: study_pb2.CreateStudyRequest, context: Context
@@ -75,9 +78,18 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         await self._studies.record(request.name)
         ended = lambda: not self._studies.under_way(request.name)  # noqa: E731
         async for event in self._parts.feed.watch(request.name, request.after_event, ended):
-            yield study_pb2.WatchStudyResponse(event=convert.event(event))
+            yield self._told(event)
         if self._studies.draining:
             raise UnavailableError("The coordinator is going away; ask it again when it is back.")
+
+    def _told(self, event: Event) -> study_pb2.WatchStudyResponse:
+        """An event as a message, made once for all who watch it happen."""
+        answer = self._latest.get(event.number)
+        if answer is None:
+            answer = self._latest[event.number] = study_pb2.WatchStudyResponse(event=convert.event(event))
+            if len(self._latest) > LATEST_EVENTS:
+                del self._latest[next(iter(self._latest))]
+        return answer
 
     async def WatchProgress(  # noqa: N802
         self, request: progress_pb2.WatchProgressRequest, context: Context

@@ -1,5 +1,6 @@
 """`fedstep model`: the models that studies found."""
 
+import importlib.util
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ from fedstep.api.aio import connect
 from fedstep.api.bar import bytes_bar
 from fedstep.common import hyperparameters as hp
 from fedstep.common.channel import Endpoint
-from fedstep.common.errors import InvalidInputError
+from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.common.loop import run as run_loop
 from fedstep.common.options import PairType, task_options
 from fedstep.server.cli.show import coordinator_option, json_option, print_json
@@ -66,6 +67,8 @@ def download(
     """
     path = output or Path(f"{study}{FORMATS[format_]}")
     sha256 = _digest(digest)
+    if format_ == "onnx":
+        _check_onnx()
     plain = path if format_ == "safetensors" else path.with_name(f"{path.name}.safetensors")
 
     async def fetch() -> None:
@@ -91,6 +94,20 @@ def download(
             print(f"{path}: {size}, SHA-256 {downloaded.sha256}.")
 
     run_loop(fetch())
+
+
+def _check_onnx() -> None:
+    """Raises before anything is downloaded.
+
+    Raises:
+        PreconditionError: What PyTorch writes ONNX with is not installed.
+    """
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise PreconditionError(
+            f"ONNX needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
+            f"pip install {' '.join(missing)}, or take --format torchscript."
+        )
 
 
 def _digest(text: str) -> bytes:

@@ -1,6 +1,5 @@
 """A downloaded model with its network: TorchScript or ONNX, made by the study's task."""
 
-import importlib.util
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,14 +30,8 @@ def convert(
 
     Raises:
         InvalidInputError: The task cannot be loaded, or builds another network.
-        PreconditionError: The format needs what is not here.
+        PreconditionError: The network cannot be written in this format.
     """
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
-    if format_ == "onnx" and missing:
-        raise PreconditionError(
-            f"ONNX needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
-            f"pip install {' '.join(missing)}, or take --format torchscript."
-        )
     found = load_task(task)
     network = found.build_model(full_hyperparameters(found, hyperparameters))
     try:

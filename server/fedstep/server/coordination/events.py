@@ -1,6 +1,7 @@
 """Events of studies, from the store's commits to whoever watches."""
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -53,5 +54,6 @@ class EventFeed:
     async def _after(self, study: str, after: int) -> list[Event]:
         recent = self._recent.get(study)
         if recent and recent[0].number <= after:
-            return [event for event in recent if event.number > after]
+            newer = list(itertools.takewhile(lambda event: event.number > after, reversed(recent)))
+            return newer[::-1]
         return await self._storage.run(self._store.events, study, after, PAGE)

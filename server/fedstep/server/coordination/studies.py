@@ -196,7 +196,7 @@ class Studies:
         events = await self._parts.executors.storage.run(ask_pause, self._parts.store, name)
         await self._parts.feed.publish(name, events)
         if self._is_run(name):
-            self._runners[name].pause()
+            await self._runners[name].pause()
         else:  # nothing of it is under way
             await self._commit_paused(name)
         return await self.record(name)

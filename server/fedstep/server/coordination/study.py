@@ -146,10 +146,12 @@ class StudyRunner:
             self.state = StudyState.STOPPING
             self.engine.cohorts.stop_waiting()
 
-    def pause(self) -> None:
+    async def pause(self) -> None:
         """Leaves off after the rounds under way, so that another runner can go on from there."""
         self.pausing = True
         self.engine.cohorts.stop_waiting()
+        async with self._tuning:
+            self._tuning.notify_all()
 
     async def announce(self, event: NewEvent) -> None:
         """Commits an event by itself and tells the watchers."""
