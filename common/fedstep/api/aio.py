@@ -14,11 +14,20 @@ import grpc
 import grpc.aio
 
 from fedstep.api import calls
-from fedstep.api.calls import CALL_TIMEOUT_S, ENDED, HISTORY_TIMEOUT_S, LONG_TIMEOUT_S, Call, Page
+from fedstep.api.calls import (
+    CALL_TIMEOUT_S,
+    DOWNLOAD_TRIES,
+    ENDED,
+    HISTORY_TIMEOUT_S,
+    LONG_TIMEOUT_S,
+    Call,
+    Page,
+    RpcErrors,
+)
 from fedstep.api.model_file import Downloaded, ModelFile
 from fedstep.api.waiting import LONGEST_S, Patience
 from fedstep.common.channel import open_channel
-from fedstep.common.errors import UnavailableError, from_rpc
+from fedstep.common.errors import UnavailableError
 from fedstep.common.handshake import why_not
 from fedstep.common.security import PLAIN, Security
 from fedstep.v1 import progress_pb2, study_pb2, study_pb2_grpc
@@ -27,8 +36,6 @@ T = TypeVar("T")
 
 QUIET_S = 0.3
 """After a study's latest event: so long without another one, and all have been told."""
-DOWNLOAD_TRIES = 20
-"""Calls without a byte between them, after which a download is given up: about a minute."""
 
 
 class AsyncFedstep:
@@ -234,26 +241,8 @@ class AsyncFedstep:
             if not token:
                 return
 
-    def _errors(self) -> "RpcErrors":
+    def _errors(self) -> RpcErrors:
         return RpcErrors(self.address)
-
-
-class RpcErrors:
-    """Turns a failed call's error into ours.
-
-    Args:
-        address: Of the coordinator.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, grpc.RpcError):
-            raise from_rpc(error, self._address) from None
 
 
 @asynccontextmanager

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import grpc
 from google.protobuf.message import Message
 
+from fedstep.common.errors import from_rpc
 from fedstep.v1 import study_pb2 as pb
 
 T = TypeVar("T")
@@ -14,6 +16,8 @@ CALL_TIMEOUT_S = 15.0
 HISTORY_TIMEOUT_S = 300.0
 LONG_TIMEOUT_S = 3600.0
 """The deadline of a call that streams. Whoever watches asks again then, from where it was."""
+DOWNLOAD_TRIES = 20
+"""Calls without a byte between them, after which a download is given up: about a minute."""
 
 ENDED = frozenset(
     {
@@ -25,6 +29,24 @@ ENDED = frozenset(
     }
 )
 """States in which nothing more happens to a study unless somebody sees to it."""
+
+
+class RpcErrors:
+    """Turns a failed call's error into ours.
+
+    Args:
+        address: Of the coordinator.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, grpc.RpcError):
+            raise from_rpc(error, self._address) from None
 
 
 @dataclass(frozen=True)

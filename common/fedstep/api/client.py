@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,9 +12,8 @@ from typing import Self, TypeVar
 import grpc
 
 from fedstep.api import calls, values
-from fedstep.api.aio import DOWNLOAD_TRIES, RpcErrors
 from fedstep.api.bar import StudyBar, bytes_bar
-from fedstep.api.calls import ENDED, LONG_TIMEOUT_S, Call, Page
+from fedstep.api.calls import DOWNLOAD_TRIES, ENDED, LONG_TIMEOUT_S, Call, Page, RpcErrors
 from fedstep.api.model_file import Downloaded, ModelFile
 from fedstep.api.values import Event, Result, Trial
 from fedstep.api.waiting import LONGEST_S, Patience
@@ -276,10 +274,8 @@ class Fedstep:
         if found and found[0] is not None:
             raise found[0]
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        with RpcErrors(self.address):
-            yield
+    def _errors(self) -> RpcErrors:
+        return RpcErrors(self.address)
 
 
 def connect(

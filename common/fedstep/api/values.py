@@ -105,7 +105,7 @@ def trial(message: pb.Trial) -> Trial:
 
 def event(message: pb.StudyEvent) -> Event:
     """An event; whole numbers among its details are whole again."""
-    details = _whole(json_format.MessageToDict(message.details))
+    details = whole(json_format.MessageToDict(message.details))
     return Event(message.number, message.time.ToDatetime(tzinfo=UTC), message.kind, message.text, details)
 
 
@@ -114,10 +114,10 @@ def result(message: pb.StudyResult) -> Result:
     return Result(message.model_sha256.hex(), dict(message.metrics), message.held_out)
 
 
-def _whole(value: Any) -> Any:
-    """Struct knows floats only."""
+def whole(value: Any) -> Any:
+    """Details with whole numbers whole again: a Struct knows floats only."""
     if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
+        return {key: whole(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_whole(item) for item in value]
+        return [whole(item) for item in value]
     return int(value) if isinstance(value, float) and math.isfinite(value) and value.is_integer() else value

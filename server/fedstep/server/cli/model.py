@@ -11,7 +11,7 @@ from fedstep.common import hyperparameters as hp
 from fedstep.common.channel import Endpoint
 from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.common.loop import run as run_loop
-from fedstep.common.options import PairType, task_options
+from fedstep.common.options import data_options
 from fedstep.server.cli.show import coordinator_option, json_option, print_json
 
 FORMATS = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
@@ -40,14 +40,7 @@ def model() -> None:
     help="TorchScript and ONNX hold the network too: the study's task must be installed here, or given with --task.",
 )
 @click.option("--task", default="", metavar="FILE|MODULE", help="The study's task, for TorchScript and ONNX.")
-@click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
-@click.option(
-    "--option",
-    "options",
-    type=PairType(),
-    multiple=True,
-    help="For the task's held-out data, whose first sample TorchScript and ONNX need. Repeatable.",
-)
+@data_options
 @coordinator_option
 @json_option
 def download(
@@ -56,14 +49,14 @@ def download(
     digest: str,
     format_: str,
     task: str,
-    data: str,
-    options: tuple[tuple[str, str], ...],
+    options: dict[str, str],
     coordinator: Endpoint,
     as_json: bool,
 ) -> None:
     """Download a model of STUDY: the final one, or the best so far.
 
-    Its SHA-256 is compared with the coordinator's; the file is there whole, or not at all.
+    Its SHA-256 is compared with the coordinator's; the file is there whole, or not at all. TorchScript and ONNX need
+    the first sample of the task's held-out data, which --data and --option are for.
     """
     path = output or Path(f"{study}{FORMATS[format_]}")
     sha256 = _digest(digest)
@@ -84,7 +77,7 @@ def download(
                 **hp.map_from_proto(found.best_trial.hyperparameters),
             }
             try:
-                convert(format_, plain, path, task or found.spec.task, values, task_options(options, data))
+                convert(format_, plain, path, task or found.spec.task, values, options)
             finally:
                 plain.unlink(missing_ok=True)
         if as_json:

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from fedstep.api.values import whole
 from fedstep.common import hyperparameters as hp
 from fedstep.server.report.lineage import parents_of
 from fedstep.server.storage.base import Event, TrialRecord, TrialState
@@ -45,13 +46,5 @@ def _trial(message: study_pb2.Trial) -> TrialRecord:
 
 def event_record(message: study_pb2.StudyEvent) -> Event:
     """An event; whole numbers among its details are whole again."""
-    details = _whole(json_format.MessageToDict(message.details))
+    details = whole(json_format.MessageToDict(message.details))
     return Event(message.kind, message.text, details, message.number, message.time.ToDatetime(tzinfo=UTC))
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
