@@ -10,7 +10,7 @@ import struct
 import subprocess
 import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from e2e.inside import inside
@@ -139,3 +139,20 @@ async def test_plain_lines_are_had_by_asking(tmp_path: Path) -> None:
             await until(lambda: "study database" in shown.sent, "the result is told")
             assert OPENED not in shown.sent
             assert "Trial 0 is complete at accuracy 0.5000 after 2 rounds." in shown.sent
+
+
+async def test_a_coordinator_that_goes_away_is_told_and_watched_on_when_it_is_back(tmp_path: Path) -> None:
+    async with AsyncExitStack() as opened:
+        async with inside(tmp_path) as host:
+            port = host.coordinator.port
+            await host.create(spec())
+            shown = await opened.enter_async_context(terminal("study", "watch", "s", "--coordinator", host.address))
+            await until(lambda: "Waiting for clients." in shown.frame, "the study is drawn")
+        await until(lambda: any("Lost the coordinator" in line for line in shown.frame), "it is told")
+        async with inside(tmp_path, port=port):
+            await until(
+                lambda: "Waiting for clients." in shown.frame and not any("Lost" in line for line in shown.frame),
+                "it is watched on",
+            )
+            shown.interrupt()
+            assert await shown.ended() == 130
