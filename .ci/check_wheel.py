@@ -10,6 +10,7 @@ for needed in (
     "fedstep/v1/fleet.proto",
     "fedstep/v1/fleet_pb2.pyi",
     "fedstep/v1/py.typed",
+    "fedstep/api/py.typed",
     "fedstep/common/py.typed",
     "fedstep/client/py.typed",
     "fedstep/server/py.typed",

@@ -76,6 +76,7 @@ export class Coordinator {
         }
         const { study } = await this.callUntilAnswered('GetStudy', { name });
         if (AT_REST.includes(study.state)) return;
+        await sleep(3_000); // it has not ended and nothing happens to it: ask again later
       } catch (error) {
         if (!isLost(error)) throw error;
         onLost(error, after);

@@ -71,7 +71,7 @@ async def watch(address: str, watchers: int, events: int) -> None:
         found = 0
         async with connect(address) as fedstep:
             async for event in fedstep.watch("watched"):
-                if event.kind != "round_committed":
+                if event.kind == "study_started":
                     _say({"there": True})
                 found += event.kind == "round_committed"
                 if found == events:
