@@ -14,6 +14,7 @@ NAMES = (
     "deadlines",
     "trainer",
     "watchers",
+    "snapshots",
     "tls",
 )
 

@@ -6,6 +6,7 @@ It speaks in the protocol's own messages. `fedstep.api.connect` gives the same w
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from fedstep.common.channel import open_channel
 from fedstep.common.errors import UnavailableError
 from fedstep.common.handshake import why_not
 from fedstep.common.security import PLAIN, Security
-from fedstep.v1 import study_pb2, study_pb2_grpc
+from fedstep.v1 import progress_pb2, study_pb2, study_pb2_grpc
 
 T = TypeVar("T")
 
@@ -139,6 +140,23 @@ class AsyncFedstep:
                 await asyncio.sleep(patience.next_s())
             finally:
                 call.cancel()
+
+    async def snapshots(self, name: str, interval_s: float = 0.5) -> AsyncIterator[progress_pb2.Snapshot]:
+        """What goes on in a study now, until it is not run any more.
+
+        Args:
+            name: The study's.
+            interval_s: How often a snapshot is wanted; 0.25 at least.
+        """
+        request = progress_pb2.WatchProgressRequest(name=name)
+        request.interval.FromTimedelta(timedelta(seconds=interval_s))
+        call = self._stub.WatchProgress(request, timeout=LONG_TIMEOUT_S)
+        try:
+            with self._errors():
+                async for answer in call:
+                    yield answer.snapshot
+        finally:
+            call.cancel()
 
     async def past_events(self, study: study_pb2.Study) -> AsyncIterator[study_pb2.StudyEvent]:
         """What has happened in a study so far, whether it has ended or goes on.

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from fedstep.v1 import progress_pb2 as fedstep_dot_v1_dot_progress__pb2
 from fedstep.v1 import study_pb2 as fedstep_dot_v1_dot_study__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
@@ -55,6 +56,11 @@ class StudyServiceStub:
                 '/fedstep.v1.StudyService/WatchStudy',
                 request_serializer=fedstep_dot_v1_dot_study__pb2.WatchStudyRequest.SerializeToString,
                 response_deserializer=fedstep_dot_v1_dot_study__pb2.WatchStudyResponse.FromString,
+                _registered_method=True)
+        self.WatchProgress = channel.unary_stream(
+                '/fedstep.v1.StudyService/WatchProgress',
+                request_serializer=fedstep_dot_v1_dot_progress__pb2.WatchProgressRequest.SerializeToString,
+                response_deserializer=fedstep_dot_v1_dot_progress__pb2.WatchProgressResponse.FromString,
                 _registered_method=True)
         self.PauseStudy = channel.unary_unary(
                 '/fedstep.v1.StudyService/PauseStudy',
@@ -144,6 +150,14 @@ class StudyServiceServicer:
         """Events in order from a number on, none left out and none twice. Ends when
         the study ends, is paused or is interrupted; a caller that was cut off asks
         again with the last number it saw.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchProgress(self, request, context):
+        """What goes on in a study now, a snapshot every so often; ends when the study
+        is not run any more, with a snapshot of how it was left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,6 +269,11 @@ def add_StudyServiceServicer_to_server(servicer, server):
                     servicer.WatchStudy,
                     request_deserializer=fedstep_dot_v1_dot_study__pb2.WatchStudyRequest.FromString,
                     response_serializer=fedstep_dot_v1_dot_study__pb2.WatchStudyResponse.SerializeToString,
+            ),
+            'WatchProgress': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchProgress,
+                    request_deserializer=fedstep_dot_v1_dot_progress__pb2.WatchProgressRequest.FromString,
+                    response_serializer=fedstep_dot_v1_dot_progress__pb2.WatchProgressResponse.SerializeToString,
             ),
             'PauseStudy': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseStudy,
@@ -422,6 +441,33 @@ class StudyService:
             '/fedstep.v1.StudyService/WatchStudy',
             fedstep_dot_v1_dot_study__pb2.WatchStudyRequest.SerializeToString,
             fedstep_dot_v1_dot_study__pb2.WatchStudyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchProgress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fedstep.v1.StudyService/WatchProgress',
+            fedstep_dot_v1_dot_progress__pb2.WatchProgressRequest.SerializeToString,
+            fedstep_dot_v1_dot_progress__pb2.WatchProgressResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from fedstep.v1 import progress_pb2 as _progress_pb2
 from fedstep.v1 import study_pb2 as _study_pb2
 from grpc import aio as _aio
 import abc as _abc_1
@@ -47,6 +48,10 @@ class StudyServiceStub:
     """Events in order from a number on, none left out and none twice. Ends when
     the study ends, is paused or is interrupted; a caller that was cut off asks
     again with the last number it saw.
+    """
+    WatchProgress: _grpc.UnaryStreamMultiCallable[_progress_pb2.WatchProgressRequest, _progress_pb2.WatchProgressResponse]
+    """What goes on in a study now, a snapshot every so often; ends when the study
+    is not run any more, with a snapshot of how it was left.
     """
     PauseStudy: _grpc.UnaryUnaryMultiCallable[_study_pb2.PauseStudyRequest, _study_pb2.PauseStudyResponse]
     """Has a study stand still after the rounds under way: its clients are free
@@ -101,6 +106,10 @@ class StudyServiceAsyncStub(StudyServiceStub):
     """Events in order from a number on, none left out and none twice. Ends when
     the study ends, is paused or is interrupted; a caller that was cut off asks
     again with the last number it saw.
+    """
+    WatchProgress: _aio.UnaryStreamMultiCallable[_progress_pb2.WatchProgressRequest, _progress_pb2.WatchProgressResponse]  # type: ignore[assignment]
+    """What goes on in a study now, a snapshot every so often; ends when the study
+    is not run any more, with a snapshot of how it was left.
     """
     PauseStudy: _aio.UnaryUnaryMultiCallable[_study_pb2.PauseStudyRequest, _study_pb2.PauseStudyResponse]  # type: ignore[assignment]
     """Has a study stand still after the rounds under way: its clients are free
@@ -176,6 +185,16 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Events in order from a number on, none left out and none twice. Ends when
         the study ends, is paused or is interrupted; a caller that was cut off asks
         again with the last number it saw.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchProgress(
+        self,
+        request: _progress_pb2.WatchProgressRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_progress_pb2.WatchProgressResponse], _abc.AsyncIterator[_progress_pb2.WatchProgressResponse]]:
+        """What goes on in a study now, a snapshot every so often; ends when the study
+        is not run any more, with a snapshot of how it was left.
         """
 
     @_abc_1.abstractmethod

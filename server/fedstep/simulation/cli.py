@@ -61,7 +61,8 @@ def simulate(
 
     from fedstep.common.study_file import locate, read_study
     from fedstep.common.tasks import load_task
-    from fedstep.simulation.cli_show import Show
+    from fedstep.simulation.cli_show import Show, counting
+    from fedstep.simulation.population import Population
     from fedstep.simulation.run import Federation, check_study
     from fedstep.simulation.run import simulate as run
     from fedstep.simulation.speed import SpeedModel
@@ -78,8 +79,13 @@ def simulate(
         check_study(spec, task)
         ray = engine == "ray"
         crews = _ray_crew(reference or spec.task, federation, ray_address, ray_actors) if ray else nullcontext()
-        with crews as crew, Show(spec, as_json) as show:
-            found = run(spec, task, federation, crew=crew, on_event=show.event, folder=out)
+        with crews as crew:
+            population = None
+            if crew is None:
+                with counting("clients' data loaded", clients, as_json) as tell:
+                    population = Population(task, clients, options, tell=tell)
+            with Show(spec, as_json) as show:
+                found = run(spec, task, federation, population=population, crew=crew, on_event=show.event, folder=out)
     except InvalidInputError as error:
         raise InvalidInputError(locate(file, error.violations) or error.message) from None
     sys.exit(show.result(found))

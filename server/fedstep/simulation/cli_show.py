@@ -1,9 +1,14 @@
 """A simulated study on the terminal: as `fedstep study run` shows one of a coordinator's."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
+
+from rich.console import Console
+from rich.progress import Progress as RichProgress
 
 from fedstep.common.spec import StudySpec
 from fedstep.server.api import convert
@@ -15,6 +20,24 @@ from fedstep.server.storage.base import Event, StudyRecord, StudyState
 from fedstep.simulation.run import Simulated
 
 _NOT_KEPT = "not written; give --out FOLDER to keep it"
+
+
+@contextmanager
+def counting(text: str, total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where that is a terminal, with an estimate of the time left.
+
+    Args:
+        text: What is counted.
+        total: How many there will be.
+        quiet: No bar, not even there.
+
+    Yields:
+        What to call with how many there are.
+    """
+    console = Console(stderr=True)
+    with RichProgress(console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        row = progress.add_task(text, total=total)
+        yield lambda there: progress.update(row, completed=there)
 
 
 class Show:

@@ -50,10 +50,12 @@ def show(
     started with --partition I/N and the same options.
     """
     from fedstep.common.tasks import load_task  # late: torch
+    from fedstep.simulation.cli_show import counting
     from fedstep.simulation.holdings import count_holdings
 
     task = load_task(reference)
-    holdings = count_holdings(task, clients, options)
+    with counting("shares counted", clients, as_json) as tell:
+        holdings = count_holdings(task, clients, options, tell)
     if picture is None and not as_json:
         picture = Path(f"data-{task.name}-{clients}.png")
     if picture is not None:

@@ -1,6 +1,6 @@
 """Who has what: the samples of every client of a federation, counted by class."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +45,16 @@ class Holdings:
         )
 
 
-def count_holdings(task: Task, clients: int, options: Mapping[str, str]) -> Holdings:
+def count_holdings(
+    task: Task, clients: int, options: Mapping[str, str], tell: Callable[[int], None] = lambda counted: None
+) -> Holdings:
     """Loads every client's share, as a client would, and counts; one share at a time is in memory.
 
     Args:
         task: Whose data.
         clients: In the federation: client i of n is given the partition (i, n).
         options: The task's.
+        tell: Is told after each share how many there are.
 
     Raises:
         InvalidInputError: The task cannot load a share, or its targets are no classes.
@@ -67,6 +70,7 @@ def count_holdings(task: Task, clients: int, options: Mapping[str, str]) -> Hold
             train = {} if data.train is data.validation else _count(task, data.train)
             validation[number] = sum(kept.values())
             counted.append({label: train.get(label, 0) + kept.get(label, 0) for label in {**train, **kept}})
+            tell(number + 1)
     classes = sorted({label for one in counted for label in one})
     counts = np.array([[one.get(label, 0) for label in classes] for one in counted], dtype=np.int64)
     shares = tuple(f"{number}/{clients}" for number in range(1, clients + 1))

@@ -1,7 +1,7 @@
 """The clients of a federation: their data, loaded once for as many simulations as are wanted."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -105,7 +105,12 @@ class Population:
     """
 
     def __init__(
-        self, task: Task, clients: int, options: Mapping[str, str] | None = None, part: range | None = None
+        self,
+        task: Task,
+        clients: int,
+        options: Mapping[str, str] | None = None,
+        part: range | None = None,
+        tell: Callable[[int], None] = lambda loaded: None,
     ) -> None:
         """Loads the clients' shares: client i of n is given the partition (i, n).
 
@@ -114,6 +119,7 @@ class Population:
             clients: In the federation.
             options: The task's.
             part: The numbers of those to load, where the others are elsewhere; here they count from 0. None for all.
+            tell: Is told after each share how many there are.
 
         Raises:
             InvalidInputError: There is no client, or the task cannot load a share.
@@ -124,7 +130,7 @@ class Population:
         self.names = tuple(names[number] for number in numbers)
         infos = [ClientInfo(names[number], (number, clients), self.options) for number in numbers]
         with task.loading_many():
-            shares = [task.load_data(info) for info in infos]
+            shares = [_loaded(task, info, number, tell) for number, info in enumerate(infos, start=1)]
         self.training = Pool.of([share.train for share in shares])
         self.validation = Pool.of([share.validation for share in shares])
         self._shares = [self._pooled(number, share) for number, share in enumerate(shares)]
@@ -161,3 +167,9 @@ class Population:
         train = share.train if self.training is None else self.training.share(client)
         validation = share.validation if self.validation is None else self.validation.share(client)
         return ClientData(train, validation)
+
+
+def _loaded(task: Task, info: ClientInfo, number: int, tell: Callable[[int], None]) -> ClientData:
+    share = task.load_data(info)
+    tell(number)
+    return share

@@ -61,7 +61,9 @@ class Prices(Stairs):
 
 
 def test_every_sample_is_counted_for_whom_it_is() -> None:
-    found = count_holdings(Stairs(), 3, {})
+    told: list[int] = []
+    found = count_holdings(Stairs(), 3, {}, told.append)
+    assert told == [1, 2, 3]
     assert found.clients == ("1/3", "2/3", "3/3")
     assert found.classes == (0, 5, 10, 20)
     assert found.counts.tolist() == [[1, 1, 0, 0], [0, 1, 2, 0], [0, 1, 0, 3]]

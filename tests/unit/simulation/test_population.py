@@ -28,3 +28,9 @@ def test_a_study_is_the_same_whoever_keeps_models(monkeypatch: pytest.MonkeyPatc
     assert found.weights is not None
     assert again.weights is not None
     assert torch.equal(found.weights, again.weights)
+
+
+def test_while_shares_are_loaded_it_is_told_how_many_there_are() -> None:
+    told: list[int] = []
+    Population(Clouds(), 4, tell=told.append)
+    assert told == [1, 2, 3, 4]

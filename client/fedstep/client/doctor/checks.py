@@ -80,14 +80,16 @@ class Checkup:
 
     Args:
         listener: Is told of each finding at once: a check may take seconds.
+        begins: Is told of each check that begins.
 
     Attributes:
         findings: All of them, in order.
     """
 
-    def __init__(self, listener: Callable[[Finding], None]) -> None:
+    def __init__(self, listener: Callable[[Finding], None], begins: Callable[[str], None] = lambda check: None) -> None:
         self.findings: list[Finding] = []
         self._listener = listener
+        self._begins = begins
 
     async def run(self, name: str, check: Callable[[], Awaitable[Found[T]]], *after: Done[Any]) -> Done[T]:
         """Runs one check.
@@ -98,6 +100,7 @@ class Checkup:
             after: What it builds on; where one of them found nothing, it is passed over.
         """
         missing = next((done for done in after if done.found is None), None)
+        self._begins(name)
         status, text, found = await self._found(check, missing)
         finding = Finding(name, status, text)
         self.findings.append(finding)

@@ -5,8 +5,10 @@ import shutil
 import sys
 import textwrap
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
 from fedstep.client.cli import check_address, client, need_torch
 from fedstep.client.doctor.checks import Finding, Status
@@ -16,8 +18,16 @@ from fedstep.common.options import collecting_data
 from fedstep.common.security import Security
 from fedstep.common.security_options import security_options
 
+if TYPE_CHECKING:
+    from fedstep.client.doctor.patient import Patient
+
 _ITS_OWN = ("reference", "tls_ca", "tls_cert", "tls_key", "token_file")
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red", Status.SKIPPED: "bright_black"}
+_TAKES = {
+    "name": "10 s at most",
+    "data": "as long as a client takes to load them",
+    "throughput": "some seconds, 40 at most",
+}
 _NARROWEST, _WIDEST = 60, 120
 EXIT_FAILED = 1
 
@@ -56,13 +66,34 @@ def doctor(
         named = name or (enrolled and enrolled.name) or default_name(partition, held)
     info = ClientInfo(named, partition, options)
     patient = Patient(Endpoint(coordinator, security), reference, info, device, precision, threads)
-    findings = loop.run(examine(patient, _print_json if as_json else _print))
+    console = Console()
+    if as_json or not console.is_terminal:
+        findings = loop.run(examine(patient, _print_json if as_json else _print))
+    else:
+        findings = loop.run(_before_their_eyes(patient, console))
     failed = [finding.check for finding in findings if finding.status is Status.FAILED]
     if as_json:
         print(json.dumps({"ok": not failed, "failed": failed}), flush=True)
     else:
         print(f"\n{_summary(failed, len(findings))}", flush=True)
     sys.exit(EXIT_FAILED if failed else 0)
+
+
+async def _before_their_eyes(patient: "Patient", console: Console) -> list[Finding]:
+    """Examines, and says on the terminal which check it is at."""
+    from fedstep.client.doctor.examination import examine
+
+    with console.status("") as status:
+
+        def begins(check: str) -> None:
+            status.update(f"{check}: {_TAKES.get(check, 'a few seconds')}")
+            status.start()
+
+        def found(finding: Finding) -> None:
+            status.stop()
+            _print(finding)
+
+        return await examine(patient, found, begins)
 
 
 def _print_json(finding: Finding) -> None:

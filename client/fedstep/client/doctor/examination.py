@@ -7,14 +7,17 @@ from fedstep.client.doctor.checks import Checkup, Finding
 from fedstep.client.doctor.patient import Patient
 
 
-async def examine(patient: Patient, listener: Callable[[Finding], None]) -> list[Finding]:
+async def examine(
+    patient: Patient, listener: Callable[[Finding], None], begins: Callable[[str], None] = lambda check: None
+) -> list[Finding]:
     """Runs every check.
 
     Args:
         patient: The client.
         listener: Is told of each finding at once.
+        begins: Is told of each check that begins.
     """
-    checkup, there = Checkup(listener), patient.coordinator
+    checkup, there = Checkup(listener, begins), patient.coordinator
     name = await checkup.run("name", lambda: network.resolve(there))
     reach = await checkup.run("reach", lambda: network.dial(there, name.value), name)
     tls = await checkup.run("tls", lambda: network.secure(there), reach)

@@ -29,6 +29,7 @@ TABLE: Mapping[str, Role | None] = {
     "/fedstep.v1.StudyService/GetStudy": Role.OPERATOR,
     "/fedstep.v1.StudyService/ListStudies": Role.OPERATOR,
     "/fedstep.v1.StudyService/WatchStudy": Role.OPERATOR,
+    "/fedstep.v1.StudyService/WatchProgress": Role.OPERATOR,
     "/fedstep.v1.StudyService/PauseStudy": Role.OPERATOR,
     "/fedstep.v1.StudyService/ResumeStudy": Role.OPERATOR,
     "/fedstep.v1.StudyService/StopStudy": Role.OPERATOR,

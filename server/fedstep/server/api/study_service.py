@@ -13,6 +13,7 @@ from fedstep.common.tensors import as_bytes
 from fedstep.server.api import convert
 from fedstep.server.api.convert_cost import cost_to_proto
 from fedstep.server.api.handlers import Context
+from fedstep.server.api.progress import ProgressFeed
 from fedstep.server.coordination.downloads import find_model
 from fedstep.server.coordination.fleet import Member
 from fedstep.server.coordination.parts import Parts
@@ -20,7 +21,7 @@ from fedstep.server.coordination.studies import Studies
 from fedstep.server.coordination.transfers import Slots
 from fedstep.server.storage.base import AssignmentRecord, Event
 from fedstep.server.storage.faults import where
-from fedstep.v1 import study_pb2, study_pb2_grpc
+from fedstep.v1 import progress_pb2, study_pb2, study_pb2_grpc
 
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
@@ -43,6 +44,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
     def __init__(self, studies: Studies, parts: Parts) -> None:
         self._studies = studies
         self._parts = parts
+        self._progress = ProgressFeed(studies, parts)
         self._downloads = Slots(MAX_DOWNLOADS, MAX_DOWNLOADS)
         self._latest: dict[int, study_pb2.WatchStudyResponse] = {}
 
@@ -89,6 +91,16 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
             if len(self._latest) > LATEST_EVENTS:
                 del self._latest[next(iter(self._latest))]
         return answer
+
+    async def WatchProgress(  # noqa: N802
+        self, request: progress_pb2.WatchProgressRequest, context: Context
+    ) -> AsyncIterator[progress_pb2.WatchProgressResponse]:
+        """Snapshots, until the study is not run any more."""
+        interval_s = request.interval.seconds + request.interval.nanos / 1e9
+        async for snapshot in self._progress.watch(request.name, interval_s):
+            yield progress_pb2.WatchProgressResponse(snapshot=snapshot)
+        if self._studies.draining:
+            raise UnavailableError("The coordinator is going away; ask it again when it is back.")
 
     async def PauseStudy(  # noqa: N802
         self, request: study_pb2.PauseStudyRequest, context: Context

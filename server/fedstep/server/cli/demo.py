@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +11,7 @@ from shlex import join
 from types import FrameType
 
 import click
+from rich.console import Console
 
 from fedstep.api.aio import connect
 from fedstep.common.errors import InvalidInputError, StorageError
@@ -18,10 +20,11 @@ from fedstep.common.options import data_options
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.processes import Processes
-from fedstep.server.cli.show import json_option
+from fedstep.server.cli.show import json_option, plain_option
 from fedstep.server.cli.study import watch_to_end
 
 _CLIENTS = 8
+_HINT = "Ctrl-C ends all of it; what is done is kept, and how to go on is said."
 
 
 @click.command()
@@ -34,6 +37,7 @@ _CLIENTS = 8
     type=click.Path(file_okay=False, path_type=Path),
     help="Where everything goes; an interrupted demo in it goes on.  [default: a new folder in fedstep-runs]",
 )
+@plain_option
 @json_option
 def demo(
     file: Path | None,
@@ -41,6 +45,7 @@ def demo(
     task: str,
     options: dict[str, str],
     data_dir: Path | None,
+    plain: bool,
     as_json: bool,
 ) -> None:
     """Tune and train on handwritten digits: a coordinator and eight client processes on this machine.
@@ -75,7 +80,10 @@ def demo(
     try:
         with Processes(folder / "logs") as processes:
             _say(f"Starting a coordinator and {clients} clients; their logs: {folder / 'logs'}", as_json)
-            address = processes.start_coordinator(["--port", "0", "--data-dir", str(folder), *own_task, *of_the_task])
+            with _waiting("The coordinator starts; that takes a few seconds.", as_json):
+                address = processes.start_coordinator(
+                    ["--port", "0", "--data-dir", str(folder), *own_task, *of_the_task]
+                )
             for number in range(1, clients + 1):
                 processes.start_client(
                     f"client-{number}",
@@ -89,7 +97,7 @@ def demo(
             async def run() -> None:
                 async with connect(address) as remote:
                     await remote.create(spec_to_proto(spec))
-                    await watch_to_end(remote, spec.name, as_json)
+                    await watch_to_end(remote, spec.name, as_json, plain, hint=_HINT)
 
             run_loop(run())
     except KeyboardInterrupt:
@@ -98,6 +106,12 @@ def demo(
         print(f"\nInterrupted; what is done is kept. To go on: {again}", file=sys.stderr)
         raise
     _say(f"\nThe whole {'demo' if file is None else 'study'} took {time.monotonic() - started:.0f} s.", as_json)
+
+
+def _waiting(text: str, as_json: bool) -> AbstractContextManager[object]:
+    """Says on a terminal what is waited for."""
+    console = Console(stderr=True)
+    return nullcontext() if as_json or not console.is_terminal else console.status(text)
 
 
 def _say(text: str, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from google.protobuf import json_format
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from fedstep.common.spec_proto import spec_from_proto
@@ -22,9 +22,10 @@ class Progress:
     Args:
         study: The study as it stands.
         as_json: Print every event as JSON instead.
+        bar: Whether there is a bar, where there is a terminal.
     """
 
-    def __init__(self, study: study_pb2.Study, as_json: bool) -> None:
+    def __init__(self, study: study_pb2.Study, as_json: bool, bar: bool = True) -> None:
         self._as_json = as_json
         self._console = Console(highlight=False, soft_wrap=True)
         self._bar: RichProgress | None = None
@@ -34,13 +35,15 @@ class Progress:
         budget = spec.budget
         self._left = dict.fromkeys(range(budget.trials if self._by_trials else 0), budget.rounds_per_trial)
         self._total = sum(self._left.values()) if self._by_trials else rounds_of_budget(spec)
-        self._points: dict[float, dict[str, Any]] = {}
-        if not as_json and self._console.is_terminal:
+        self._worth = Worth(small=self._by_trials)
+        if bar and not as_json and self._console.is_terminal:
             self._bar = RichProgress(
                 TextColumn("rounds"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
                 TextColumn("{task.description}"),
                 console=self._console,
                 transient=True,
@@ -63,21 +66,12 @@ class Progress:
         if self._as_json:
             print_json(event)
             return
-        if self._by_trials or not (_is_small(event) or self._goes_on_unchanged(event)):
+        if self._worth.telling(event):
             at = event.time.ToDatetime(tzinfo=UTC).astimezone().strftime("%H:%M:%S")
             self._console.print(f"[dim]{at}[/dim]  ", end="")
             self._console.print(event.text, style=kind_style(event.kind), markup=False)
         if self._bar is not None and self._task is not None:
             self._advance(self._bar, self._task, event)
-
-    def _goes_on_unchanged(self, event: study_pb2.StudyEvent) -> bool:
-        """Whether an arm begins with what the one before it was trained with: its end says enough of it."""
-        if event.kind != "trial_started":
-            return False
-        details: dict[str, Any] = json_format.MessageToDict(event.details)
-        point = self._points[details["trial"]] = details["hyperparameters"]
-        parents = details.get("parents", [])
-        return bool(parents) and self._points.get(parents[0]) == point
 
     def _advance(self, bar: RichProgress, task: TaskID, event: study_pb2.StudyEvent) -> None:
         """Rounds done, of those still to be expected: a pruned trial's rest is not."""
@@ -92,6 +86,31 @@ class Progress:
     def note(self, text: str) -> None:
         """Something about the watching itself."""
         print(text, file=sys.stderr, flush=True)
+
+
+class Worth:
+    """Which events of a study are told one by one.
+
+    Args:
+        small: Whether all are; else not those that would drown a tuner's decisions.
+    """
+
+    def __init__(self, small: bool) -> None:
+        self._small = small
+        self._points: dict[float, dict[str, Any]] = {}
+
+    def telling(self, event: study_pb2.StudyEvent) -> bool:
+        """Whether this one is told. It is asked of every event, in order."""
+        return self._small or not (_is_small(event) or self._goes_on_unchanged(event))
+
+    def _goes_on_unchanged(self, event: study_pb2.StudyEvent) -> bool:
+        """Whether an arm begins with what the one before it was trained with: its end says enough of it."""
+        if event.kind != "trial_started":
+            return False
+        details: dict[str, Any] = json_format.MessageToDict(event.details)
+        point = self._points[details["trial"]] = details["hyperparameters"]
+        parents = details.get("parents", [])
+        return bool(parents) and self._points.get(parents[0]) == point
 
 
 def _is_small(event: study_pb2.StudyEvent) -> bool:

@@ -40,6 +40,8 @@ _STYLES = {
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line, for programs.")
 
+plain_option = click.option("--plain", is_flag=True, help="Print a line an event, also where there is a terminal.")
+
 
 def coordinator_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command `--coordinator` and what says how it is reached safely; it gets all as one `coordinator`."""

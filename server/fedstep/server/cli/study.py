@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from fedstep.api.aio import AsyncFedstep, connect
+from fedstep.api.calls import ENDED
 from fedstep.common.channel import Endpoint
 from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.loop import run as run_loop
@@ -15,6 +17,7 @@ from fedstep.common.study_file import locate, read_study
 from fedstep.server.cli.cost import print_cost
 from fedstep.server.cli.explain import explain
 from fedstep.server.cli.export import STEP_COLUMNS, export, step_rows
+from fedstep.server.cli.live.watch import can_draw, watch_live
 from fedstep.server.cli.participation import print_participation
 from fedstep.server.cli.progress import Progress
 from fedstep.server.cli.show import (
@@ -24,6 +27,7 @@ from fedstep.server.cli.show import (
     enum_word,
     json_option,
     number,
+    plain_option,
     print_json,
     print_study,
     print_table,
@@ -32,6 +36,7 @@ from fedstep.server.cli.show import (
 from fedstep.v1 import study_pb2
 
 EXIT_NOT_COMPLETED = 1
+HINT = "Ctrl-C stops watching; the study goes on."
 
 
 @click.group()
@@ -43,8 +48,9 @@ def study() -> None:
 @click.argument("file", type=click.Path(dir_okay=False))
 @coordinator_option
 @click.option("--detach", is_flag=True, help="Start the study and return at once.")
+@plain_option
 @json_option
-def run(file: str, coordinator: Endpoint, detach: bool, as_json: bool) -> None:
+def run(file: str, coordinator: Endpoint, detach: bool, plain: bool, as_json: bool) -> None:
     """Start the study that FILE describes, and watch it to its end.
 
     The same file again goes on with the study, or shows its result. Ctrl-C stops watching; the study goes on.
@@ -60,7 +66,10 @@ def run(file: str, coordinator: Endpoint, detach: bool, as_json: bool) -> None:
             print_json(created) if as_json else print(f"Study {spec.name} is under way at {coordinator}.")
         else:
             over = created.HasField("result")  # it ran before: only the result is news
-            await (show_result(remote, spec.name, as_json) if over else watch_to_end(remote, spec.name, as_json))
+            if over:
+                await show_result(remote, spec.name, as_json)
+            else:
+                await watch_to_end(remote, spec.name, as_json, plain)
 
     _call(coordinator, start, spec.name)
 
@@ -69,10 +78,14 @@ def run(file: str, coordinator: Endpoint, detach: bool, as_json: bool) -> None:
 @click.argument("name")
 @coordinator_option
 @click.option("--after", default=0, help="Show only events with a greater number.")
+@plain_option
 @json_option
-def watch(name: str, coordinator: Endpoint, after: int, as_json: bool) -> None:
-    """Watch a study to its end. Ctrl-C stops watching; the study goes on."""
-    _call(coordinator, lambda remote: watch_to_end(remote, name, as_json, after), name)
+def watch(name: str, coordinator: Endpoint, after: int, plain: bool, as_json: bool) -> None:
+    """Watch a study to its end. Ctrl-C stops watching; the study goes on.
+
+    On a terminal: who is there, what each client does now, losses, trials or arms, what is spent and left.
+    """
+    _call(coordinator, lambda remote: watch_to_end(remote, name, as_json, plain, after), name)
 
 
 @study.command()
@@ -271,17 +284,36 @@ def stop(name: str, coordinator: Endpoint, as_json: bool) -> None:
     _call(coordinator, one)
 
 
-async def watch_to_end(remote: AsyncFedstep, name: str, as_json: bool, after: int = 0) -> None:
-    """Shows a study's events, then its result; exits 1 when it did not complete."""
+async def watch_to_end(
+    remote: AsyncFedstep, name: str, as_json: bool, plain: bool = False, after: int = 0, hint: str = HINT
+) -> None:
+    """Shows a study as it happens, then its result; exits 1 when it did not complete.
+
+    Args:
+        remote: Its coordinator.
+        name: The study's.
+        as_json: For programs.
+        plain: Print lines also where there is a terminal that a picture can be drawn on.
+        after: Show only events with a greater number.
+        hint: What Ctrl-C does.
+    """
     found = await remote.get(name)
-    with Progress(found, as_json) as progress:
+    console = Console()
+    if can_draw(console) and not (as_json or plain or found.state in ENDED):
+        await watch_live(remote, found, console, hint, after)
+    else:
+        await _print_events(remote, found, as_json, after)
+    await show_result(remote, name, as_json)
+
+
+async def _print_events(remote: AsyncFedstep, found: study_pb2.Study, as_json: bool, after: int) -> None:
+    with Progress(found, as_json, bar=False) as progress:
 
         def lost(error: UnavailableError) -> None:
             progress.note(f"Lost the coordinator at {remote.address}; waiting for it to come back.")
 
-        async for event in remote.watch(name, lost, after):
+        async for event in remote.watch(found.spec.name, lost, after):
             progress.event(event)
-    await show_result(remote, name, as_json)
 
 
 async def show_result(remote: AsyncFedstep, name: str, as_json: bool) -> None:

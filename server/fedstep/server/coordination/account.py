@@ -1,5 +1,8 @@
 """What a study has spent, and whether its budget allows another round."""
 
+from collections import deque
+from dataclasses import dataclass
+
 from fedstep.common.clock import Clock
 from fedstep.server.storage.base import (
     Spent,
@@ -7,6 +10,22 @@ from fedstep.server.storage.base import (
 )
 from fedstep.server.storage.costs import ArmCost
 from fedstep.server.tuning.base import Cost
+
+_MARKS = 200
+"""Ends of rounds that the pace of a study is taken from."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was spent when a round ended.
+
+    Attributes:
+        at_s: Monotonic seconds.
+        spent: By then.
+    """
+
+    at_s: float
+    spent: Spent
 
 
 class Account:
@@ -26,6 +45,20 @@ class Account:
         self._seconds = study.seconds_spent
         self._clock = clock
         self._counted_at = clock.monotonic()
+        # Of earlier lives of the coordinator their mean pace.
+        before = [Mark(self._counted_at - self._seconds, Spent()), Mark(self._counted_at, self.spent)]
+        self._before = before if self.spent.rounds else []
+        self._marks: deque[Mark] = deque(maxlen=_MARKS)
+
+    @property
+    def marks(self) -> list[Mark]:
+        """What was spent at the ends of its latest rounds."""
+        return [*self._marks] or self._before
+
+    @property
+    def seconds(self) -> float:
+        """The time that counts against its budget."""
+        return self._seconds + self._clock.monotonic() - self._counted_at
 
     @property
     def used_up(self) -> bool:
@@ -41,14 +74,18 @@ class Account:
     def used_up_for_measuring(self) -> bool:
         """Whether not even a measurement may begin, which costs time and bytes, but no rounds."""
         budget, spent = self._budget, self.spent
-        seconds = self._seconds + self._clock.monotonic() - self._counted_at
         return (
-            budget.time is not None and seconds >= budget.time.total_seconds()
+            budget.time is not None and self.seconds >= budget.time.total_seconds()
         ) or 0 < budget.payload_bytes <= spent.payload_bytes
 
     def spend(self, cost: Cost) -> None:
         """Adds what was spent; whatever it was spent on is committed with it, see `counted`."""
+        now = self._clock.monotonic()
+        if not self._marks and cost.rounds:
+            self._marks.append(Mark(now - cost.seconds, self.spent))
         self.spent += counted(cost)
+        if cost.rounds:
+            self._marks.append(Mark(now, self.spent))
 
     def count_seconds(self) -> float:
         """Counts the time since it was last counted; answers with it, for the store."""

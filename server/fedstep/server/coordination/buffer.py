@@ -16,6 +16,7 @@ from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.outcome import sent_to
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.trained import FAULTS, Trained, failure
+from fedstep.server.coordination.under_way import Kind, UnderWay
 from fedstep.server.tuning.base import Cost
 from fedstep.v1 import fleet_pb2
 
@@ -59,6 +60,7 @@ class Buffer:
         self._refill = refill
         self._refilling: asyncio.Handle | None = None
         self._wanted = 0
+        self._began_at = self._deadline_s = 0.0
         self._filling = False
         self._taking = asyncio.Event()
         self._taking.set()
@@ -106,6 +108,7 @@ class Buffer:
             most_failed: It ends when so many clients have brought nothing: others would do no better.
         """
         self._wanted, self._filling, self._over = wanted, True, False
+        self._began_at, self._deadline_s = self._ledger.clock.monotonic(), deadline_s
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
                 while not self._full and len(self.failed) < most_failed:
@@ -119,6 +122,25 @@ class Buffer:
         self._filling = False
         self._taking.clear()
         await self.intake.come_to_rest(self, self._shut_now)
+
+    def under_way(self, trial: int, attempt: int) -> UnderWay:
+        """How it stands.
+
+        Args:
+            trial: The arm.
+            attempt: At this round.
+        """
+        return UnderWay(
+            Kind.BUFFER,
+            trial,
+            self.intake.round,
+            attempt,
+            self._wanted,
+            self.taken,
+            self._began_at,
+            self._deadline_s,
+            [*self.open],
+        )
 
     @property
     def _full(self) -> bool:

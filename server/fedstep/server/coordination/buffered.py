@@ -16,6 +16,7 @@ from fedstep.server.coordination.outcome import StoppedError
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.trained import Trained
+from fedstep.server.coordination.under_way import UnderWay
 from fedstep.server.tuning.base import Arm, Cost
 
 
@@ -56,6 +57,7 @@ class BufferedArm:
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._refills = 0
+        self._attempt = 1
         self._times: Counter[str] = Counter()  # that each client was sent the newest model
         self._forget = fleet.when_joined(lambda member: self.buffer.refill_soon())
 
@@ -74,6 +76,7 @@ class BufferedArm:
         if not await self._cohorts.wait(self._run, self._arm, under_way=bool(buffer.open)):
             raise StoppedError("the study was stopped before the round began")
         began_s = self._ledger.clock.monotonic()
+        self._attempt = attempt
         self._cohorts.count_draw(self._run, self._arm, attempt)
         places = self._cohorts.places(self._run, self._arm)
         wanted = self._spec.round.buffer_size or self._cohorts.wanted(self._run, self._arm) or places
@@ -89,6 +92,10 @@ class BufferedArm:
             trained = replace(buffer.trained(attempt, quorum), events=events)
         buffer.close()
         return trained
+
+    def under_way(self) -> UnderWay:
+        """How its buffer stands."""
+        return self.buffer.under_way(self._run.trial, self._attempt)
 
     def went_on(self, run: Run) -> None:
         """The next model is on the shelf."""

@@ -161,7 +161,7 @@ class Cohorts:
             over_selection=over_selection,
             deadline_s=self.deadline_s(run),
             attempt=attempt,
-            clients=self._count(),
+            clients=self.count(),
             draws=self._history.draws,
             earlier=earlier,
         )
@@ -314,7 +314,7 @@ class Cohorts:
     def needs_late_clients(self) -> bool:
         """Whether a round could not begin without the clients that are busy with late work."""
         there = int(np.count_nonzero(self._in_time()))
-        return there < min(self._spec.round.min_clients, self._count()) or not there
+        return there < min(self._spec.round.min_clients, self.count()) or not there
 
     def members(self, names: tuple[str, ...]) -> list[Member]:
         """The clients of these names, in their order."""
@@ -385,7 +385,7 @@ class Cohorts:
         wanted = f"{least} client{'s' * (least != 1)}"
 
         def ready() -> bool:
-            return self._stopping or self._count() >= least
+            return self._stopping or self.count() >= least
 
         if not ready():
             here = self.names()
@@ -398,12 +398,12 @@ class Cohorts:
             )
         if not await self._fleet.wait_until(ready, wait_s):
             raise UnavailableError(
-                f"Only {self._count()} of the {wanted} of task {self._spec.task} that are "
+                f"Only {self.count()} of the {wanted} of task {self._spec.task} that are "
                 f"needed came within {wait_s:g} s: start more with `fedstep client --task {self._spec.task}`."
             )
         if cohort is not None:
             await self._rank(cohort)
-        return self._count() >= least
+        return self.count() >= least
 
     def wanted(self, run: Run, arm: Arm) -> int:
         """Updates that a round waits for; 0 for everybody's."""
@@ -442,7 +442,8 @@ class Cohorts:
         names: list[str] = self._fleet.roll.names[self._by_name(self._matching())].tolist()
         return names
 
-    def _count(self) -> int:
+    def count(self) -> int:
+        """How many clients are there for this study, busy or not."""
         return int(np.count_nonzero(self._matching()))
 
     def _free(self) -> int:

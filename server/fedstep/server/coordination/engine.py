@@ -28,6 +28,7 @@ from fedstep.server.coordination.pricing import Experience
 from fedstep.server.coordination.run import Run, default_manifest
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.coordination.trained import Trained
+from fedstep.server.coordination.under_way import UnderWay
 from fedstep.server.selection.base import Selector
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
 from fedstep.server.tuning.base import Arm, Cost, Prices, Unpriced
@@ -104,12 +105,22 @@ class RunEngine:
         self._dispatcher = Dispatcher(spec, task, clock, life)
         self._arms: dict[int, LateUpdates] = {}
         self._buffered: dict[int, BufferedArm] = {}
+        self._phases: dict[Phase, None] = {}
         self._experience = Experience()
 
     def prices(self) -> Prices:
         """What rounds are expected to take, as it stands now, for the tuner's thread; of buffered rounds nothing."""
         known = None if self._spec.round.buffered else self.cohorts.prices(self._task, self._experience)
         return known or Unpriced()
+
+    def under_way(self) -> list[UnderWay]:
+        """What clients do at this moment, by trial."""
+        phases = [*(phase.under_way() for phase in self._phases), *(arm.under_way() for arm in self._buffered.values())]
+        return sorted((found for found in phases if found is not None), key=lambda found: found.trial)
+
+    def upload_s(self, assignment: OpenAssignment) -> float:
+        """Seconds that its update is expected to be on its way."""
+        return self._upload_s(assignment.member, assignment.update_bytes) if assignment.update_bytes else 0.0
 
     async def prepare(self) -> None:
         """Learns the layout of the task's model, which clients are compared by. Before the first step."""
@@ -308,10 +319,12 @@ class RunEngine:
             buffered.end(reason)
 
     async def _collect(self, phase: Phase, assignments: Sequence[OpenAssignment]) -> None:
+        self._phases[phase] = None
         try:
             phase.begin(assignments)
             await phase.wait()
         finally:
+            del self._phases[phase]
             # Does something only where the study was cancelled; else nothing is open.
             phase.call_off(Status.ABANDONED, "the study was interrupted")
             self._fleet.wake()  # clients are free again

@@ -117,6 +117,11 @@ class Member:
         """Whether it can be reached."""
         return self.presence is Presence.CONNECTED
 
+    @property
+    def lost_touch(self) -> bool:
+        """Whether its stream is cut and its lease still runs."""
+        return self.presence is Presence.LOST_TOUCH
+
     def record(self) -> ClientRecord:
         """What is kept of it while it is away."""
         return ClientRecord(

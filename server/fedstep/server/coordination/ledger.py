@@ -226,6 +226,10 @@ class Ledger:
         fleet.when_gone(self._lose)
         fleet.when_joined(self._hand_over_again)
 
+    def under_way(self) -> list[OpenAssignment]:
+        """Every open assignment of every study."""
+        return [*self._open.values()]
+
     def when_closed(self, call: Callable[[OpenAssignment], None]) -> None:
         """Has `call` told of every assignment that ends."""
         self._closed_hooks.append(call)

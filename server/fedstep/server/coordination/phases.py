@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 import torch
 
@@ -21,6 +22,7 @@ from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
 from fedstep.server.coordination.projection import RoundEnd
 from fedstep.server.coordination.steering import Steering, UploadTime
 from fedstep.server.coordination.trained import FAULTS, Trained, failure, reason_of, weighted_mean
+from fedstep.server.coordination.under_way import Kind, UnderWay
 from fedstep.server.storage.base import NewEvent
 from fedstep.v1 import fleet_pb2
 
@@ -38,6 +40,8 @@ class Phase(ABC):
         wanted: The phase is over when so many have been accepted.
         deadline_s: It is over so many seconds after `begin`, whatever has come.
     """
+
+    kind: ClassVar[Kind]
 
     def __init__(self, ledger: Ledger, wanted: int, deadline_s: float) -> None:
         self._ledger = ledger
@@ -58,6 +62,23 @@ class Phase(ABC):
 
     def _with(self, *statuses: Status) -> list[OpenAssignment]:
         return [assignment for assignment in self.assignments if assignment.standing in statuses]
+
+    def under_way(self) -> UnderWay | None:
+        """How it stands; None where nobody was asked."""
+        if not self.assignments:
+            return None
+        first = self.assignments[0]
+        return UnderWay(
+            self.kind,
+            first.message.trial,
+            first.message.round,
+            first.ref.attempt,
+            self._wanted,
+            len(self.accepted),
+            first.sent_at,
+            self._end_s,
+            self.assignments,
+        )
 
     def begin(self, assignments: Sequence[OpenAssignment]) -> None:
         """Sends the work out."""
@@ -144,6 +165,8 @@ class TrainingPhase(Phase):
         quorum: Only where so many were in time.
         unhurried: Names of those whom the end of the round does not stop, where somebody takes over.
     """
+
+    kind = Kind.TRAIN
 
     def __init__(
         self,
@@ -265,6 +288,8 @@ class TrainingPhase(Phase):
 
 class EvaluationPhase(Phase):
     """Measures one model on the validation sets of a cohort."""
+
+    kind = Kind.MEASURE
 
     async def take_update(
         self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary

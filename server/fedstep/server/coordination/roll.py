@@ -27,6 +27,11 @@ class Listed(Protocol):
         """Whether it can be reached."""
         ...
 
+    @property
+    def lost_touch(self) -> bool:
+        """Whether its stream is cut and its lease still runs."""
+        ...
+
 
 class Roll:
     """Columns [rows] of what selections ask of every member. A row is given once, in the order of arrival, and stays.
@@ -35,6 +40,7 @@ class Roll:
         names: Of the clients.
         keys: See `selection.draw.key_of`.
         connected: Whether they can be reached.
+        lost_touch: Whether their stream is cut and their lease still runs.
         busy: Whether they train.
         late: Whether that is late work: its round is over.
         drained: Whether they are given nothing new.
@@ -47,6 +53,7 @@ class Roll:
         self.names: NDArray[np.object_] = np.empty(0, object)
         self.keys: NDArray[np.uint64] = np.empty(0, np.uint64)
         self.connected: NDArray[np.bool_] = np.empty(0, bool)
+        self.lost_touch: NDArray[np.bool_] = np.empty(0, bool)
         self.busy: NDArray[np.bool_] = np.empty(0, bool)
         self.late: NDArray[np.bool_] = np.empty(0, bool)
         self.drained: NDArray[np.bool_] = np.empty(0, bool)
@@ -84,6 +91,7 @@ class Roll:
         """Brings a member's row up to date."""
         row = member.row
         self.connected[row] = member.connected
+        self.lost_touch[row] = member.lost_touch
         self.busy[row] = bool(member.busy)
         self.late[row] = member.late
         self.drained[row] = member.drained
@@ -98,7 +106,18 @@ class Roll:
             setattr(self, name, grown(getattr(self, name), rows, 0))
 
 
-_COLUMNS = ("names", "keys", "connected", "busy", "late", "drained", "sessions", "train_samples", "validation_samples")
+_COLUMNS = (
+    "names",
+    "keys",
+    "connected",
+    "lost_touch",
+    "busy",
+    "late",
+    "drained",
+    "sessions",
+    "train_samples",
+    "validation_samples",
+)
 
 _MOST = 2**62
 """Clients say what they like of their samples."""

@@ -50,7 +50,7 @@ class Steering:
         for assignment in running:
             if assignment.told:
                 continue
-            projected = project(_progress(assignment), self.end, self._upload_of(assignment), now_s)
+            projected = project(progress_of(assignment), self.end, self._upload_of(assignment), now_s)
             if projected.advice is Advice.STOP_AND_SEND:
                 if may_put_off and self._put_off(running, accepted, now_s):
                     return now_s
@@ -63,7 +63,7 @@ class Steering:
 
     def _put_off(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> bool:
         """Puts the end off where that brings more than it costs; answers whether it did."""
-        clients = [(_progress(a), self._upload_of(a)) for a in running if not a.told]
+        clients = [(progress_of(a), self._upload_of(a)) for a in running if not a.told]
         end_s = best_end(self.end, accepted, clients, now_s)
         if end_s <= self.end.end_s:
             return False
@@ -79,6 +79,7 @@ class Steering:
         return 0.0 if assignment.message.report_only else self._upload_s(assignment.member, assignment.update_bytes)
 
 
-def _progress(assignment: OpenAssignment) -> Progress:
+def progress_of(assignment: OpenAssignment) -> Progress:
+    """How far a client has come with its training."""
     reported_s = assignment.reported_at - assignment.sent_at
     return Progress.of(assignment.plan.steps, assignment.log.step_ms, reported_s)

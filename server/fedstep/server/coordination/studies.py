@@ -197,6 +197,10 @@ class Studies:
             runner.stop()
         return await self.record(name)
 
+    def runner(self, name: str) -> StudyRunner | None:
+        """What runs a study at this moment; None where nothing does."""
+        return self._runners.get(name)
+
     async def pause(self, name: str) -> StudyRecord:
         """Has a study stand still after the rounds under way; one that does already stays as it is.
 

@@ -89,7 +89,7 @@ class StudyRunner:
         self._tuner: Tuner | None = None
         self._tuning = asyncio.Condition()
         self._runs = Runs(record.spec, task, parts)
-        self._account = Account(record, parts.clock)
+        self.account = Account(record, parts.clock)
         self._stopwatch = Stopwatch(parts.clock, parts.overhead)
         self.engine = RunEngine(
             self.spec,
@@ -167,13 +167,13 @@ class StudyRunner:
 
     async def charge(self, trial: int, cost: Cost, event: NewEvent) -> None:
         """Commits a trial's cost with the event that tells what it was for."""
-        self._account.spend(cost)
+        self.account.spend(cost)
         await self._commit(Change(events=[event], spent=counted(cost), cost=cost_of_arm(trial, cost)))
 
     @property
     def spent(self) -> Spent:
         """What it has cost so far."""
-        return self._account.spent
+        return self.account.spent
 
     @property
     def begun(self) -> bool:
@@ -351,7 +351,7 @@ class StudyRunner:
             clients=outcome.clients,
             cost=outcome.cost,
         )
-        self._account.spend(outcome.due)
+        self.account.spend(outcome.due)
         async with self._tuning:
             decision = await self._ask(self._the_tuner().observe, observation)
             notes = self._the_tuner().notes()
@@ -401,7 +401,7 @@ class StudyRunner:
 
     def _over(self, rounds: int | None = None) -> bool:
         """Whether an arm of so many rounds may not begin, or go on; one of none is measured only."""
-        used_up = self._account.used_up_for_measuring if rounds == 0 else self._account.used_up
+        used_up = self.account.used_up_for_measuring if rounds == 0 else self.account.used_up
         return self.state is StudyState.STOPPING or used_up
 
     def _why_over(self) -> str:
@@ -450,7 +450,7 @@ class StudyRunner:
                 )
                 if outcome.record is None:
                     break
-                self._account.spend(outcome.due)
+                self.account.spend(outcome.due)
                 await to_its_end(self._commit_round(run, outcome, self.trials[run.trial].state))
                 run = outcome.run
         return run
@@ -486,7 +486,7 @@ class StudyRunner:
         name, state = self.spec.name, self._the_tuner().state()
         for wait_s in itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
             try:
-                seconds = self._account.count_seconds()
+                seconds = self.account.count_seconds()
                 commit = self._parts.executors.storage.run(commit_paused, self._parts.store, name, seconds, state)
                 await self._parts.feed.publish(name, await commit)
                 return
@@ -495,7 +495,7 @@ class StudyRunner:
                 await asyncio.sleep(wait_s)
 
     async def _commit(self, change: Change, state: StudyState | None = None) -> None:
-        seconds = self._account.count_seconds()
+        seconds = self.account.count_seconds()
 
         def commit(overhead: Overhead) -> list[Event]:
             """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""

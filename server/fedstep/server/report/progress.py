@@ -8,10 +8,15 @@ _OF_ARMS = frozenset({"stepwise", "fedex", "population", "fixed", "schedule"})
 classes would have every command import Optuna."""
 
 
+def trains_trials(spec: StudySpec) -> bool:
+    """Whether its tuner trains whole trials, at most `budget.trials` of them."""
+    return spec.tuner.name not in _OF_ARMS
+
+
 def by_trials(spec: StudySpec) -> bool:
     """Whether a study is a number of whole trials, and not a budget of rounds that its tuner spends as it likes."""
     budget = spec.budget
-    return spec.tuner.name not in _OF_ARMS and not (budget.rounds or budget.client_rounds or budget.payload_bytes)
+    return trains_trials(spec) and not (budget.rounds or budget.client_rounds or budget.payload_bytes)
 
 
 def rounds_of_budget(spec: StudySpec) -> int | None:

@@ -1,0 +1,1 @@
+"""A study as it happens, as a picture on a terminal."""
