@@ -64,7 +64,7 @@ class Endpoint:
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
-            "name": [{"service": "fedstep.v1.StudyService"}],
+            "name": [{"service": "fedstep.v1.StudyService"}, {"service": "fedstep.v1.RunService"}],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.2s",
@@ -76,6 +76,15 @@ _SERVICE_CONFIG = {
     ]
 }
 
+_CLIENT_OPTIONS: list[tuple[str, int | str]] = [
+    *_COMMON,
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 1),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
+
 
 def open_channel(address: str, security: Security = PLAIN) -> grpc.aio.Channel:
     """A channel on a connection of its own; connecting starts with the first call.
@@ -86,15 +95,15 @@ def open_channel(address: str, security: Security = PLAIN) -> grpc.aio.Channel:
         address: `HOST:PORT`.
         security: How the coordinator is known, and what is shown to it.
     """
-    options: list[tuple[str, int | str]] = [
-        *_COMMON,
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.enable_retries", 1),
-        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
-    ]
     credentials = security.credentials()
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, credentials, options=options)
+        return grpc.aio.insecure_channel(address, options=_CLIENT_OPTIONS)
+    return grpc.aio.secure_channel(address, credentials, options=_CLIENT_OPTIONS)
+
+
+def open_blocking_channel(address: str, security: Security = PLAIN) -> grpc.Channel:
+    """As `open_channel`, for programs without an event loop."""
+    credentials = security.credentials()
+    if credentials is None:
+        return grpc.insecure_channel(address, options=_CLIENT_OPTIONS)
+    return grpc.secure_channel(address, credentials, options=_CLIENT_OPTIONS)

@@ -173,10 +173,14 @@ class Studies:
         await self._parts.feed.publish(name, events)
         runner = self._runners.get(name)
         if runner is not None:
-            runner.stop()
+            await runner.stop()
         elif record.spec.task in self._tasks:
             self._launch(await self.record(name))
         return await self.record(name)
+
+    def runner(self, name: str) -> StudyRunner | None:
+        """Who runs a study; None where nobody does."""
+        return self._runners.get(name)
 
     def under_way(self, name: str) -> bool:
         """Whether the study is being run: more events will come."""

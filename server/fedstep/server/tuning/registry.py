@@ -16,6 +16,7 @@ from fedstep.server.tuning.fedex import FedexOptions, FedexTuner
 from fedstep.server.tuning.fixed import FixedOptions, FixedTuner, ScheduleOptions, ScheduleTuner
 from fedstep.server.tuning.grid_search import GridOptions, GridTuner
 from fedstep.server.tuning.optuna_study import OptunaOptions, OptunaTuner
+from fedstep.server.tuning.outside import OutsideOptions, OutsideTuner
 from fedstep.server.tuning.population import PopulationOptions, PopulationTuner
 from fedstep.server.tuning.random_search import RandomOptions, RandomTuner
 from fedstep.server.tuning.stepwise import StepwiseTuner
@@ -86,6 +87,10 @@ def _tuners() -> dict[str, _Entry]:
         "optuna": _Entry(
             check=_check_optuna,
             create=lambda spec, url, defaults: OptunaTuner(spec, _options(spec, OptunaOptions), url),
+        ),
+        "outside": _Entry(
+            check=lambda spec: _options(spec, OutsideOptions).check(spec),
+            create=lambda spec, url, defaults: OutsideTuner(spec, _options(spec, OutsideOptions)),
         ),
         "stepwise": _Entry(
             check=_check_stepwise,

@@ -1,0 +1,1 @@
+"""Typed clients of a coordinator, for programs."""
