@@ -85,9 +85,10 @@ class OutsideRun:
 
     def needs(self) -> set[int]:
         """The arms whose models it needs."""
-        if not self.closed:
-            return {stand.arm for stand in self.stands if stand.arm is not None and not stand.failed}
-        return {self.arm} - {None} if self.asked else set()  # type: ignore[arg-type]  # no None is left in it
+        if self.closed and self.asked is None:
+            return set()
+        stands = [stand for stand in self.stands if not self.closed or stand.step == self.step]
+        return {stand.arm for stand in stands if stand.arm is not None and not stand.failed}
 
     def moved(self, stand: Stand, keep: int) -> "OutsideRun":
         """The run after one more step, with the latest `keep` places it stood at."""
