@@ -172,12 +172,15 @@ class Runs:
         study: The study's name; its tuner is `outside`.
         security: How the coordinator is known, and what is shown to it.
         patience_s: How long a coordinator that does not answer is asked again: after a restart it goes on.
+
+    Attributes:
+        channel: To the coordinator, for its other services.
     """
 
     def __init__(self, address: str, study: str, security: Security = PLAIN, patience_s: float = 60.0) -> None:
         self._address, self._study, self._patience_s = address, study, patience_s
-        self._channel = open_blocking_channel(address, security)
-        self._stub: Any = run_pb2_grpc.RunServiceStub(self._channel)
+        self.channel = open_blocking_channel(address, security)
+        self._stub: Any = run_pb2_grpc.RunServiceStub(self.channel)
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +192,7 @@ class Runs:
 
     def disconnect(self) -> None:
         """Lets go of the connection; the runs stay as they are."""
-        self._channel.close()
+        self.channel.close()
 
     def open(self, run: str = "") -> Run:
         """A run from the study's initial model, or the one there is of that name; "" for a name of its own."""
