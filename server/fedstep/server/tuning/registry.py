@@ -88,10 +88,6 @@ def _tuners() -> dict[str, _Entry]:
             check=_check_optuna,
             create=lambda spec, url, defaults: OptunaTuner(spec, _options(spec, OptunaOptions), url),
         ),
-        "outside": _Entry(
-            check=lambda spec: _options(spec, OutsideOptions).check(spec),
-            create=lambda spec, url, defaults: OutsideTuner(spec, _options(spec, OutsideOptions)),
-        ),
         "stepwise": _Entry(
             check=_check_stepwise,
             create=lambda spec, url, defaults: StepwiseTuner(spec, _options(spec, StepwiseOptions), url, defaults),
@@ -113,6 +109,10 @@ def _tuners() -> dict[str, _Entry]:
             check=lambda spec: _check_options(spec, ScheduleOptions),
             create=lambda spec, url, defaults: ScheduleTuner(spec, _options(spec, ScheduleOptions), defaults),
             names_hyperparameters=True,
+        ),
+        "outside": _Entry(
+            check=lambda spec: _options(spec, OutsideOptions).check(spec),
+            create=lambda spec, url, defaults: OutsideTuner(spec, _options(spec, OutsideOptions)),
         ),
     }
 
