@@ -25,7 +25,7 @@ from fedstep.common.identity import Role
 from fedstep.common.security import Security
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.server.api.access import TABLE, AccessInterceptor
-from fedstep.v1 import fleet_pb2, study_pb2
+from fedstep.v1 import fleet_pb2, run_pb2, study_pb2
 from fedstep.v1.fleet_pb2_grpc import FleetServiceStub
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -75,7 +75,7 @@ async def test_every_method_of_every_service_stands_in_the_table(tmp_path: Path)
         call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=10)
         await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         served = {service.name for service in (await call.read()).list_services_response.service}
-    files = (fleet_pb2, study_pb2, health_pb2, reflection_pb2)
+    files = (fleet_pb2, run_pb2, study_pb2, health_pb2, reflection_pb2)
     services = [service for file in files for service in file.DESCRIPTOR.services_by_name.values()]
     assert {service.full_name for service in services} == served
     assert {f"/{service.full_name}/{method.name}" for service in services for method in service.methods} == set(TABLE)

@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 async def test_health_says_serving(tmp_path: Path) -> None:
     async with inside(tmp_path) as host, grpc.aio.insecure_channel(host.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        for service in ("", "fedstep.v1.FleetService", "fedstep.v1.StudyService"):
+        for service in ("", "fedstep.v1.FleetService", "fedstep.v1.RunService", "fedstep.v1.StudyService"):
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING, service
 
@@ -26,5 +26,10 @@ async def test_reflection_lists_the_services_and_describes_them(tmp_path: Path) 
         await call.write(question)
         described = (await call.read()).file_descriptor_response.file_descriptor_proto
         await call.done_writing()
-    assert names >= {"fedstep.v1.FleetService", "fedstep.v1.StudyService", "grpc.health.v1.Health"}
+    assert names >= {
+        "fedstep.v1.FleetService",
+        "fedstep.v1.RunService",
+        "fedstep.v1.StudyService",
+        "grpc.health.v1.Health",
+    }
     assert any(b"PushUpdate" in file for file in described)

@@ -64,7 +64,7 @@ class Endpoint:
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
-            "name": [{"service": "fedstep.v1.StudyService"}],
+            "name": [{"service": "fedstep.v1.StudyService"}, {"service": "fedstep.v1.RunService"}],
             "retryPolicy": {
                 "maxAttempts": 4,
                 "initialBackoff": "0.2s",

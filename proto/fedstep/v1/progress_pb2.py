@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64step/v1/progress.proto\x12\nfedstep.v1\x1a fedstep/v1/hyperparameters.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n\x14WatchProgressRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x15WatchProgressResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.fedstep.v1.Snapshot\"\xa4\x03\n\x08Snapshot\x12\r\n\x05study\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\r\n\x05tuner\x18\x05 \x01(\t\x12\x0e\n\x06metric\x18\x06 \x01(\t\x12\x11\n\tby_trials\x18\x07 \x01(\x08\x12(\n\x05\x66leet\x18\x08 \x01(\x0b\x32\x19.fedstep.v1.FleetProgress\x12)\n\x06phases\x18\t \x03(\x0b\x32\x19.fedstep.v1.PhaseProgress\x12\x0c\n\x04late\x18\n \x01(\r\x12%\n\x04\x61rms\x18\x0b \x03(\x0b\x32\x17.fedstep.v1.ArmProgress\x12\x11\n\tarm_count\x18\x0c \x01(\r\x12%\n\x04\x62\x65st\x18\r \x01(\x0b\x32\x17.fedstep.v1.ArmProgress\x12#\n\x05spent\x18\x0e \x03(\x0b\x32\x14.fedstep.v1.Spending\x12\'\n\ttime_left\x18\x0f \x01(\x0b\x32\x14.fedstep.v1.TimeLeft\"j\n\rFleetProgress\x12\x11\n\tconnected\x18\x01 \x01(\r\x12\x0f\n\x07working\x18\x02 \x01(\r\x12\x12\n\nlost_touch\x18\x03 \x01(\r\x12\x11\n\tfor_study\x18\x04 \x01(\r\x12\x0e\n\x06needed\x18\x05 \x01(\r\"\xeb\x02\n\rPhaseProgress\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.fedstep.v1.PhaseKind\x12\r\n\x05trial\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0e\n\x06wanted\x18\x05 \x01(\r\x12\r\n\x05taken\x18\x06 \x01(\r\x12\r\n\x05\x61sked\x18\x07 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x08 \x01(\r\x12*\n\x07\x65lapsed\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nfirst_loss\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04loss\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12+\n\x07\x63lients\x18\r \x03(\x0b\x32\x1a.fedstep.v1.ClientProgressB\r\n\x0b_first_lossB\x07\n\x05_loss\"\xe0\x01\n\x0e\x43lientProgress\x12\x13\n\x0b\x63lient_name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.fedstep.v1.WorkState\x12\x12\n\nlost_touch\x18\x03 \x01(\x08\x12\r\n\x05steps\x18\x04 \x01(\r\x12\x13\n\x0bsteps_asked\x18\x05 \x01(\r\x12\x0f\n\x07step_ms\x18\x06 \x01(\x01\x12)\n\x06\x66inish\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06losses\x18\x08 \x03(\x02\x12\x0f\n\x07message\x18\t \x01(\t\"\xc0\x02\n\x0b\x41rmProgress\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0f\n\x07parents\x18\x04 \x03(\r\x12\x45\n\x0fhyperparameters\x18\x05 \x03(\x0b\x32,.fedstep.v1.ArmProgress.HyperparametersEntry\x12\x0e\n\x06rounds\x18\x06 \x01(\r\x12\x14\n\x0crounds_asked\x18\x07 \x01(\r\x12\x12\n\x05value\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06values\x18\t \x03(\x01\x1aW\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.fedstep.v1.HyperparameterValue:\x02\x38\x01\x42\x08\n\x06_value\"6\n\x08Spending\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05spent\x18\x02 \x01(\x01\x12\r\n\x05limit\x18\x03 \x01(\x01\"\x87\x01\n\x08TimeLeft\x12(\n\x05\x61\x62out\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05least\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04most\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*l\n\tPhaseKind\x12\x1a\n\x16PHASE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10PHASE_KIND_TRAIN\x10\x01\x12\x16\n\x12PHASE_KIND_MEASURE\x10\x02\x12\x15\n\x11PHASE_KIND_BUFFER\x10\x03*\xd5\x01\n\tWorkState\x12\x1a\n\x16WORK_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORK_STATE_BEGINNING\x10\x01\x12\x17\n\x13WORK_STATE_TRAINING\x10\x02\x12\x16\n\x12WORK_STATE_SENDING\x10\x03\x12\x1b\n\x17WORK_STATE_TOLD_TO_SEND\x10\x04\x12\x18\n\x14WORK_STATE_MEASURING\x10\x05\x12\x13\n\x0fWORK_STATE_DONE\x10\x06\x12\x15\n\x11WORK_STATE_FAILED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64step/v1/progress.proto\x12\nfedstep.v1\x1a fedstep/v1/hyperparameters.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n\x14WatchProgressRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x15WatchProgressResponse\x12&\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.fedstep.v1.Snapshot\"\xa5\x03\n\x08Snapshot\x12\r\n\x05study\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\r\n\x05tuner\x18\x05 \x01(\t\x12\x0e\n\x06metric\x18\x06 \x01(\t\x12\x11\n\tby_trials\x18\x07 \x01(\x08\x12(\n\x05\x66leet\x18\x08 \x01(\x0b\x32\x19.fedstep.v1.FleetProgress\x12)\n\x06phases\x18\t \x03(\x0b\x32\x19.fedstep.v1.PhaseProgress\x12\x0c\n\x04late\x18\n \x01(\r\x12%\n\x04\x61rms\x18\x0b \x03(\x0b\x32\x17.fedstep.v1.ArmProgress\x12\x11\n\tarm_count\x18\x0c \x01(\r\x12%\n\x04\x62\x65st\x18\r \x01(\x0b\x32\x17.fedstep.v1.ArmProgress\x12$\n\x05spent\x18\x0e \x03(\x0b\x32\x15.fedstep.v1.BudgetUse\x12\'\n\ttime_left\x18\x0f \x01(\x0b\x32\x14.fedstep.v1.TimeLeft\"j\n\rFleetProgress\x12\x11\n\tconnected\x18\x01 \x01(\r\x12\x0f\n\x07working\x18\x02 \x01(\r\x12\x12\n\nlost_touch\x18\x03 \x01(\r\x12\x11\n\tfor_study\x18\x04 \x01(\r\x12\x0e\n\x06needed\x18\x05 \x01(\r\"\xeb\x02\n\rPhaseProgress\x12#\n\x04kind\x18\x01 \x01(\x0e\x32\x15.fedstep.v1.PhaseKind\x12\r\n\x05trial\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0e\n\x06wanted\x18\x05 \x01(\r\x12\r\n\x05taken\x18\x06 \x01(\r\x12\r\n\x05\x61sked\x18\x07 \x01(\r\x12\x0e\n\x06\x66\x61iled\x18\x08 \x01(\r\x12*\n\x07\x65lapsed\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\nfirst_loss\x18\x0b \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04loss\x18\x0c \x01(\x01H\x01\x88\x01\x01\x12+\n\x07\x63lients\x18\r \x03(\x0b\x32\x1a.fedstep.v1.ClientProgressB\r\n\x0b_first_lossB\x07\n\x05_loss\"\xe0\x01\n\x0e\x43lientProgress\x12\x13\n\x0b\x63lient_name\x18\x01 \x01(\t\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.fedstep.v1.WorkState\x12\x12\n\nlost_touch\x18\x03 \x01(\x08\x12\r\n\x05steps\x18\x04 \x01(\r\x12\x13\n\x0bsteps_asked\x18\x05 \x01(\r\x12\x0f\n\x07step_ms\x18\x06 \x01(\x01\x12)\n\x06\x66inish\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06losses\x18\x08 \x03(\x02\x12\x0f\n\x07message\x18\t \x01(\t\"\xc0\x02\n\x0b\x41rmProgress\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0f\n\x07parents\x18\x04 \x03(\r\x12\x45\n\x0fhyperparameters\x18\x05 \x03(\x0b\x32,.fedstep.v1.ArmProgress.HyperparametersEntry\x12\x0e\n\x06rounds\x18\x06 \x01(\r\x12\x14\n\x0crounds_asked\x18\x07 \x01(\r\x12\x12\n\x05value\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06values\x18\t \x03(\x01\x1aW\n\x14HyperparametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.fedstep.v1.HyperparameterValue:\x02\x38\x01\x42\x08\n\x06_value\"7\n\tBudgetUse\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05spent\x18\x02 \x01(\x01\x12\r\n\x05limit\x18\x03 \x01(\x01\"\x87\x01\n\x08TimeLeft\x12(\n\x05\x61\x62out\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05least\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04most\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*l\n\tPhaseKind\x12\x1a\n\x16PHASE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10PHASE_KIND_TRAIN\x10\x01\x12\x16\n\x12PHASE_KIND_MEASURE\x10\x02\x12\x15\n\x11PHASE_KIND_BUFFER\x10\x03*\xd5\x01\n\tWorkState\x12\x1a\n\x16WORK_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORK_STATE_BEGINNING\x10\x01\x12\x17\n\x13WORK_STATE_TRAINING\x10\x02\x12\x16\n\x12WORK_STATE_SENDING\x10\x03\x12\x1b\n\x17WORK_STATE_TOLD_TO_SEND\x10\x04\x12\x18\n\x14WORK_STATE_MEASURING\x10\x05\x12\x13\n\x0fWORK_STATE_DONE\x10\x06\x12\x15\n\x11WORK_STATE_FAILED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,28 +36,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ARMPROGRESS_HYPERPARAMETERSENTRY']._loaded_options = None
   _globals['_ARMPROGRESS_HYPERPARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_PHASEKIND']._serialized_start=1929
-  _globals['_PHASEKIND']._serialized_end=2037
-  _globals['_WORKSTATE']._serialized_start=2040
-  _globals['_WORKSTATE']._serialized_end=2253
+  _globals['_PHASEKIND']._serialized_start=1931
+  _globals['_PHASEKIND']._serialized_end=2039
+  _globals['_WORKSTATE']._serialized_start=2042
+  _globals['_WORKSTATE']._serialized_end=2255
   _globals['_WATCHPROGRESSREQUEST']._serialized_start=140
   _globals['_WATCHPROGRESSREQUEST']._serialized_end=221
   _globals['_WATCHPROGRESSRESPONSE']._serialized_start=223
   _globals['_WATCHPROGRESSRESPONSE']._serialized_end=286
   _globals['_SNAPSHOT']._serialized_start=289
-  _globals['_SNAPSHOT']._serialized_end=709
-  _globals['_FLEETPROGRESS']._serialized_start=711
-  _globals['_FLEETPROGRESS']._serialized_end=817
-  _globals['_PHASEPROGRESS']._serialized_start=820
-  _globals['_PHASEPROGRESS']._serialized_end=1183
-  _globals['_CLIENTPROGRESS']._serialized_start=1186
-  _globals['_CLIENTPROGRESS']._serialized_end=1410
-  _globals['_ARMPROGRESS']._serialized_start=1413
-  _globals['_ARMPROGRESS']._serialized_end=1733
-  _globals['_ARMPROGRESS_HYPERPARAMETERSENTRY']._serialized_start=1636
-  _globals['_ARMPROGRESS_HYPERPARAMETERSENTRY']._serialized_end=1723
-  _globals['_SPENDING']._serialized_start=1735
-  _globals['_SPENDING']._serialized_end=1789
-  _globals['_TIMELEFT']._serialized_start=1792
-  _globals['_TIMELEFT']._serialized_end=1927
+  _globals['_SNAPSHOT']._serialized_end=710
+  _globals['_FLEETPROGRESS']._serialized_start=712
+  _globals['_FLEETPROGRESS']._serialized_end=818
+  _globals['_PHASEPROGRESS']._serialized_start=821
+  _globals['_PHASEPROGRESS']._serialized_end=1184
+  _globals['_CLIENTPROGRESS']._serialized_start=1187
+  _globals['_CLIENTPROGRESS']._serialized_end=1411
+  _globals['_ARMPROGRESS']._serialized_start=1414
+  _globals['_ARMPROGRESS']._serialized_end=1734
+  _globals['_ARMPROGRESS_HYPERPARAMETERSENTRY']._serialized_start=1637
+  _globals['_ARMPROGRESS_HYPERPARAMETERSENTRY']._serialized_end=1724
+  _globals['_BUDGETUSE']._serialized_start=1736
+  _globals['_BUDGETUSE']._serialized_end=1791
+  _globals['_TIMELEFT']._serialized_start=1794
+  _globals['_TIMELEFT']._serialized_end=1929
 # @@protoc_insertion_point(module_scope)

@@ -197,7 +197,7 @@ class Snapshot(_message.Message):
         """The one that the study would end with now; unset while there is none."""
 
     @_builtins.property
-    def spent(self) -> _containers.RepeatedCompositeFieldContainer[Global___Spending]:
+    def spent(self) -> _containers.RepeatedCompositeFieldContainer[Global___BudgetUse]:
         """What was spent: of trials, rounds, client_rounds, payload_bytes and seconds."""
 
     @_builtins.property
@@ -220,7 +220,7 @@ class Snapshot(_message.Message):
         arms: _abc.Iterable[Global___ArmProgress] | None = ...,
         arm_count: _builtins.int = ...,
         best: Global___ArmProgress | None = ...,
-        spent: _abc.Iterable[Global___Spending] | None = ...,
+        spent: _abc.Iterable[Global___BudgetUse] | None = ...,
         time_left: Global___TimeLeft | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "fleet", b"fleet", "time", b"time", "time_left", b"time_left"]  # noqa: Y015
@@ -501,7 +501,7 @@ class ArmProgress(_message.Message):
 Global___ArmProgress: _TypeAlias = ArmProgress  # noqa: Y015
 
 @_typing.final
-class Spending(_message.Message):
+class BudgetUse(_message.Message):
     """What was spent of one kind."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -529,7 +529,7 @@ class Spending(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Spending: _TypeAlias = Spending  # noqa: Y015
+Global___BudgetUse: _TypeAlias = BudgetUse  # noqa: Y015
 
 @_typing.final
 class TimeLeft(_message.Message):

@@ -23,12 +23,14 @@ from fedstep.common.task import Task
 from fedstep.server.api.errors import ErrorInterceptor
 from fedstep.server.api.fleet_service import FleetService
 from fedstep.server.api.probe import Probe
+from fedstep.server.api.run_service import RunService
 from fedstep.server.api.study_service import StudyService
 from fedstep.server.coordination.events import EventFeed
 from fedstep.server.coordination.executors import Executors
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy
 from fedstep.server.coordination.lag import LoopLag
 from fedstep.server.coordination.ledger import Ledger
+from fedstep.server.coordination.outside import OutsideRuns
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.shelf import Shelf
@@ -37,13 +39,14 @@ from fedstep.server.protection import Protection
 from fedstep.server.storage.blobs import BlobStore
 from fedstep.server.storage.sql_store import open_store
 from fedstep.server.views import Views
-from fedstep.v1 import fleet_pb2, study_pb2, study_pb2_grpc
+from fedstep.v1 import fleet_pb2, run_pb2, run_pb2_grpc, study_pb2, study_pb2_grpc
 
 log = logging.getLogger(__name__)
 
 SERVICES = (
     fleet_pb2.DESCRIPTOR.services_by_name["FleetService"].full_name,
     study_pb2.DESCRIPTOR.services_by_name["StudyService"].full_name,
+    run_pb2.DESCRIPTOR.services_by_name["RunService"].full_name,
 )
 SAVE_CLIENTS_EVERY_S = 10.0
 GRACE_S = 2.0
@@ -206,6 +209,7 @@ class Coordinator:
         fleet_service = FleetService(parts.fleet, parts.ledger, parts.shelf, self._executors, probe)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICES[0], fleet_service.handlers()),))
         study_pb2_grpc.add_StudyServiceServicer_to_server(StudyService(studies, parts), server)
+        run_pb2_grpc.add_RunServiceServicer_to_server(RunService(OutsideRuns(studies, parts)), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         asked = f"{self._config.host}:{self._config.port}"

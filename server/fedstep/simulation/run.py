@@ -30,6 +30,7 @@ from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import AssignmentRecord, Event, NewEvent, RoundRecord, Store, StudyRecord, TrialRecord
 from fedstep.server.storage.memory_blobs import MemoryBlobs
 from fedstep.server.storage.memory_store import MemoryStore
+from fedstep.server.tuning.outside import NAME as OUTSIDE
 from fedstep.server.tuning.registry import validate_tuner
 from fedstep.simulation.clients import SimulatedClient
 from fedstep.simulation.crew import Crew, LocalCrew
@@ -192,7 +193,7 @@ def _check_clients(roster: Roster, federation: Federation) -> None:
 
 
 def check_study(spec: StudySpec, task: Task) -> None:
-    """What a coordinator checks before it takes a study.
+    """What a coordinator checks before it takes a study; and that nobody outside has to step it.
 
     Raises:
         InvalidInputError: It would not be taken.
@@ -200,6 +201,9 @@ def check_study(spec: StudySpec, task: Task) -> None:
     if spec.task != task.name:
         text = f"is {spec.task!r}, and the simulation was given the task {task.name!r}: name the same one."
         raise InvalidInputError(f"task {text}", [FieldViolation("task", text)])
+    if spec.tuner.name == OUTSIDE:
+        text = "is outside, and nobody can reach a simulation: run the study on a coordinator, or take another tuner."
+        raise InvalidInputError(f"tuner.name: {text}", [FieldViolation("tuner.name", text)])
     check_names(spec, task.defaults, spec.task)
     validate_tuner(spec, task.defaults)
     validate_selector(spec.selector)

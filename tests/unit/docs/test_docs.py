@@ -32,6 +32,7 @@ from fedstep.server.tuning.fedex import FedexOptions
 from fedstep.server.tuning.fixed import FixedOptions, ScheduleOptions
 from fedstep.server.tuning.grid_search import GridOptions
 from fedstep.server.tuning.optuna_study import OptunaOptions
+from fedstep.server.tuning.outside import OutsideOptions
 from fedstep.server.tuning.population import PopulationOptions
 from fedstep.server.tuning.registry import validate_tuner
 from fedstep.server.tuning.stepwise_options import StepwiseOptions
@@ -244,6 +245,7 @@ OPTIONS: dict[str, type[BaseModel]] = {
     "fedex": FedexOptions,
     "population": PopulationOptions,
     "fixed": FixedOptions,
+    "outside": OutsideOptions,
     "schedule": ScheduleOptions,
 }
 SELECTORS: dict[str, type[BaseModel]] = {

@@ -225,6 +225,7 @@ def test_a_callback_that_fails_ends_the_simulation_with_its_error() -> None:
     [
         ({"task": "digits"}, "task"),
         ({"tuner": {"name": "rondom"}}, "random"),
+        ({"tuner": {"name": "outside"}, "budget": {"rounds": 5}}, "nobody can reach a simulation"),
         ({"selector": {"name": "rondom"}}, "random"),
         ({"aggregator": {"name": "fedavgg"}}, "fedavg"),
         ({"space": {"learning_rate": {"low": 0.1, "high": 1.0}}}, "learning_rate"),

@@ -41,6 +41,13 @@ TABLE: Mapping[str, Role | None] = {
     "/fedstep.v1.StudyService/ListClients": Role.OPERATOR,
     "/fedstep.v1.StudyService/DrainClient": Role.OPERATOR,
     "/fedstep.v1.StudyService/UndrainClient": Role.OPERATOR,
+    "/fedstep.v1.RunService/OpenRun": Role.OPERATOR,
+    "/fedstep.v1.RunService/GetRun": Role.OPERATOR,
+    "/fedstep.v1.RunService/ListRuns": Role.OPERATOR,
+    "/fedstep.v1.RunService/StepRun": Role.OPERATOR,
+    "/fedstep.v1.RunService/ForkRun": Role.OPERATOR,
+    "/fedstep.v1.RunService/RestoreRun": Role.OPERATOR,
+    "/fedstep.v1.RunService/CloseRun": Role.OPERATOR,
     # A probe of Docker's or Kubernetes' holds no token, and hears "serving" and nothing else.
     "/grpc.health.v1.Health/Check": ANYBODY,
     "/grpc.health.v1.Health/Watch": ANYBODY,

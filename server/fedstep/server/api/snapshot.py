@@ -125,7 +125,7 @@ def _rounds_of_trial(trial: TrialRecord, spec: StudySpec) -> int:
 # what is spent ----------------------------------------------------------------------------------------------------
 
 
-def _spent(spec: StudySpec, spent: Spent, seconds: float, trials: Sequence[TrialRecord]) -> list[pb.Spending]:
+def _spent(spec: StudySpec, spent: Spent, seconds: float, trials: Sequence[TrialRecord]) -> list[pb.BudgetUse]:
     limits = limits_of(spec)
     if spec.budget.time is not None:
         limits["seconds"] = spec.budget.time.total_seconds()
@@ -136,7 +136,7 @@ def _spent(spec: StudySpec, spent: Spent, seconds: float, trials: Sequence[Trial
     if trains_trials(spec):
         limits["trials"] = spec.budget.trials
         amounts["trials"] = sum(trial.state is not TrialState.RUNNING for trial in trials)
-    return [pb.Spending(kind=kind, spent=amount, limit=limits.get(kind, 0)) for kind, amount in amounts.items()]
+    return [pb.BudgetUse(kind=kind, spent=amount, limit=limits.get(kind, 0)) for kind, amount in amounts.items()]
 
 
 def _time_left(left: TimeLeft) -> pb.TimeLeft:

@@ -16,7 +16,7 @@ from fedstep.common.tensors import Manifest
 from fedstep.common.validation import sentences, show
 from fedstep.server.coordination.run import resolve
 
-_SHARING = ("stepwise", "fedex", "population")
+_SHARING = ("stepwise", "fedex", "population", "outside")
 """Tuners whose configurations take over one another's weights; those of `schedule` do, from stage to stage."""
 
 _MIDDLE = 0.5

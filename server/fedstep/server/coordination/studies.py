@@ -194,7 +194,7 @@ class Studies:
         events = await self._parts.executors.storage.run(self._parts.store.commit, name, change)
         await self._parts.feed.publish(name, events)
         if record.spec.task in self._tasks and (runner := await self._whoever_runs(name)) is not None:
-            runner.stop()
+            await runner.stop()
         return await self.record(name)
 
     def runner(self, name: str) -> StudyRunner | None:

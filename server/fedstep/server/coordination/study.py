@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import replace
+from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 from fedstep.common.errors import FedstepError, InvalidInputError, StorageError, UnavailableError
@@ -53,6 +54,8 @@ R = TypeVar("R")
 END_RETRIES_S = (0.5, 2.0, 5.0, 10.0)
 """Waits between tries to commit how a study ended, when the database has gone away."""
 
+_Answer = TypeVar("_Answer")
+
 _RECENT_ROUNDS = 20
 """Whoever took part in one of so many is expected back when the coordinator was started again."""
 
@@ -88,6 +91,8 @@ class StudyRunner:
         self._begun_before = record.updated_at > record.created_at
         self._tuner: Tuner | None = None
         self._tuning = asyncio.Condition()
+        self._searching: bool | None = None  # None: not yet
+        self._waits_until: datetime | None = None
         self._runs = Runs(record.spec, task, parts)
         self.account = Account(record, parts.clock)
         self._stopwatch = Stopwatch(parts.clock, parts.overhead)
@@ -123,7 +128,9 @@ class StudyRunner:
         forget = self._parts.fleet.when_joined(self._mismatches.tell)
         try:
             await self._begin()
+            await self._is_searching(True)
             await self._search()
+            await self._is_searching(False)
             await self._conclude()
         except PausedError:
             await self._pause()
@@ -145,14 +152,55 @@ class StudyRunner:
         finally:
             forget()
             self._runs.close()
+            await self._is_searching(False)
             if self._tuner is not None:
                 await self._parts.executors.storage.run(self._tuner.close)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Ends the study after the rounds under way."""
         if not self.state.ended:
             self.state = StudyState.STOPPING
             self.engine.cohorts.stop_waiting()
+            async with self._tuning:
+                self._tuning.notify_all()
+
+    async def steer(self, request: Callable[[Tuner], _Answer]) -> _Answer | None:
+        """Has somebody outside ask the tuner for something; it is committed before it is answered.
+
+        Args:
+            request: Called as the tuner's own methods are.
+
+        Returns:
+            What the request gave; None where the study searches no more.
+        """
+        async with self._tuning:
+            await self._tuning.wait_for(lambda: self._searching is not None)
+        return await to_its_end(self._steered(request))
+
+    async def _steered(self, request: Callable[[Tuner], _Answer]) -> _Answer | None:
+        async with self._tuning:
+            if not self._searching:
+                return None
+            answer = await self._parts.executors.storage.run(request, self._the_tuner())
+            await self._commit(Change())
+            self._tuning.notify_all()
+            return answer
+
+    async def until(self, condition: Callable[[Tuner], bool]) -> None:
+        """Waits until the tuner has come to something and it is committed, or the study searches no more.
+
+        Args:
+            condition: Asked again after every request and every observation, on the event loop.
+        """
+        async with self._tuning:
+            await self._tuning.wait_for(
+                lambda: self._searching is False or bool(self._searching and condition(self._the_tuner()))
+            )
+
+    async def _is_searching(self, searching: bool) -> None:
+        async with self._tuning:
+            self._searching = searching
+            self._tuning.notify_all()
 
     async def pause(self) -> None:
         """Leaves off after the rounds under way, so that another runner can go on from there."""
@@ -274,8 +322,24 @@ class StudyRunner:
                 if arms and self._runs.has_ended(arms[0].parents):
                     return await to_its_end(self._start(arms[0]))
                 if not arms and not self._runs.open:
-                    return None
+                    if self._over() or not await self._somebody_asks():
+                        return None
+                    continue
                 await self._tuning.wait()  # for an observation, or for the parents' last commits; then it asks again
+
+    async def _somebody_asks(self) -> bool:
+        """Waits for somebody outside who may ask the tuner for an arm; False when it is too late for that."""
+        now = self._parts.clock.now()
+        until = await self._parts.executors.storage.run(self._the_tuner().waits_until, now)
+        if until is None or until <= now:
+            return False
+        if until != self._waits_until:  # a restart does not begin to wait anew
+            await self._commit(Change())
+            self._waits_until = until
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout((until - now).total_seconds()):
+                await self._tuning.wait()
+        return True
 
     async def _withdraw(self, arm: Arm) -> None:
         """The budget was used up while an arm was proposed: no trial of the tuner's own stays open for it."""

@@ -3,7 +3,7 @@
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.spending import clients_asked, rounds_in_all
 
-_OF_ARMS = frozenset({"stepwise", "fedex", "population", "fixed", "schedule"})
+_OF_ARMS = frozenset({"stepwise", "fedex", "population", "fixed", "schedule", "outside"})
 """Tuners whose arms are no whole trials: `Tuner.per_trial` is False, which a test holds against these names. Asking the
 classes would have every command import Optuna."""
 

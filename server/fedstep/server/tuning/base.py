@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
@@ -208,7 +209,8 @@ class Tuner(ABC):
     - It is called from one thread at a time and may block (it runs on the storage executor, never on the event loop).
     - Same seed, same prices and observations in the same order: same arms.
     - `propose` returns at most `context.slots` arms, numbered upwards from `context.next_number`; an empty list while
-      arms are open means "ask again after the next observation", and with none open "there is nothing left to try".
+      arms are open means "ask again after the next observation", and with none open "there is nothing left to try",
+      unless `waits_until` says that somebody outside may ask for one.
     - An arm with parents is not started before their last commits. Until it is, `propose` is asked again with the same
       `next_number`, and must answer with it again.
     - `observe` answers CONTINUE, PRUNE, FINISH or FAIL. An observation with `failed` set is answered FAIL, one with
@@ -230,6 +232,13 @@ class Tuner(ABC):
     @abstractmethod
     def observe(self, observation: Observation) -> Decision:
         """Takes in a round and says what becomes of the arm."""
+
+    def waits_until(self, now: datetime) -> datetime | None:
+        """With nothing to propose and no arm open: until when somebody outside may still ask for one.
+
+        None, or a time that is past: there is nothing left to try.
+        """
+        return None
 
     def keeps(self) -> set[int]:
         """Arms that have ended and whose models it may still start from or deliver."""

@@ -16,6 +16,7 @@ from fedstep.server.tuning.fedex import FedexOptions, FedexTuner
 from fedstep.server.tuning.fixed import FixedOptions, FixedTuner, ScheduleOptions, ScheduleTuner
 from fedstep.server.tuning.grid_search import GridOptions, GridTuner
 from fedstep.server.tuning.optuna_study import OptunaOptions, OptunaTuner
+from fedstep.server.tuning.outside import OutsideOptions, OutsideTuner
 from fedstep.server.tuning.population import PopulationOptions, PopulationTuner
 from fedstep.server.tuning.random_search import RandomOptions, RandomTuner
 from fedstep.server.tuning.stepwise import StepwiseTuner
@@ -108,6 +109,10 @@ def _tuners() -> dict[str, _Entry]:
             check=lambda spec: _check_options(spec, ScheduleOptions),
             create=lambda spec, url, defaults: ScheduleTuner(spec, _options(spec, ScheduleOptions), defaults),
             names_hyperparameters=True,
+        ),
+        "outside": _Entry(
+            check=lambda spec: _options(spec, OutsideOptions).check(spec),
+            create=lambda spec, url, defaults: OutsideTuner(spec, _options(spec, OutsideOptions)),
         ),
     }
 

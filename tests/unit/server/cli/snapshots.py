@@ -67,8 +67,8 @@ def arm(
     )
 
 
-def spending(kind: str, spent: float, limit: float = 0) -> pb.Spending:
-    return pb.Spending(kind=kind, spent=spent, limit=limit)
+def spending(kind: str, spent: float, limit: float = 0) -> pb.BudgetUse:
+    return pb.BudgetUse(kind=kind, spent=spent, limit=limit)
 
 
 COHORT = (

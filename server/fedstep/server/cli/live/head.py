@@ -40,7 +40,7 @@ def _budget(snapshot: pb.Snapshot, width: int) -> Text:
     return _labelled("spent", bar(share, max(10, width // 5), "green"), f" {min(share, 1):>4.0%}  ", said)
 
 
-def _amount(spending: pb.Spending) -> str:
+def _amount(spending: pb.BudgetUse) -> str:
     if spending.kind == "seconds":
         spent, limit, noun = seconds_text(spending.spent), seconds_text(spending.limit), ""
     elif spending.kind == "payload_bytes":

@@ -1,0 +1,329 @@
+"""RunService for programs that step, fork and rewind federated trainings: typed, blocking or asynchronous."""
+
+from __future__ import annotations  # grpc's generics exist for the type checker only
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from fedstep.common import hyperparameters as hp
+from fedstep.common.channel import open_blocking_channel, open_channel
+from fedstep.common.errors import UnavailableError, from_rpc
+from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.security import PLAIN, Security
+from fedstep.v1 import run_pb2, run_pb2_grpc
+
+CALL_TIMEOUT_S = 15.0
+RETRY_S = 0.5
+
+
+class RunState(StrEnum):
+    """Where a run stands: IDLE waits for its next step."""
+
+    IDLE = "idle"
+    STEPPING = "stepping"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of one step; see `StepResult` in run.proto.
+
+    Attributes:
+        step: Its number in the run.
+        trial: The arm's number in the study.
+        hyperparameters: It was trained with.
+        rounds: It was trained for.
+        rounds_behind: Rounds behind its model, those before this step included.
+        value: The study's objective; None when nobody measured it.
+        metrics: Of the last round's evaluation.
+        model_sha256: Of the model.
+        failed: Why it could not be trained to its end; "" when it could. The run stands where it stood before.
+    """
+
+    step: int
+    trial: int
+    hyperparameters: Hyperparameters
+    rounds: int
+    rounds_behind: int
+    value: float | None
+    metrics: Mapping[str, float]
+    model_sha256: bytes
+    failed: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it stands; see `Run` in run.proto.
+
+    Attributes:
+        name: Its name in the study.
+        state: Where it stands.
+        step: The step it stands after; 0 before the first.
+        next_step: The number of its next step.
+        kept_steps: The steps it can be restored to, or forked from.
+        result: What the step it stands after gave; None before the first.
+    """
+
+    name: str
+    state: RunState
+    step: int
+    next_step: int
+    kept_steps: tuple[int, ...]
+    result: StepResult | None
+
+
+class AsyncRuns:
+    """The runs of one study, on an event loop. What a method does is said in `Runs`.
+
+    Args:
+        address: The coordinator's, `HOST:PORT`.
+        study: The study's name; its tuner is `outside`.
+        security: How the coordinator is known, and what is shown to it.
+        patience_s: How long a coordinator that does not answer is asked again: after a restart it goes on.
+    """
+
+    def __init__(self, address: str, study: str, security: Security = PLAIN, patience_s: float = 60.0) -> None:
+        self._address, self._study, self._patience_s = address, study, patience_s
+        self._channel = open_channel(address, security)
+        self._stub: Any = run_pb2_grpc.RunServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def open(self, run: str = "") -> Run:
+        """See `Runs.open`."""
+        return _run((await self._call("OpenRun", run_pb2.OpenRunRequest(study=self._study, run=run))).run)
+
+    async def get(self, run: str) -> Run:
+        """See `Runs.get`."""
+        return _run((await self._call("GetRun", run_pb2.GetRunRequest(study=self._study, run=run))).run)
+
+    async def list(self) -> AsyncIterator[Run]:
+        """See `Runs.list`."""
+        token = ""
+        while True:
+            request = run_pb2.ListRunsRequest(study=self._study, page_token=token)
+            page = await self._call("ListRuns", request)
+            for message in page.runs:
+                yield _run(message)
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def step(
+        self,
+        run: str,
+        hyperparameters: Hyperparameters,
+        rounds: int = 1,
+        step: int | None = None,
+        timeout_s: float | None = None,
+    ) -> StepResult:
+        """See `Runs.step`."""
+        number = (await self.get(run)).next_step if step is None else step
+        request = _step_request(self._study, run, hyperparameters, rounds, number)
+        return _result((await self._call("StepRun", request, timeout_s)).result)
+
+    async def fork(self, run: str, step: int | None = None, new_run: str = "") -> Run:
+        """See `Runs.fork`."""
+        request = run_pb2.ForkRunRequest(study=self._study, run=run, step=step, new_run=new_run)
+        return _run((await self._call("ForkRun", request)).run)
+
+    async def restore(self, run: str, step: int, source_run: str = "") -> Run:
+        """See `Runs.restore`."""
+        request = run_pb2.RestoreRunRequest(study=self._study, run=run, step=step, source_run=source_run)
+        return _run((await self._call("RestoreRun", request)).run)
+
+    async def close(self, run: str) -> Run:
+        """See `Runs.close`."""
+        return _run((await self._call("CloseRun", run_pb2.CloseRunRequest(study=self._study, run=run))).run)
+
+    async def _call(self, method: str, request: Any, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
+        call: Callable[..., Awaitable[Any]] = getattr(self._stub, method)
+        tries = _Tries(self._address, self._patience_s, timeout_s, waits=method == "StepRun")
+        while True:
+            try:
+                return await call(request, timeout=tries.left_s())
+            except grpc.aio.AioRpcError as error:
+                tries.failed(error)
+            await asyncio.sleep(RETRY_S)
+
+
+class Runs:
+    """The runs of one study, for programs without an event loop.
+
+    Every method raises what the coordinator answered as a `FedstepError`, whose `violations` name the fields at fault,
+    and UnavailableError when none answers for long.
+
+    Args:
+        address: The coordinator's, `HOST:PORT`.
+        study: The study's name; its tuner is `outside`.
+        security: How the coordinator is known, and what is shown to it.
+        patience_s: How long a coordinator that does not answer is asked again: after a restart it goes on.
+
+    Attributes:
+        channel: To the coordinator, for its other services.
+    """
+
+    def __init__(self, address: str, study: str, security: Security = PLAIN, patience_s: float = 60.0) -> None:
+        self._address, self._study, self._patience_s = address, study, patience_s
+        self.channel = open_blocking_channel(address, security)
+        self._stub: Any = run_pb2_grpc.RunServiceStub(self.channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Lets go of the connection; the runs stay as they are."""
+        self.channel.close()
+
+    def open(self, run: str = "") -> Run:
+        """A run from the study's initial model, or the one there is of that name; "" for a name of its own."""
+        return _run(self._call("OpenRun", run_pb2.OpenRunRequest(study=self._study, run=run)).run)
+
+    def get(self, run: str) -> Run:
+        """A run as it stands."""
+        return _run(self._call("GetRun", run_pb2.GetRunRequest(study=self._study, run=run)).run)
+
+    def list(self) -> Iterator[Run]:
+        """Every run, by name."""
+        token = ""
+        while True:
+            page = self._call("ListRuns", run_pb2.ListRunsRequest(study=self._study, page_token=token))
+            for message in page.runs:
+                yield _run(message)
+            token = page.next_page_token
+            if not token:
+                return
+
+    def step(
+        self,
+        run: str,
+        hyperparameters: Hyperparameters,
+        rounds: int = 1,
+        step: int | None = None,
+        timeout_s: float | None = None,
+    ) -> StepResult:
+        """Trains a run and answers with what came of it. A call that ends early calls nothing off.
+
+        Args:
+            run: The run.
+            hyperparameters: A point of the study's space.
+            rounds: To train.
+            step: The step's number, `Run.next_step`, which may be asked again; None for the next one.
+            timeout_s: How long to wait; None for as long as it takes.
+
+        Raises:
+            TimeoutError: It takes longer. The same step may be asked again.
+        """
+        number = self.get(run).next_step if step is None else step
+        request = _step_request(self._study, run, hyperparameters, rounds, number)
+        return _result(self._call("StepRun", request, timeout_s).result)
+
+    def fork(self, run: str, step: int | None = None, new_run: str = "") -> Run:
+        """A run from where another one stood after a step; None for where it stands. Copies no model."""
+        request = run_pb2.ForkRunRequest(study=self._study, run=run, step=step, new_run=new_run)
+        return _run(self._call("ForkRun", request).run)
+
+    def restore(self, run: str, step: int, source_run: str = "") -> Run:
+        """Puts a run where it stood after a step, or where another run did. Copies no model."""
+        request = run_pb2.RestoreRunRequest(study=self._study, run=run, step=step, source_run=source_run)
+        return _run(self._call("RestoreRun", request).run)
+
+    def close(self, run: str) -> Run:
+        """Lets go of a run."""
+        return _run(self._call("CloseRun", run_pb2.CloseRunRequest(study=self._study, run=run)).run)
+
+    def _call(self, method: str, request: Any, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
+        call: Callable[..., Any] = getattr(self._stub, method)
+        tries = _Tries(self._address, self._patience_s, timeout_s, waits=method == "StepRun")
+        while True:
+            try:
+                return call(request, timeout=tries.left_s())
+            except grpc.RpcError as error:
+                tries.failed(error)
+            time.sleep(RETRY_S)
+
+
+class _Tries:
+    """How often one call is made: until it is answered, or nobody has answered for long.
+
+    Args:
+        address: Who is called.
+        patience_s: For how long nobody may answer.
+        timeout_s: Of the whole call.
+        waits: Whether the call is answered late, and its deadline is the caller's own.
+    """
+
+    def __init__(self, address: str, patience_s: float, timeout_s: float | None, waits: bool) -> None:
+        self._address, self._patience_s, self._waits = address, patience_s, waits
+        self._timeout_s = timeout_s
+        self._began = time.monotonic()
+        self._tried = self._began
+        self._silent_since: float | None = None
+
+    def left_s(self) -> float | None:
+        """Seconds that the next try may take."""
+        self._tried = time.monotonic()
+        if self._timeout_s is None or not self._waits:
+            return self._timeout_s
+        return max(0.001, self._began + self._timeout_s - time.monotonic())
+
+    def failed(self, error: Any) -> None:
+        """Raises where another try does not help."""
+        if self._waits and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            text = f"The step is not done after {self._timeout_s:g} s, and goes on: ask for the same step again."
+            raise TimeoutError(text) from None
+        found = from_rpc(error, self._address)
+        now = time.monotonic()
+        if self._silent_since is None or now - self._tried > self._patience_s:  # it was answered late, and broke off
+            self._silent_since = now
+        if not isinstance(found, UnavailableError) or now - self._silent_since >= self._patience_s:
+            raise found from None
+
+
+def _step_request(
+    study: str, run: str, hyperparameters: Hyperparameters, rounds: int, step: int
+) -> run_pb2.StepRunRequest:
+    values = hp.map_to_proto(hyperparameters)
+    return run_pb2.StepRunRequest(study=study, run=run, step=step, hyperparameters=values, rounds=rounds)
+
+
+_STATES = {getattr(run_pb2, f"RUN_STATE_{state.name}"): state for state in RunState}
+
+
+def _run(message: run_pb2.Run) -> Run:
+    result = _result(message.result) if message.HasField("result") else None
+    kept = tuple(message.kept_steps)
+    return Run(message.name, _STATES[message.state], message.step, message.next_step, kept, result)
+
+
+def _result(message: run_pb2.StepResult) -> StepResult:
+    return StepResult(
+        step=message.step,
+        trial=message.trial,
+        hyperparameters=hp.map_from_proto(message.hyperparameters),
+        rounds=message.rounds,
+        rounds_behind=message.rounds_behind,
+        value=message.value if message.HasField("value") else None,
+        metrics=dict(message.metrics),
+        model_sha256=message.model_sha256,
+        failed=message.failed,
+    )
