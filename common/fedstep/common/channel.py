@@ -76,7 +76,7 @@ _SERVICE_CONFIG = {
     ]
 }
 
-_CLIENT_OPTIONS: list[tuple[str, int | str]] = [
+_CALLER_OPTIONS: list[tuple[str, int | str]] = [
     *_COMMON,
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 1),
@@ -97,13 +97,18 @@ def open_channel(address: str, security: Security = PLAIN) -> grpc.aio.Channel:
     """
     credentials = security.credentials()
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=_CLIENT_OPTIONS)
-    return grpc.aio.secure_channel(address, credentials, options=_CLIENT_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=_CALLER_OPTIONS)
+    return grpc.aio.secure_channel(address, credentials, options=_CALLER_OPTIONS)
 
 
 def open_blocking_channel(address: str, security: Security = PLAIN) -> grpc.Channel:
-    """As `open_channel`, for programs without an event loop."""
+    """The same for programs without an event loop, or with one of their own that is not to be blocked.
+
+    Args:
+        address: `HOST:PORT`.
+        security: How the coordinator is known, and what is shown to it.
+    """
     credentials = security.credentials()
     if credentials is None:
-        return grpc.insecure_channel(address, options=_CLIENT_OPTIONS)
-    return grpc.secure_channel(address, credentials, options=_CLIENT_OPTIONS)
+        return grpc.insecure_channel(address, options=_CALLER_OPTIONS)
+    return grpc.secure_channel(address, credentials, options=_CALLER_OPTIONS)
