@@ -14,16 +14,16 @@ A trial of Ray's is a run of the study: where a bad trial takes over a good one'
 name. When Ray is done the study is told to stop, and its best model lies where every study's does.
 """
 
-import asyncio
 import sys
 
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
 
+from fedstep.common.channel import open_blocking_channel
 from fedstep.common.spec import StudySpec
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.ray import FederatedRun
-from fedstep.server.cli.remote import connect
+from fedstep.v1 import study_pb2, study_pb2_grpc
 
 STUDY = StudySpec.model_validate(
     {
@@ -37,28 +37,25 @@ STUDY = StudySpec.model_validate(
 )
 
 
-async def create(address: str) -> None:
-    """Creates the study; where it is there already, it goes on."""
-    async with connect(address) as coordinator:
-        await coordinator.create(spec_to_proto(STUDY))
-
-
-async def stop(address: str) -> None:
-    """Ends the study, with the best model."""
-    async with connect(address) as coordinator:
-        await coordinator.stop(STUDY.name)
-
-
 def main(address: str) -> None:
+    """Creates the study, which goes on where it is there already, has Ray drive it, and ends it with its best model."""
+    with open_blocking_channel(address) as channel:
+        studies = study_pb2_grpc.StudyServiceStub(channel)
+        studies.CreateStudy(study_pb2.CreateStudyRequest(spec=spec_to_proto(STUDY)), timeout=15)
+        best = drive(address).get_best_result()
+        studies.StopStudy(study_pb2.StopStudyRequest(name=STUDY.name), timeout=15)
+    print(f"The best of Ray's trials: accuracy {best.metrics['accuracy']:.4f} with {best.config}")
+
+
+def drive(address: str) -> tune.ResultGrid:
     """Four trials of eight iterations; after every second one the worse half takes over from the better one."""
-    asyncio.run(create(address))
     scheduler = PopulationBasedTraining(
         time_attr="training_iteration",
         perturbation_interval=2,
         quantile_fraction=0.5,
         hyperparam_mutations={"lr": tune.loguniform(1e-3, 0.5), "momentum": tune.uniform(0.0, 0.95)},
     )
-    results = tune.Tuner(
+    return tune.Tuner(
         tune.with_parameters(FederatedRun, address=address, study=STUDY.name, rounds=2),
         param_space={"lr": tune.loguniform(1e-3, 0.5), "momentum": tune.uniform(0.0, 0.95)},
         tune_config=tune.TuneConfig(
@@ -66,9 +63,6 @@ def main(address: str) -> None:
         ),
         run_config=tune.RunConfig(stop={"training_iteration": 8}),
     ).fit()
-    best = results.get_best_result()
-    print(f"The best of Ray's trials: accuracy {best.metrics['accuracy']:.4f} with {best.config}")
-    asyncio.run(stop(address))
 
 
 if __name__ == "__main__":
