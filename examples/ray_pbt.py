@@ -36,26 +36,30 @@ STUDY = StudySpec.model_validate(
 
 
 def main(address: str) -> None:
-    """Four trials of eight iterations; after every second one the worse half takes over from the better one."""
+    """Creates the study, which goes on where it is there already, has Ray drive it, and ends it with its best model."""
     with connect(address) as fedstep:
-        study = fedstep.create(STUDY)  # where it is there already, it goes on
-        scheduler = PopulationBasedTraining(
-            time_attr="training_iteration",
-            perturbation_interval=2,
-            quantile_fraction=0.5,
-            hyperparam_mutations={"lr": tune.loguniform(1e-3, 0.5), "momentum": tune.uniform(0.0, 0.95)},
-        )
-        results = tune.Tuner(
-            tune.with_parameters(FederatedRun, address=address, study=STUDY.name, rounds=2),
-            param_space={"lr": tune.loguniform(1e-3, 0.5), "momentum": tune.uniform(0.0, 0.95)},
-            tune_config=tune.TuneConfig(
-                metric="accuracy", mode="max", num_samples=4, scheduler=scheduler, reuse_actors=True
-            ),
-            run_config=tune.RunConfig(stop={"training_iteration": 8}),
-        ).fit()
-        best = results.get_best_result()
-        print(f"The best of Ray's trials: accuracy {best.metrics['accuracy']:.4f} with {best.config}")
+        study = fedstep.create(STUDY)
+        best = drive(address).get_best_result()
         study.stop()
+    print(f"The best of Ray's trials: accuracy {best.metrics['accuracy']:.4f} with {best.config}")
+
+
+def drive(address: str) -> tune.ResultGrid:
+    """Four trials of eight iterations; after every second one the worse half takes over from the better one."""
+    scheduler = PopulationBasedTraining(
+        time_attr="training_iteration",
+        perturbation_interval=2,
+        quantile_fraction=0.5,
+        hyperparam_mutations={"lr": tune.loguniform(1e-3, 0.5), "momentum": tune.uniform(0.0, 0.95)},
+    )
+    return tune.Tuner(
+        tune.with_parameters(FederatedRun, address=address, study=STUDY.name, rounds=2),
+        param_space={"lr": tune.loguniform(1e-3, 0.5), "momentum": tune.uniform(0.0, 0.95)},
+        tune_config=tune.TuneConfig(
+            metric="accuracy", mode="max", num_samples=4, scheduler=scheduler, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(stop={"training_iteration": 8}),
+    ).fit()
 
 
 if __name__ == "__main__":
