@@ -30,6 +30,10 @@ def _trial(message: study_pb2.Trial) -> TrialRecord:
     details: dict[str, Any] = {"parents": list(message.parents)} if message.parents else {}
     if message.phase:
         details["phase"] = message.phase
+    if message.cohort:
+        details["cohort"] = message.cohort
+    if message.discarded:
+        details["discard"] = True
     if details and not message.rounds and message.HasField("value"):  # it was measured only
         details |= {"rounds": 0, "value": message.value}
     return TrialRecord(

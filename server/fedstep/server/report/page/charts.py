@@ -1,0 +1,241 @@
+"""The charts of a report: each as wide as a page, and once more as narrow as a phone."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedstep.common.space import CategoricalParameter
+from fedstep.server.report.canvas import FAINT, INK, RIGHT, WIDTH, add_axes, count_rounds, new_figure
+from fedstep.server.report.courses import BEST, COMPLETED
+from fedstep.server.report.page.importances import comparable, importances
+from fedstep.server.report.page.parallel import draw_parallel
+from fedstep.server.report.page.story import Story
+from fedstep.server.report.participation_picture import draw_participation, participation_height
+from fedstep.server.report.picture import draw_courses, draw_parameters, parameters_height
+from fedstep.server.report.scales import ValueRange
+from fedstep.server.report.tree_picture import arms_height, draw_arms
+from fedstep.server.report.words import short
+
+NARROW = 3.7
+"""Inches: what a phone shows without making letters smaller."""
+
+_LEFT, _NARROW_LEFT = 0.68, 0.62
+_LEGEND, _NARROW_LEGEND = 0.4, 1.0
+_MAIN, _BESIDE, _AXIS = 3.4, 2.4, 0.6
+_BAR = 0.3
+_MOST_BARS = 20
+_ROW, _TITLE, _MOST_ROWS = 0.5, 0.34, 20
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Something drawn.
+
+    Attributes:
+        name: Unique in a report; also of its PNG.
+        label: What it shows, for those who cannot see it.
+        draw: Draws it, as wide as it is told, in inches.
+    """
+
+    name: str
+    label: str
+    draw: Callable[[float], Figure]
+
+
+def charts_of(story: Story) -> dict[str, Chart]:
+    """Every chart that there is something to draw for, by name."""
+    found = [*_of_search(story), *_of_rounds(story)]
+    if participation_height(story.shares):
+        label = "How often each client's training was asked for and taken, and the loss on its data"
+        found.append(Chart("participation", label, lambda width: _participation(story, width)))
+    return {chart.name: chart for chart in found}
+
+
+def _of_search(story: Story) -> list[Chart]:
+    if not any(course.points for course in story.courses) and not any(branch.points for branch in story.tree.branches):
+        return []
+    objective, beside = story.study.spec.objective, story.beside()
+    over = "the rounds behind every model" if story.of_arms else "the rounds of every trial"
+    found = [Chart("objective", f"{objective.metric} over {over}", lambda width: _objective(story, width))]
+    if beside is not None:
+        metric = beside.study.spec.objective.metric
+        found.append(Chart("loss", f"{metric} over {over}", lambda width: _alone(beside, width)))
+    scored = [course for course in story.courses if course.score is not None]
+    if not story.of_arms and len(scored) > 1:
+        label = f"Every trial's last {objective.metric} against each hyper-parameter"
+        found.append(Chart("hyperparameters", label, lambda width: _parameters(story, width)))
+        label = "The hyper-parameters of every trial, in the order of the study's rounds"
+        found.append(Chart("tried", label, lambda width: _tried(story, width)))
+    return found + _of_comparison(story)
+
+
+def _of_comparison(story: Story) -> list[Chart]:
+    """What Optuna, and parallel coordinates, make of the trials that can be compared."""
+    spec, chosen = story.study.spec, comparable(story.courses)
+    shown = chosen if story.of_arms else [course for course in story.courses if course.score is not None]
+    found = []
+    if len(shown) > 1:
+        metric, minimize = spec.objective.metric, spec.objective.direction == "minimize"
+        label = f"Every trial as a line through its {metric} and its hyper-parameters"
+        found.append(Chart("parallel", label, lambda width: draw_parallel(spec.space, shown, metric, minimize, width)))
+    mattered = importances(spec.space, chosen, spec.objective.direction)
+    if len(mattered) > 1:
+        label = "How much each hyper-parameter mattered"
+        found.append(Chart("importances", label, lambda width: _bars(mattered, width)))
+    return found
+
+
+def _of_rounds(story: Story) -> list[Chart]:
+    if len(story.rounds) < 2:
+        return []
+    return [Chart("rounds", "The seconds and the updates of every round", lambda width: _rounds(story, width))]
+
+
+def _left(width: float) -> float:
+    return _LEFT if width >= WIDTH else _NARROW_LEFT
+
+
+def _objective(story: Story, width: float) -> Figure:
+    """The objective; of arms with their hyper-parameters below, on the same axis."""
+    if not story.of_arms:
+        return _alone(story, width, _MAIN)
+    above = _LEGEND if width >= WIDTH else _NARROW_LEGEND
+    figure = new_figure(above + arms_height(story.study.spec.space, story.trials), width)
+    draw_arms(figure, story.study, story.tree, (_left(width), above))
+    return figure
+
+
+def _alone(story: Story, width: float, height: float = _BESIDE) -> Figure:
+    """The objective and nothing else."""
+    above = _LEGEND if width >= WIDTH else _NARROW_LEGEND
+    if story.of_arms:
+        figure = new_figure(above + height + _AXIS, width)
+        draw_arms(figure, story.study, story.tree, (_left(width), above), with_rows=False)
+        return figure
+    figure = new_figure(above + height + _AXIS, width)
+    left = _left(width)
+    draw_courses(add_axes(figure, left, above, width - left - RIGHT, height), story.study, story.courses)
+    return figure
+
+
+def _parameters(story: Story, width: float) -> Figure:
+    figure = new_figure(0.3 + parameters_height(story.study.spec.space, width), width)
+    draw_parameters(figure, story.study, story.courses, (_left(width), 0.3))
+    return figure
+
+
+def _tried(story: Story, width: float) -> Figure:
+    """A row for each hyper-parameter, and on it every trial's value over the rounds that it trained."""
+    parameters = list(story.study.spec.space.parameters.items())[:_MOST_ROWS]
+    figure = new_figure(len(parameters) * (_ROW + _TITLE) + _AXIS, width)
+    left = _left(width)
+    for row, (name, parameter) in enumerate(parameters):
+        axes = add_axes(figure, left, _TITLE + row * (_ROW + _TITLE), width - left - RIGHT, _ROW)
+        axes.set_title(short(name, 60), loc="left", color=INK, fontsize=9.5, pad=4, parse_math=False)
+        before = 0
+        for course in story.courses:
+            first, before = before, before + course.trial.rounds
+            if name not in course.trial.hyperparameters or first == before:
+                continue
+            at = parameter.to_unit(course.trial.hyperparameters[name])
+            look = course.look
+            axes.add_collection(
+                LineCollection(
+                    [[(first, at), (before, at)]],
+                    colors=look.color,
+                    linewidths=2.6 if look is BEST else 1.8,
+                    alpha=look.alpha,
+                    zorder=look.order,
+                    capstyle="butt",
+                ),
+                autolim=False,
+            )
+        axes.set_xlim(0, max(before, 1))
+        axes.set_ylim(-0.12, 1.12)
+        axes.grid(visible=False, axis="y")
+        if isinstance(parameter, CategoricalParameter):
+            ends = [parameter.choices[0], parameter.choices[-1]] if len(parameter.choices) > 1 else parameter.choices
+            texts = [short(str(end), 8) for end in ends]
+            places = [parameter.to_unit(end) for end in ends]
+        else:
+            numbers = sorted({parameter.low, parameter.high})
+            texts, places = [f"{end:.3g}" for end in numbers], [parameter.to_unit(end) for end in numbers]
+        axes.set_yticks(places, texts, parse_math=False, fontsize=7.5)
+        count_rounds(axes)
+        axes.tick_params(labelbottom=row == len(parameters) - 1)
+        if row == len(parameters) - 1:
+            axes.set_xlabel("rounds of the study", color=FAINT, fontsize=9.5)
+    return figure
+
+
+def _bars(values: Mapping[str, float], width: float) -> Figure:
+    """Shares as bars, the greatest above."""
+    shown = list(values.items())[:_MOST_BARS]
+    letters = 24 if width >= WIDTH else 16
+    left = 0.3 + 0.075 * min(letters, max(len(name) for name, _ in shown))
+    figure = new_figure(0.1 + _BAR * len(shown) + 0.1, width)
+    axes = add_axes(figure, left, 0.1, width - left - 0.6, _BAR * len(shown))
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xticks([])
+    places = range(len(shown))
+    axes.barh(places, [value for _, value in shown], 0.62, color=COMPLETED.color, linewidth=0)
+    axes.set_yticks(places, [short(name, letters) for name, _ in shown], parse_math=False, fontsize=9, color=INK)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlim(0, max(value for _, value in shown))
+    for place, (_, value) in zip(places, shown, strict=True):
+        axes.annotate(
+            f"{value:.0%}",
+            (value, place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            fontsize=9,
+        )
+    return figure
+
+
+def _rounds(story: Story, width: float) -> Figure:
+    """The seconds of every round in the order of commits, and below how many updates it took."""
+    left, top, tall, low, gap = _left(width), 0.15, 1.3, 0.6, 0.25
+    figure = new_figure(top + tall + gap + low + _AXIS, width)
+    above = add_axes(figure, left, top, width - left - RIGHT, tall)
+    below = add_axes(figure, left, top + tall + gap, width - left - RIGHT, low)
+    seconds = [told.seconds for told in story.rounds]
+    shown = ValueRange.of(seconds, (), minimize=True)
+    top = shown.high if not shown.log else max(seconds)
+    _shape(above, [min(value, top) for value in seconds], "seconds")
+    _shape(below, [float(told.updates) for told in story.rounds], "updates")
+    below.yaxis.set_major_locator(MaxNLocator(nbins=2, integer=True, min_n_ticks=1))
+    above.tick_params(labelbottom=False)
+    below.set_xlabel("rounds of the study", color=FAINT, fontsize=9.5)
+    return figure
+
+
+def _shape(axes: Axes, values: Sequence[float], said: str) -> None:
+    """One bar a round, or one shape where they are many."""
+    count = len(values)
+    if count <= 60:
+        axes.bar(range(1, count + 1), values, 0.75, color=COMPLETED.color, linewidth=0)
+    else:
+        axes.stairs(values, [0.5 + at for at in range(count + 1)], fill=True, color=COMPLETED.color, linewidth=0)
+    axes.set_xlim(0.4, count + 0.6)
+    highest = max(values)
+    axes.set_ylim(0, highest * 1.06 if highest > 0 and math.isfinite(highest) else 1)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=1))
+    count_rounds(axes)
+    axes.grid(visible=False, axis="x")
+    axes.set_ylabel(said, color=FAINT, fontsize=9)
+
+
+def _participation(story: Story, width: float) -> Figure:
+    narrow = 0.0 if width >= WIDTH else 0.35
+    figure = new_figure(participation_height(story.shares) + narrow - 0.25, width)
+    draw_participation(figure, story.shares, _left(width), narrow - 0.1, in_words=False)
+    return figure
