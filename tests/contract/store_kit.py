@@ -13,10 +13,12 @@ from fedstep.common.clock import Clock
 from fedstep.common.errors import AlreadyExistsError, FedstepError, NotFoundError, StorageError
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage.base import (
+    ArmCost,
     AssignmentRecord,
     Change,
     ClientRecord,
     NewEvent,
+    Overhead,
     PaceRecord,
     RoundRecord,
     Spent,
@@ -268,6 +270,15 @@ class StoreKit:
         assert store.study("s").spent == Spent(2, 10, 2 << 40)
         store.commit("s", Change(state=StudyState.RUNNING))
         assert [store.study("s").message, store.study("s").tuner_state] == ["", {"n": 1}]
+
+    def test_what_trials_cost_adds_up_and_is_found_again(self, store: Store, reopen: Callable[[], Store]) -> None:
+        assert (store.costs("s"), store.overhead("s")) == ([], Overhead())
+        store.commit("s", Change(cost=ArmCost(3, 1, 2, 1 << 40, 5, 0.25), overhead=Overhead(1.0, 0.5, 0.25, 2.0)))
+        store.commit("s", Change(cost=ArmCost(1, 0, 0, 7, 0, 0.5)))
+        store.commit("s", Change(cost=ArmCost(3, 1, 2, 1 << 40, 5, 0.25), overhead=Overhead(1.0, 0.5, 0.25, 2.0)))
+        store = reopen()
+        assert store.costs("s") == [ArmCost(1, 0, 0, 7, 0, 0.5), ArmCost(3, 2, 4, 2 << 40, 10, 0.5)]
+        assert store.overhead("s") == Overhead(2.0, 1.0, 0.5, 4.0)
 
     def test_a_trial_is_replaced_by_its_number(self, store: Store) -> None:
         store.commit("s", Change(trials=[trial(0), trial(1)]))

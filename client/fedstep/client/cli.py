@@ -16,9 +16,12 @@ import click
 from fedstep.common import loop
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.handicap_options import BandwidthType, SlowdownType, StallsType
+from fedstep.common.logs import concerning, log_format_option, set_up_logging
 from fedstep.common.options import PairType, task_options
 from fedstep.common.security import Security
 from fedstep.common.security_options import security_options
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from fedstep.client.agent import AgentSettings, Profile
@@ -98,6 +101,7 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
 @security_options
 @click.option("--json", "as_json", is_flag=True, help="Write events as JSON, one a line.")
 @click.option("-v", "--verbose", is_flag=True, help="Write what goes on inside, to stderr.")
+@log_format_option
 def client(
     coordinator: str,
     reference: str,
@@ -115,13 +119,14 @@ def client(
     security: Security,
     as_json: bool,
     verbose: bool,
+    log_format: str,
 ) -> None:
     """Trains on this machine's own data for a coordinator, until it is stopped.
 
     It dials out, reconnects by itself for as long as it takes, and sends models only, never data.
     """
+    set_up_logging(log_format, logging.WARNING)
     if verbose:
-        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
         logging.getLogger("fedstep").setLevel(logging.DEBUG)
     check_address(coordinator)
     need_torch()
@@ -145,7 +150,8 @@ def client(
         profile, trainer = prepare(reference, info, device, precision, take_cores(threads, held))
         printer = Printer(sys.stdout, as_json)
         try:
-            code, ended = loop.run(_serve(coordinator, profile, trainer, settings, printer))
+            with concerning(client=profile.client_name):
+                code, ended = loop.run(_serve(coordinator, profile, trainer, settings, printer))
         finally:
             printer.close()
     if not ended:
@@ -219,7 +225,11 @@ async def _serve(
     from fedstep.client.agent import Agent
     from fedstep.client.events import ClientEvent
 
-    agent = Agent(coordinator, profile, trainer, printer, settings)
+    def told(event: ClientEvent) -> None:
+        printer(event)
+        log.info("%s: %s", event.kind, event.text)
+
+    agent = Agent(coordinator, profile, trainer, told, settings)
     code = 0
 
     def on_signal(number: int) -> None:

@@ -18,6 +18,7 @@ from fedstep.client.work import Evaluated, Job, Monotonic, Trained, Work
 from fedstep.client.worker import WorkerThread
 from fedstep.common.errors import FedstepError, InvalidInputError
 from fedstep.common.hyperparameters import Value, map_from_proto
+from fedstep.common.logs import concerning
 from fedstep.common.tensors import checksum
 from fedstep.v1 import fleet_pb2 as pb
 
@@ -128,7 +129,12 @@ class Workload:
         return not (self._training.busy or self._evaluating.busy)
 
     async def _run(self, active: Active, crowded: bool) -> None:
-        """One assignment from beginning to end, whatever happens."""
+        """One assignment from beginning to end, whatever happens, in a task of its own: its lines concern it alone."""
+        study = active.ref.assignment_id.split("/", 1)[0]
+        with concerning(study=study, trial=active.assignment.trial, round=active.assignment.round):
+            await self._run_it(active, crowded)
+
+    async def _run_it(self, active: Active, crowded: bool) -> None:
         try:
             if crowded:
                 raise InvalidInputError(f"This client works on {MAX_ACTIVE} assignments already.")

@@ -1200,6 +1200,297 @@ class ClientPart(_message.Message):
 Global___ClientPart: _TypeAlias = ClientPart  # noqa: Y015
 
 @_typing.final
+class GetCostRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The study's name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCostRequest: _TypeAlias = GetCostRequest  # noqa: Y015
+
+@_typing.final
+class GetCostResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def cost(self) -> Global___Cost: ...
+    def __init__(
+        self,
+        *,
+        cost: Global___Cost | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCostResponse: _TypeAlias = GetCostResponse  # noqa: Y015
+
+@_typing.final
+class Cost(_message.Message):
+    """What a study has cost, in all lives of its coordinator, up to its last commit.
+    Bytes are those of models and updates, each counted once it was given to a
+    client to fetch, or once it was taken; the few of the messages around them
+    are not counted, nor is what a client had fetched of a model twice.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    PURPOSES_FIELD_NUMBER: _builtins.int
+    TUNING_FIELD_NUMBER: _builtins.int
+    CLIENTS_FIELD_NUMBER: _builtins.int
+    WALL_SECONDS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """In a sentence or two, for people."""
+    wall_seconds: _builtins.float
+    """Time that the study was under way. Rounds that ran at the same time share it."""
+    @_builtins.property
+    def total(self) -> Global___Spending:
+        """All of it. Its parts in `purposes` add up to it."""
+
+    @_builtins.property
+    def purposes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PurposeCost]: ...
+    @_builtins.property
+    def tuning(self) -> Global___TuningCost: ...
+    @_builtins.property
+    def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientCost]:
+        """Every client that was ever asked, by name."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        total: Global___Spending | None = ...,
+        purposes: _abc.Iterable[Global___PurposeCost] | None = ...,
+        tuning: Global___TuningCost | None = ...,
+        clients: _abc.Iterable[Global___ClientCost] | None = ...,
+        wall_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["total", b"total", "tuning", b"tuning"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "purposes", b"purposes", "text", b"text", "total", b"total", "tuning", b"tuning", "wall_seconds", b"wall_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cost: _TypeAlias = Cost  # noqa: Y015
+
+@_typing.final
+class Spending(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    CLIENT_ROUNDS_FIELD_NUMBER: _builtins.int
+    MODEL_BYTES_FIELD_NUMBER: _builtins.int
+    MEASURING_BYTES_FIELD_NUMBER: _builtins.int
+    UPDATE_BYTES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    TRAINING_SECONDS_FIELD_NUMBER: _builtins.int
+    MEASURING_SECONDS_FIELD_NUMBER: _builtins.int
+    rounds: _builtins.int
+    """Those that failed included."""
+    client_rounds: _builtins.int
+    """Trainings that clients were asked for."""
+    model_bytes: _builtins.int
+    """Bytes of models on their way to clients, for training and for measuring."""
+    measuring_bytes: _builtins.int
+    """Of these, those for measuring."""
+    update_bytes: _builtins.int
+    """Bytes of updates on their way from clients that were taken."""
+    seconds: _builtins.float
+    """Wall-clock seconds of rounds and measurements; each its own, also where
+    they ran at the same time.
+    """
+    training_seconds: _builtins.float
+    """Seconds of clients, summed over them: from when work was sent to a client
+    until it was done or called off, transfers included.
+    """
+    measuring_seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        rounds: _builtins.int = ...,
+        client_rounds: _builtins.int = ...,
+        model_bytes: _builtins.int = ...,
+        measuring_bytes: _builtins.int = ...,
+        update_bytes: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        training_seconds: _builtins.float = ...,
+        measuring_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_rounds", b"client_rounds", "measuring_bytes", b"measuring_bytes", "measuring_seconds", b"measuring_seconds", "model_bytes", b"model_bytes", "rounds", b"rounds", "seconds", b"seconds", "training_seconds", b"training_seconds", "update_bytes", b"update_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spending: _TypeAlias = Spending  # noqa: Y015
+
+@_typing.final
+class PurposeCost(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    TUNING_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """"delivered" trained the model that the study ended with, or would end with
+    now; "measuring" measured it on the way. All else made other models:
+    "probe" asked clients before training, "screen" compared beginnings,
+    "forks" the losing children of comparisons, "rewound" what was gone back
+    on, "averages" means that were only measured, "pruned" trials that were
+    stopped, "trials" complete ones that are not the best, "failed" those that
+    could not go on, "running" those under way. "earlier" was spent before a
+    fedstep that accounted for it.
+    """
+    trials: _builtins.int
+    """Trials or arms it was spent on."""
+    tuning: _builtins.bool
+    """Whether a training with the same hyper-parameters and no tuner would not
+    have needed it. Never with the tuners "fixed" and "schedule".
+    """
+    @_builtins.property
+    def spent(self) -> Global___Spending: ...
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        trials: _builtins.int = ...,
+        spent: Global___Spending | None = ...,
+        tuning: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spent", b"spent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["purpose", b"purpose", "spent", b"spent", "trials", b"trials", "tuning", b"tuning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PurposeCost: _TypeAlias = PurposeCost  # noqa: Y015
+
+@_typing.final
+class TuningCost(_message.Message):
+    """What tuning adds to a training."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPENT_FIELD_NUMBER: _builtins.int
+    BYTE_SHARE_FIELD_NUMBER: _builtins.int
+    TUNER_SECONDS_FIELD_NUMBER: _builtins.int
+    TUNER_CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    COMMIT_SECONDS_FIELD_NUMBER: _builtins.int
+    COORDINATOR_CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    ADDED_CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    JOURNAL_BYTES_FIELD_NUMBER: _builtins.int
+    EVENT_BYTES_FIELD_NUMBER: _builtins.int
+    byte_share: _builtins.float
+    """Of all payload bytes, the share in `spent`; 0 to 1."""
+    tuner_seconds: _builtins.float
+    """Wall-clock seconds in the tuner's calls, Optuna's database included. Not
+    what a restart needs to read the tuner's state.
+    """
+    tuner_cpu_seconds: _builtins.float
+    """Seconds of the coordinator's CPU in the same calls."""
+    commit_seconds: _builtins.float
+    """Wall-clock seconds of the study's commits, of which the tuner's journal is
+    a part.
+    """
+    coordinator_cpu_seconds: _builtins.float
+    """Seconds of CPU of the coordinator's process while the study was under way;
+    other studies at the same time are in it.
+    """
+    added_cpu_seconds: _builtins.float
+    """Of these, what tuning adds: those of the tuner's calls, and of the rest
+    the share of client assignments that `spent` has. An estimate.
+    """
+    journal_bytes: _builtins.int
+    """Bytes of JSON of the tuner's state as it is kept now."""
+    event_bytes: _builtins.int
+    """Bytes of text and JSON of the events that tell of trials and decisions."""
+    @_builtins.property
+    def spent(self) -> Global___Spending:
+        """On models that are not behind the delivered one, and on measuring those
+        that are: the purposes with `tuning`.
+        """
+
+    def __init__(
+        self,
+        *,
+        spent: Global___Spending | None = ...,
+        byte_share: _builtins.float = ...,
+        tuner_seconds: _builtins.float = ...,
+        tuner_cpu_seconds: _builtins.float = ...,
+        commit_seconds: _builtins.float = ...,
+        coordinator_cpu_seconds: _builtins.float = ...,
+        added_cpu_seconds: _builtins.float = ...,
+        journal_bytes: _builtins.int = ...,
+        event_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spent", b"spent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_cpu_seconds", b"added_cpu_seconds", "byte_share", b"byte_share", "commit_seconds", b"commit_seconds", "coordinator_cpu_seconds", b"coordinator_cpu_seconds", "event_bytes", b"event_bytes", "journal_bytes", b"journal_bytes", "spent", b"spent", "tuner_cpu_seconds", b"tuner_cpu_seconds", "tuner_seconds", b"tuner_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TuningCost: _TypeAlias = TuningCost  # noqa: Y015
+
+@_typing.final
+class ClientCost(_message.Message):
+    """One client's part. Late updates that were taken, and work that was called
+    off with its trial in buffered rounds, are in the totals only.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_NAME_FIELD_NUMBER: _builtins.int
+    TRAININGS_FIELD_NUMBER: _builtins.int
+    MEASUREMENTS_FIELD_NUMBER: _builtins.int
+    MODEL_BYTES_FIELD_NUMBER: _builtins.int
+    UPDATE_BYTES_FIELD_NUMBER: _builtins.int
+    TRAINING_SECONDS_FIELD_NUMBER: _builtins.int
+    MEASURING_SECONDS_FIELD_NUMBER: _builtins.int
+    client_name: _builtins.str
+    trainings: _builtins.int
+    """Trainings and measurements that it was asked for."""
+    measurements: _builtins.int
+    model_bytes: _builtins.int
+    update_bytes: _builtins.int
+    training_seconds: _builtins.float
+    measuring_seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        client_name: _builtins.str = ...,
+        trainings: _builtins.int = ...,
+        measurements: _builtins.int = ...,
+        model_bytes: _builtins.int = ...,
+        update_bytes: _builtins.int = ...,
+        training_seconds: _builtins.float = ...,
+        measuring_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_name", b"client_name", "measurements", b"measurements", "measuring_seconds", b"measuring_seconds", "model_bytes", b"model_bytes", "training_seconds", b"training_seconds", "trainings", b"trainings", "update_bytes", b"update_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientCost: _TypeAlias = ClientCost  # noqa: Y015
+
+@_typing.final
 class ListClientsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

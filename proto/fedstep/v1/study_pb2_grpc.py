@@ -76,6 +76,11 @@ class StudyServiceStub:
                 request_serializer=fedstep_dot_v1_dot_study__pb2.GetParticipationRequest.SerializeToString,
                 response_deserializer=fedstep_dot_v1_dot_study__pb2.GetParticipationResponse.FromString,
                 _registered_method=True)
+        self.GetCost = channel.unary_unary(
+                '/fedstep.v1.StudyService/GetCost',
+                request_serializer=fedstep_dot_v1_dot_study__pb2.GetCostRequest.SerializeToString,
+                response_deserializer=fedstep_dot_v1_dot_study__pb2.GetCostResponse.FromString,
+                _registered_method=True)
         self.ListClients = channel.unary_unary(
                 '/fedstep.v1.StudyService/ListClients',
                 request_serializer=fedstep_dot_v1_dot_study__pb2.ListClientsRequest.SerializeToString,
@@ -142,6 +147,14 @@ class StudyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetCost(self, request, context):
+        """What a study has cost so far, by what it was spent on and by client, and
+        what of it is there only because the study tunes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListClients(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -190,6 +203,11 @@ def add_StudyServiceServicer_to_server(servicer, server):
                     servicer.GetParticipation,
                     request_deserializer=fedstep_dot_v1_dot_study__pb2.GetParticipationRequest.FromString,
                     response_serializer=fedstep_dot_v1_dot_study__pb2.GetParticipationResponse.SerializeToString,
+            ),
+            'GetCost': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCost,
+                    request_deserializer=fedstep_dot_v1_dot_study__pb2.GetCostRequest.FromString,
+                    response_serializer=fedstep_dot_v1_dot_study__pb2.GetCostResponse.SerializeToString,
             ),
             'ListClients': grpc.unary_unary_rpc_method_handler(
                     servicer.ListClients,
@@ -415,6 +433,33 @@ class StudyService:
             '/fedstep.v1.StudyService/GetParticipation',
             fedstep_dot_v1_dot_study__pb2.GetParticipationRequest.SerializeToString,
             fedstep_dot_v1_dot_study__pb2.GetParticipationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCost(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedstep.v1.StudyService/GetCost',
+            fedstep_dot_v1_dot_study__pb2.GetCostRequest.SerializeToString,
+            fedstep_dot_v1_dot_study__pb2.GetCostResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,10 @@ class StudyServiceStub:
     """The local steps that clients reported, in order of assignment and step."""
     GetParticipation: _grpc.UnaryUnaryMultiCallable[_study_pb2.GetParticipationRequest, _study_pb2.GetParticipationResponse]
     """Who has trained so far and who has not, and the loss on their data."""
+    GetCost: _grpc.UnaryUnaryMultiCallable[_study_pb2.GetCostRequest, _study_pb2.GetCostResponse]
+    """What a study has cost so far, by what it was spent on and by client, and
+    what of it is there only because the study tunes.
+    """
     ListClients: _grpc.UnaryUnaryMultiCallable[_study_pb2.ListClientsRequest, _study_pb2.ListClientsResponse]
 
 @_typing.type_check_only
@@ -74,6 +78,10 @@ class StudyServiceAsyncStub(StudyServiceStub):
     """The local steps that clients reported, in order of assignment and step."""
     GetParticipation: _aio.UnaryUnaryMultiCallable[_study_pb2.GetParticipationRequest, _study_pb2.GetParticipationResponse]  # type: ignore[assignment]
     """Who has trained so far and who has not, and the loss on their data."""
+    GetCost: _aio.UnaryUnaryMultiCallable[_study_pb2.GetCostRequest, _study_pb2.GetCostResponse]  # type: ignore[assignment]
+    """What a study has cost so far, by what it was spent on and by client, and
+    what of it is there only because the study tunes.
+    """
     ListClients: _aio.UnaryUnaryMultiCallable[_study_pb2.ListClientsRequest, _study_pb2.ListClientsResponse]  # type: ignore[assignment]
 
 class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -143,6 +151,16 @@ class StudyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_study_pb2.GetParticipationResponse, _abc.Awaitable[_study_pb2.GetParticipationResponse]]:
         """Who has trained so far and who has not, and the loss on their data."""
+
+    @_abc_1.abstractmethod
+    def GetCost(
+        self,
+        request: _study_pb2.GetCostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_study_pb2.GetCostResponse, _abc.Awaitable[_study_pb2.GetCostResponse]]:
+        """What a study has cost so far, by what it was spent on and by client, and
+        what of it is there only because the study tunes.
+        """
 
     @_abc_1.abstractmethod
     def ListClients(

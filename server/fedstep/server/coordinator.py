@@ -36,6 +36,7 @@ from fedstep.server.coordination.studies import Studies
 from fedstep.server.protection import Protection
 from fedstep.server.storage.blobs import BlobStore
 from fedstep.server.storage.sql_store import open_store
+from fedstep.server.views import Views
 from fedstep.v1 import fleet_pb2, study_pb2, study_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ class CoordinatorConfig:
         task_options: For the held-out data of tasks.
         lease: The terms of a client's session.
         protection: TLS, and who may call what.
+        metrics: Where Prometheus finds it; None to tell it nothing.
+        dashboard: Where optuna-dashboard listens; None for none.
+        tensorboard: Where event files are written; None to write none.
     """
 
     folder: Path
@@ -75,6 +79,9 @@ class CoordinatorConfig:
     lease: LeasePolicy = field(default_factory=LeasePolicy)
     protection: Protection = field(default_factory=Protection)
     results_folder: Path | None = None
+    metrics: tuple[str, int] | None = None
+    dashboard: tuple[str, int] | None = None
+    tensorboard: Path | None = None
 
     @property
     def url(self) -> str:
@@ -94,6 +101,7 @@ class Coordinator:
         self._parts: Parts | None = None
         self.studies: Studies | None = None
         self.port = 0
+        self.views = Views()
 
     @property
     def address(self) -> str:
@@ -128,6 +136,7 @@ class Coordinator:
                 asyncio.create_task(parts.lag.measure(), name="loop lag"),
                 asyncio.create_task(self._save_clients(), name="clients"),
             ]
+            self._owned += await self.views.start(self._config, parts, self.studies)
             resumed = await self.studies.resume_all()
             await self._server.start()  # last: whoever asks for a study finds it under way
         except BaseException:
@@ -241,6 +250,7 @@ class Coordinator:
         for task in self._owned:
             task.cancel()
         await asyncio.gather(*self._owned, return_exceptions=True)
+        await self.views.stop()
         if self._parts is not None:
             try:
                 await self._save_now(self._parts)

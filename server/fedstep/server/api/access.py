@@ -33,6 +33,7 @@ TABLE: Mapping[str, Role | None] = {
     "/fedstep.v1.StudyService/ListTrials": Role.OPERATOR,
     "/fedstep.v1.StudyService/ListSteps": Role.OPERATOR,
     "/fedstep.v1.StudyService/GetParticipation": Role.OPERATOR,
+    "/fedstep.v1.StudyService/GetCost": Role.OPERATOR,
     "/fedstep.v1.StudyService/ListClients": Role.OPERATOR,
     # A probe of Docker's or Kubernetes' holds no token, and hears "serving" and nothing else.
     "/grpc.health.v1.Health/Check": ANYBODY,

@@ -8,6 +8,7 @@ from sqlalchemy import make_url
 from fedstep.common.errors import FieldViolation, InvalidInputError, UnavailableError
 from fedstep.common.spec_proto import spec_from_proto
 from fedstep.server.api import convert
+from fedstep.server.api.convert_cost import cost_to_proto
 from fedstep.server.api.handlers import Context
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
@@ -112,6 +113,12 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         """Who has trained so far and who has not."""
         shares = await self._studies.participation(request.name)
         return study_pb2.GetParticipationResponse(participation=convert.participation(shares))
+
+    async def GetCost(  # noqa: N802
+        self, request: study_pb2.GetCostRequest, context: Context
+    ) -> study_pb2.GetCostResponse:
+        """What a study has cost so far."""
+        return study_pb2.GetCostResponse(cost=cost_to_proto(await self._studies.cost(request.name)))
 
     async def ListClients(  # noqa: N802
         self, request: study_pb2.ListClientsRequest, context: Context

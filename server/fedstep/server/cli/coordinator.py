@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from fedstep.common.channel import DEFAULT_PORT
+from fedstep.common.logs import log_format_option, set_up_logging
 from fedstep.common.loop import run as run_loop
 from fedstep.common.options import PairType, task_options
 from fedstep.server.cli.show import json_option, print_json
@@ -66,8 +67,33 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--client-token-file", type=_FILE, help="In place of --tls-ca: the clients' token.")
 @click.option("--operator-token-file", type=_FILE, help="In place of --tls-ca: the operators' token.")
 @click.option("--insecure", is_flag=True, help="Listen off loopback although anybody there may do everything.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    envvar="FEDSTEP_METRICS_PORT",
+    help="Serve Prometheus' metrics on this port; 0 for any free one.",
+)
+@click.option(
+    "--metrics-host", default="127.0.0.1", show_default=True, help="Their address. Everybody who reaches it may read."
+)
+@click.option(
+    "--dashboard-port",
+    type=click.IntRange(0, 65535),
+    envvar="FEDSTEP_DASHBOARD_PORT",
+    help="Serve optuna-dashboard over the database on this port, for reading; 0 for any free one.",
+)
+@click.option(
+    "--dashboard-host", default="127.0.0.1", show_default=True, help="Its address. Everybody who reaches it may read."
+)
+@click.option(
+    "--tensorboard",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write event files for TensorBoard there.",
+)
 @json_option
 @click.option("-v", "--verbose", is_flag=True, help="Log everything.")
+@log_format_option
 def coordinator(
     host: str,
     port: int,
@@ -84,8 +110,14 @@ def coordinator(
     client_token_file: Path | None,
     operator_token_file: Path | None,
     insecure: bool,
+    metrics_port: int | None,
+    metrics_host: str,
+    dashboard_port: int | None,
+    dashboard_host: str,
+    tensorboard: Path | None,
     as_json: bool,
     verbose: bool,
+    log_format: str,
 ) -> None:
     """Host studies and aggregate what clients train.
 
@@ -97,9 +129,7 @@ def coordinator(
     from fedstep.server.storage.faults import parse_url, where
     from fedstep.server.storage.password import with_password
 
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    set_up_logging(log_format, logging.INFO if verbose else logging.WARNING)
     protection = read_protection(tls_cert, tls_key, tls_ca, client_token_file, operator_token_file, insecure)
     own = [load_task(reference) for reference in tasks]
     known = {task.name: task for task in [*(load_task(name) for name in available_tasks()), *own]}
@@ -112,6 +142,9 @@ def coordinator(
         database_url=with_password(database, database_password_file) if database_password_file else database,
         task_options=task_options(options, data),
         protection=protection,
+        metrics=None if metrics_port is None else (metrics_host, metrics_port),
+        dashboard=None if dashboard_port is None else (dashboard_host, dashboard_port),
+        tensorboard=tensorboard,
     )
     reached = protection.words(host)
     # As it was called, but for the password that the URL may hold: this is printed, and kept in logs.
@@ -123,9 +156,11 @@ def coordinator(
         shown = where(parse_url(config.url))
         if as_json:
             listening = {"address": server.address, "callers": protection.callers, "database": shown}
-            print_json({"event": "listening", **listening, "resumed": resumed})
+            print_json({"event": "listening", **listening, **server.views.addresses, "resumed": resumed})
         else:
             print(f"fedstep coordinator at {server.address}{reached}; database {shown}", flush=True)
+            for what, where_to in server.views.addresses.items():
+                print(f"{what} at {where_to}", flush=True)
             for name in resumed:
                 print(f"going on with study {name}", flush=True)
         loop = asyncio.get_running_loop()

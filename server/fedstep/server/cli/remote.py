@@ -65,6 +65,11 @@ class Remote:
         with self._errors():
             return (await self._stub.GetParticipation(request, timeout=HISTORY_TIMEOUT_S)).participation
 
+    async def cost(self, study: str) -> study_pb2.Cost:
+        """What a study has cost so far."""
+        with self._errors():
+            return (await self._stub.GetCost(study_pb2.GetCostRequest(name=study), timeout=HISTORY_TIMEOUT_S)).cost
+
     async def studies(self) -> AsyncIterator[study_pb2.Study]:
         """All studies, by name."""
         token = ""

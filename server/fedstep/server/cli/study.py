@@ -10,6 +10,7 @@ from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.loop import run as run_loop
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import locate, read_study
+from fedstep.server.cli.cost import print_cost
 from fedstep.server.cli.explain import explain
 from fedstep.server.cli.participation import print_participation
 from fedstep.server.cli.progress import Progress
@@ -149,6 +150,20 @@ def explain_study(name: str, coordinator: Endpoint, as_json: bool) -> None:
     With --json, a `decision` or a `stretch` of the schedule a line.
     """
     _call(coordinator, lambda remote: explain(remote, name, as_json))
+
+
+@study.command()
+@click.argument("name")
+@coordinator_option
+@json_option
+def cost(name: str, coordinator: Endpoint, as_json: bool) -> None:
+    """What a study has cost: by what it was for, by client, and what tuning added."""
+
+    async def one(remote: Remote) -> None:
+        found = await remote.cost(name)
+        print_json(found) if as_json else print_cost(name, found)
+
+    _call(coordinator, one)
 
 
 @study.command()

@@ -1,7 +1,7 @@
 """What a study has spent, and whether its budget allows another round."""
 
 from fedstep.common.clock import Clock
-from fedstep.server.storage.base import Spent, StudyRecord
+from fedstep.server.storage.base import ArmCost, Spent, StudyRecord
 from fedstep.server.tuning.base import Cost
 
 
@@ -57,3 +57,8 @@ class Account:
 def counted(cost: Cost) -> Spent:
     """A cost as the store adds it up; time is counted by the clock."""
     return Spent(cost.rounds, cost.client_rounds, cost.payload_bytes)
+
+
+def cost_of_arm(trial: int, cost: Cost) -> ArmCost:
+    """A cost as the store adds it up for the arm that it was spent on."""
+    return ArmCost(trial, cost.rounds, cost.client_rounds, cost.payload_bytes, cost.update_bytes, cost.seconds)

@@ -239,7 +239,7 @@ class Buffer:
         self._has_model(assignment)
         if assignment.status is Status.ACCEPTED:
             self.taken += 1
-            self._cost += Cost(payload_bytes=assignment.payload_bytes)
+            self._cost += Cost(payload_bytes=assignment.payload_bytes, update_bytes=assignment.payload_bytes)
             if self._full and self._filling:
                 self._taking.clear()
         elif assignment.status in FAULTS:

@@ -115,6 +115,7 @@ class Dispatcher:
             message=message,
             member=member,
             owner=owner,
+            model_bytes=run.manifest.payload_bytes,
             update_bytes=run.manifest.update_bytes if message.work == fleet_pb2.WORK_TRAIN else 0,
             sent_at=self._clock.monotonic(),
             deadline_s=time_left_s,

@@ -66,7 +66,8 @@ class RunEngine:
         make_aggregator: Makes the aggregator of a round, for so many elements.
         server_optimizer: Makes the next model.
         announce: For what cannot wait.
-        charge: Commits what came to nothing and has its cost, a missed quorum or a round unmeasured, with its event.
+        charge: Commits what an arm's work cost that came to nothing, a missed quorum or a round unmeasured, with its
+            event.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class RunEngine:
         make_aggregator: Callable[[int], Aggregator],
         server_optimizer: ServerOptimizer,
         announce: Announce,
-        charge: Callable[[Cost, NewEvent], Awaitable[None]],
+        charge: Callable[[int, Cost, NewEvent], Awaitable[None]],
     ) -> None:
         self._spec = spec
         self._task = task
@@ -142,7 +143,7 @@ class RunEngine:
                 if stepped is not run:
                     self._shelf.drop(stepped.model_sha256)
                 if isinstance(error, UnavailableError | StoppedError):
-                    await self._charge(due, narrate.round_unmeasured(run.trial, run.rounds))
+                    await self._charge(run.trial, due, narrate.round_unmeasured(run.trial, run.rounds))
                 raise
         except _FailedError as failure:
             return replace(self._priced(run, outcome, started), failed=str(failure))
@@ -182,7 +183,8 @@ class RunEngine:
         measuring = [assignment for assignment in outcome.assignments if assignment.work == Work.EVALUATE]
         seconds = self._clock.monotonic() - started
         cost = sum(outcome.trained, cost_of(run, measuring))
-        cost += Cost(int(bool(outcome.trained)), payload_bytes=len(outcome.late) * run.manifest.update_bytes)
+        late = len(outcome.late) * run.manifest.update_bytes
+        cost += Cost(int(bool(outcome.trained)), payload_bytes=late, update_bytes=late)
         return replace(outcome, cost=replace(cost, seconds=seconds))
 
     async def _train(self, run: Run, arm: Arm, last: bool, outcome: StepOutcome) -> Trained:
@@ -248,7 +250,7 @@ class RunEngine:
     async def _miss(self, run: Run, trained: Trained, outcome: StepOutcome) -> None:
         """An attempt has missed its quorum: it is charged at once, since it may have been the last thing done."""
         outcome.charged.append(outcome.trained[-1])
-        await self._charge(outcome.trained[-1], narrate.round_missed(run.trial, run.rounds, trained))
+        await self._charge(run.trial, outcome.trained[-1], narrate.round_missed(run.trial, run.rounds, trained))
 
     async def _train_once(self, run: Run, arm: Arm, attempt: int, last: bool) -> Trained:
         """Select, dispatch, collect. Updates go into the aggregator as they land."""

@@ -1,11 +1,14 @@
 """Events of studies, from the store's commits to whoever watches."""
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from fedstep.server.coordination.executors import Executor
 from fedstep.server.storage.base import Event, Store
+
+log = logging.getLogger(__name__)
 
 RECENT = 1000
 PAGE = 500
@@ -23,9 +26,17 @@ class EventFeed:
         self._storage = storage
         self._recent: dict[str, deque[Event]] = {}
         self._changed = asyncio.Condition()
+        self._hooks: list[Callable[[str, Sequence[Event]], None]] = []
+
+    def when_published(self, call: Callable[[str, Sequence[Event]], None]) -> None:
+        """Has `call` told of every commit's events: the study's name and the events. It must not block."""
+        self._hooks.append(call)
 
     async def publish(self, study: str, events: list[Event]) -> None:
         """Tells the watchers of a study what was committed, or only that its state has changed."""
+        _log(study, events)
+        for call in self._hooks:
+            call(study, events)
         self._recent.setdefault(study, deque(maxlen=RECENT)).extend(events)
         async with self._changed:
             self._changed.notify_all()
@@ -55,3 +66,11 @@ class EventFeed:
         if recent and recent[0].number <= after:
             return [event for event in recent if event.number > after]
         return await self._storage.run(self._store.events, study, after, PAGE)
+
+
+def _log(study: str, events: Sequence[Event]) -> None:
+    """Every event is a line of the log; what it tells of stands beside it."""
+    for event in events if log.isEnabledFor(logging.INFO) else ():
+        told = {name: event.details.get(name) for name in ("trial", "round", "client")}
+        known = {name: value for name, value in told.items() if value is not None}
+        log.info("%s: %s", event.kind, event.text, extra={"fields": {"study": study, **known}})

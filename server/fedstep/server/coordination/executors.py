@@ -1,6 +1,7 @@
 """The threads that everything blocking runs on, so that the event loop never waits."""
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
@@ -22,7 +23,14 @@ class Executor:
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function on a thread of the pool. It runs to its end even if the caller is cancelled."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: function(*args, **kwargs))
+        context = contextvars.copy_context()  # what is logged there concerns what it concerns here
+        call = lambda: context.run(function, *args, **kwargs)  # noqa: E731
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that no thread has begun yet."""
+        return self._pool._work_queue.qsize()
 
     def shut_down(self) -> None:
         """Waits for the calls under way; later ones are refused."""
@@ -45,6 +53,10 @@ class Executors:
         self.files = Executor("files", 1)
         self.compute = Executor("compute", 1)
         self.bulk = Executor("bulk", 2)
+
+    def named(self) -> dict[str, Executor]:
+        """Each by its name."""
+        return {"storage": self.storage, "files": self.files, "compute": self.compute, "bulk": self.bulk}
 
     def shut_down(self) -> None:
         """Waits for everything under way."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 INTERVAL_S = 0.01
 SAMPLES = 60_000
@@ -12,6 +13,11 @@ class LoopLag:
 
     def __init__(self) -> None:
         self._late_ms: deque[float] = deque(maxlen=SAMPLES)
+        self._told: list[Callable[[float], None]] = []
+
+    def when_late(self, call: Callable[[float], None]) -> None:
+        """Has `call` told of every sample, in seconds."""
+        self._told.append(call)
 
     async def measure(self) -> None:
         """Runs for ever."""
@@ -19,7 +25,10 @@ class LoopLag:
         while True:
             due = loop.time() + INTERVAL_S
             await asyncio.sleep(INTERVAL_S)
-            self._late_ms.append(max(0.0, (loop.time() - due) * 1e3))
+            late_s = max(0.0, loop.time() - due)
+            self._late_ms.append(late_s * 1e3)
+            for call in self._told:
+                call(late_s)
 
     def percentile_ms(self, share: float) -> float:
         """The lag in milliseconds that a share of the samples, such as 0.99, stays within; 0 before the first."""

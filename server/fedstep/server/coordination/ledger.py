@@ -1,5 +1,6 @@
 """The work that is out: every open assignment, and what came back of it."""
 
+import logging
 import math
 import uuid
 from array import array
@@ -21,6 +22,8 @@ from fedstep.server.coordination.guard import LossGuard
 from fedstep.server.coordination.plan import LocalPlan
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, Steps
 from fedstep.v1 import fleet_pb2
+
+log = logging.getLogger(__name__)
 
 CALLED_OFF_KEPT = 1_000
 MAX_STEPS_A_REPORT = 10_000
@@ -109,6 +112,7 @@ class OpenAssignment:
         member: The client.
         owner: The phase it belongs to.
         update_bytes: The size its update must have; 0 for an evaluation.
+        model_bytes: That of the model it was sent.
         sent_at: By the coordinator's monotonic clock.
         fetch_s: How long the client says that its model took to come.
         push_s: How long its update took to come, by the coordinator's clock.
@@ -136,6 +140,7 @@ class OpenAssignment:
     left_as: Status | None = None
     left_at: float = 0.0
     weights_norm: float = 0.0
+    model_bytes: int = 0
     status: Status = Status.OPEN
     note: str = ""
     samples: int = 0
@@ -194,6 +199,7 @@ class OpenAssignment:
             payload_bytes=self.payload_bytes,
             metrics=self.metrics,
             steps=self.log.steps() if self.log.loss else None,
+            model_bytes=self.model_bytes,
         )
 
 
@@ -270,6 +276,7 @@ class Ledger:
             member.faults += 1
         if status in (Status.ABANDONED, Status.LATE):
             self._called_off.append(assignment.ref.assignment_id)
+        _log(assignment)
         for call in self._closed_hooks:
             call(assignment)
 
@@ -405,3 +412,17 @@ class Ledger:
             self._fleet.send(member, fleet_pb2.ConnectResponse(assignment=again))
             if assignment.told:
                 self.stop_and_send(assignment, assignment.told)
+
+
+def _log(assignment: OpenAssignment) -> None:
+    if log.isEnabledFor(logging.INFO):
+        message = assignment.message
+        fields = {
+            "study": message.ref.assignment_id.split("/", 1)[0],
+            "trial": message.trial,
+            "round": message.round,
+            "client": assignment.member.name,
+        }
+        work = "training" if assignment.is_training else "measurement"
+        text, note = "%s %s after %.2f s%s", f": {assignment.note}" * bool(assignment.note)
+        log.info(text, work, assignment.status.value, assignment.elapsed_s, note, extra={"fields": fields})

@@ -66,7 +66,7 @@ def cost_of(run: Run, assignments: Sequence[AssignmentRecord]) -> Cost:
     """What these cost beside rounds and time: each was sent the model, and some sent an update."""
     asked = sum(assignment.work == Work.TRAIN for assignment in assignments)
     updates = sum(assignment.payload_bytes for assignment in assignments)
-    return Cost(0, asked, len(assignments) * run.manifest.payload_bytes + updates)
+    return Cost(0, asked, len(assignments) * run.manifest.payload_bytes + updates, update_bytes=updates)
 
 
 def sent_to(clients: int, manifest: Manifest) -> Cost:

@@ -12,6 +12,7 @@ from fedstep.server.coordination.lag import LoopLag
 from fedstep.server.coordination.ledger import Ledger
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.shelf import Shelf
+from fedstep.server.coordination.stopwatch import Running
 from fedstep.server.storage.base import Store
 from fedstep.server.storage.blobs import BlobStore
 
@@ -24,6 +25,7 @@ class Parts:
         database_url: Of the store, for the Optuna study beside it.
         folder: Where results are written, one folder a study; None to write none.
         task_options: For the held-out data of tasks.
+        overhead: What studies take of the coordinator.
     """
 
     store: Store
@@ -39,3 +41,4 @@ class Parts:
     database_url: str = field(repr=False)  # may hold a password
     folder: Path | None
     task_options: Mapping[str, str]
+    overhead: Running = field(default_factory=Running)

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedstep.common.errors import AlreadyExistsError, FieldViolation, InvalidInputError, StorageError
+from fedstep.common.logs import concerning
 from fedstep.common.names import check_names
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.validation import one_of
 from fedstep.server.aggregation.registry import validate_aggregator
+from fedstep.server.coordination.costs import cost_so_far
 from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.participants import shares_in, there_at_its_end
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.structure import check_structure
 from fedstep.server.coordination.study import StudyRunner
+from fedstep.server.report.cost import StudyCost
 from fedstep.server.report.participation import Share
 from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, all_studies, all_trials
@@ -91,7 +94,7 @@ class Studies:
         event = NewEvent("study_interrupted", f"Study {name} is interrupted: {text}.")
         change = Change(state=StudyState.INTERRUPTED, message=text, events=[event])
         await self._parts.executors.storage.run(self._parts.store.commit, name, change)
-        log.warning("study %s is interrupted: %s", name, text)
+        log.warning("study %s is interrupted: %s", name, text, extra={"fields": {"study": name}})
 
     async def create(self, spec: StudySpec) -> StudyRecord:
         """A new study, running; or the one there is, when it is the same.
@@ -157,6 +160,18 @@ class Studies:
             return await shares_in(name, runner.engine.cohorts.names(), self._parts)
         return await shares_in(name, await there_at_its_end(name, self._parts), self._parts)
 
+    async def cost(self, name: str) -> StudyCost:
+        """What a study has cost so far.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        view, runner = await self.view(name), self._runners.get(name)
+        ended_with = [trial for trial in view.trials if trial.details.get("delivered")]
+        would = runner.best() if runner is not None and runner.begun else view.best
+        delivered = ended_with[-1] if ended_with else would
+        return await cost_so_far(view.record, delivered.number if delivered else None, self._parts)
+
     async def stop(self, name: str) -> StudyRecord:
         """Ends a study after the rounds under way; one that has ended stays as it is.
 
@@ -220,7 +235,8 @@ class Studies:
         """Runs a study, and takes it up again from its last commit where the database failed it and works again."""
         name, failures = record.spec.name, 0
         while True:
-            await runner.run(taken_up_again=failures < len(TAKEN_UP_AFTER_S))
+            with concerning(study=name):
+                await runner.run(taken_up_again=failures < len(TAKEN_UP_AFTER_S))
             if not runner.lost_storage:
                 return
             if runner.begun:
@@ -238,12 +254,13 @@ class Studies:
             try:
                 return await self.record(name)
             except StorageError as error:
-                log.warning("study %s cannot be taken up again yet: %s", name, error)
+                told = {"fields": {"study": name}}
+                log.warning("study %s cannot be taken up again yet: %s", name, error, extra=told)
                 wait_s = TAKEN_UP_AFTER_S[-1]
 
     def _ended(self, name: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:  # not even its end could be committed
-            log.error("study %s ended: %s", name, task.exception())
+            log.error("study %s ended: %s", name, task.exception(), extra={"fields": {"study": name}})
         runner = self._runners.pop(name)
         self._running.pop(name, None)
         if runner.begun:
@@ -258,7 +275,8 @@ class Studies:
             self._at_rest[name] = await self._needed(await self.record(name))
             await self._tidy(None)
         except StorageError as error:  # what is left goes with the next study's
-            log.warning("the models of study %s cannot be tidied up yet: %s", name, error)
+            told = {"fields": {"study": name}}
+            log.warning("the models of study %s cannot be tidied up yet: %s", name, error, extra=told)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Has something done that nobody waits for before the coordinator goes away."""

@@ -6,12 +6,14 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import replace
+from typing import ParamSpec, TypeVar
 
 from fedstep.common.errors import FedstepError, InvalidInputError, StorageError, UnavailableError
+from fedstep.common.logs import concerning
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
 from fedstep.server.coordination import conclusion, narrate
-from fedstep.server.coordination.account import Account, counted
+from fedstep.server.coordination.account import Account, cost_of_arm, counted
 from fedstep.server.coordination.arms import arm_of, details_of
 from fedstep.server.coordination.engine import RunEngine
 from fedstep.server.coordination.executors import to_its_end
@@ -22,6 +24,7 @@ from fedstep.server.coordination.participants import shares_in, updates_taken_la
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
+from fedstep.server.coordination.stopwatch import Stopwatch
 from fedstep.server.report.participation import participation
 from fedstep.server.selection.registry import create_selector
 from fedstep.server.storage.base import (
@@ -29,6 +32,7 @@ from fedstep.server.storage.base import (
     Change,
     Event,
     NewEvent,
+    Overhead,
     Spent,
     StudyRecord,
     StudyState,
@@ -41,6 +45,9 @@ from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import create_tuner
 
 log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 END_RETRIES_S = (0.5, 2.0, 5.0, 10.0)
 """Waits between tries to commit how a study ended, when the database has gone away."""
@@ -82,6 +89,7 @@ class StudyRunner:
         self._tuning = asyncio.Condition()
         self._runs = Runs(record.spec, task, parts)
         self._account = Account(record, parts.clock)
+        self._stopwatch = Stopwatch(parts.clock, parts.overhead)
         self.engine = RunEngine(
             self.spec,
             task,
@@ -145,10 +153,10 @@ class StudyRunner:
         """Commits an event by itself and tells the watchers."""
         await self._commit(Change(events=[event]))
 
-    async def charge(self, cost: Cost, event: NewEvent) -> None:
-        """Commits a cost with the event that tells what it was for."""
+    async def charge(self, trial: int, cost: Cost, event: NewEvent) -> None:
+        """Commits a trial's cost with the event that tells what it was for."""
         self._account.spend(cost)
-        await self._commit(Change(events=[event], spent=counted(cost)))
+        await self._commit(Change(events=[event], spent=counted(cost), cost=cost_of_arm(trial, cost)))
 
     @property
     def spent(self) -> Spent:
@@ -179,10 +187,10 @@ class StudyRunner:
         storage = self._parts.executors.storage
         trials = await storage.run(all_trials, self._parts.store, self.spec.name)
         self.trials = {trial.number: trial for trial in trials}
-        tuner = await storage.run(create_tuner, self.spec, self._parts.database_url, self._task.defaults)
+        tuner = await self._ask(create_tuner, self.spec, self._parts.database_url, self._task.defaults)
         if self._begun_before:
             open_arms = [arm_of(trial) for trial in trials if trial.state is TrialState.RUNNING]
-            await storage.run(tuner.restore, self._tuner_state, open_arms)
+            await self._ask(tuner.restore, self._tuner_state, open_arms)
         self._tuner = tuner
         kept = tuner.keeps()
         ended = [trial for trial in trials if trial.state is not TrialState.RUNNING and trial.model_sha256]
@@ -235,7 +243,7 @@ class StudyRunner:
                 if self._over(None if per_trial else 0) or (per_trial and number >= self.spec.budget.trials):
                     return None
                 context = ProposeContext(1, number, self._runs.open, self.engine.prices())
-                arms = await self._parts.executors.storage.run(self._the_tuner().propose, context)
+                arms = await self._ask(self._the_tuner().propose, context)
                 if arms and self._over(arms[0].rounds):
                     await self._withdraw(arms[0])
                     return None
@@ -249,7 +257,7 @@ class StudyRunner:
         """The budget was used up while an arm was proposed: no trial of the tuner's own stays open for it."""
         if self._the_tuner().per_trial:
             observation = Observation(arm.number, 0, None, failed=self._why_over())
-            await self._parts.executors.storage.run(self._the_tuner().observe, observation)
+            await self._ask(self._the_tuner().observe, observation)
 
     async def _start(self, arm: Arm) -> Run:
         """A new arm, from the study's initial model or from where its parents ended."""
@@ -296,9 +304,10 @@ class StudyRunner:
 
     async def _step(self, run: Run, arm: Arm) -> StepOutcome:
         """One round of an arm, or its measurement."""
-        if arm.rounds == 0:
-            return await self.engine.measure(run, arm)
-        return await self.engine.step(run, arm, self._is_last(run, arm))
+        with concerning(trial=run.trial, round=run.rounds):
+            if arm.rounds == 0:
+                return await self.engine.measure(run, arm)
+            return await self.engine.step(run, arm, self._is_last(run, arm))
 
     def _is_last(self, run: Run, arm: Arm) -> bool:
         rounds = self.spec.budget.rounds_per_trial if arm.rounds is None else arm.rounds
@@ -320,7 +329,7 @@ class StudyRunner:
         )
         self._account.spend(outcome.due)
         async with self._tuning:
-            decision = await self._parts.executors.storage.run(self._the_tuner().observe, observation)
+            decision = await self._ask(self._the_tuner().observe, observation)
             notes = self._the_tuner().notes()
             self._tuning.notify_all()
         return _ENDS.get(decision, TrialState.COMPLETED if last else TrialState.RUNNING), notes
@@ -350,8 +359,8 @@ class StudyRunner:
             if state is not before.state:
                 events.append(narrate.trial_ended(self.spec, trial))
             events += [narrate.decision(note) for note in notes]
-            change = Change([trial], outcome.record, outcome.assignments, events, spent=counted(outcome.due))
-            await self._commit(change)
+            spent, cost = counted(outcome.due), cost_of_arm(run.trial, outcome.due)
+            await self._commit(Change([trial], outcome.record, outcome.assignments, events, spent=spent, cost=cost))
             self.trials[run.trial] = trial
         await self._tidy({before.model_sha256, before.optimizer_sha256} - {b""})
         self._runs.went_on(run, outcome.run)
@@ -361,7 +370,7 @@ class StudyRunner:
         reason = self._why_over()
         observation = Observation(run.trial, run.rounds, None, failed=reason)
         async with self._tuning:
-            await self._parts.executors.storage.run(self._the_tuner().observe, observation)
+            await self._ask(self._the_tuner().observe, observation)
             notes = self._the_tuner().notes()
             await self._commit_round(run, StepOutcome(run, None, failed=reason), TrialState.FAILED, notes)
             self._tuning.notify_all()
@@ -437,15 +446,20 @@ class StudyRunner:
     async def _commit(self, change: Change, state: StudyState | None = None) -> None:
         seconds = self._account.count_seconds()
 
-        def commit() -> list[Event]:
+        def commit(overhead: Overhead) -> list[Event]:
             """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""
             state = self._tuner.state() if self._tuner is not None else None
-            return self._parts.store.commit(self.spec.name, replace(change, seconds=seconds, tuner_state=state))
+            whole = replace(change, seconds=seconds, tuner_state=state, overhead=overhead)
+            return self._parts.store.commit(self.spec.name, whole)
 
-        events = await self._parts.executors.storage.run(commit)
+        events = await self._parts.executors.storage.run(self._stopwatch.committing, commit)
         if state is not None:
             self.state = state
         await self._parts.feed.publish(self.spec.name, events)
+
+    async def _ask(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the tuner where it may block; its time is counted."""
+        return await self._parts.executors.storage.run(lambda: self._stopwatch.tuning(call, *args, **kwargs))
 
     def _the_tuner(self) -> Tuner:
         if self._tuner is None:

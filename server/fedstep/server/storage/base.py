@@ -82,6 +82,62 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class ArmCost:
+    """What one trial has cost, its failed rounds and its measurements included.
+
+    Attributes:
+        trial: Its number.
+        rounds: Rounds.
+        client_rounds: Trainings that clients were asked for.
+        payload_bytes: Bytes of models and updates.
+        update_bytes: Of these, those of updates.
+        seconds: Wall-clock time of its rounds and measurements.
+    """
+
+    trial: int
+    rounds: int = 0
+    client_rounds: int = 0
+    payload_bytes: int = 0
+    update_bytes: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "ArmCost") -> "ArmCost":
+        return ArmCost(
+            self.trial,
+            self.rounds + other.rounds,
+            self.client_rounds + other.client_rounds,
+            self.payload_bytes + other.payload_bytes,
+            self.update_bytes + other.update_bytes,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What the coordinator itself has spent on a study.
+
+    Attributes:
+        tuner_seconds: Wall-clock time inside the tuner, Optuna's database included.
+        tuner_cpu_seconds: Of the CPU, in the same calls.
+        commit_seconds: Wall-clock time of the study's commits.
+        cpu_seconds: Of the CPU, by the whole process while the study was under way.
+    """
+
+    tuner_seconds: float = 0.0
+    tuner_cpu_seconds: float = 0.0
+    commit_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def __add__(self, other: "Overhead") -> "Overhead":
+        return Overhead(
+            self.tuner_seconds + other.tuner_seconds,
+            self.tuner_cpu_seconds + other.tuner_cpu_seconds,
+            self.commit_seconds + other.commit_seconds,
+            self.cpu_seconds + other.cpu_seconds,
+        )
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """A study as it stands. `seconds_spent` is the time its rounds have taken, `spent` what else they have cost."""
 
@@ -168,6 +224,7 @@ class AssignmentRecord:
         samples: Samples it counted for.
         elapsed_s: From dispatch to its end, by the coordinator's clock.
         payload_bytes: Bytes of its update.
+        model_bytes: Bytes of the model that it was sent.
         metrics: Of an evaluation; of a training its "loss".
         steps: What was reported of its local steps.
     """
@@ -185,6 +242,7 @@ class AssignmentRecord:
     payload_bytes: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     steps: Steps | None = None
+    model_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -282,6 +340,8 @@ class Change:
         result: Replaces the one there; None leaves it.
         seconds: Added to the time spent.
         spent: Added to what was spent.
+        cost: Added to what its trial has cost.
+        overhead: Added to what the coordinator has spent.
     """
 
     trials: Sequence[TrialRecord] = ()
@@ -294,6 +354,8 @@ class Change:
     result: StudyResult | None = None
     seconds: float = 0.0
     spent: Spent = field(default_factory=Spent)
+    cost: ArmCost | None = None
+    overhead: Overhead = field(default_factory=Overhead)
 
 
 def all_studies(store: "Store") -> list[StudyRecord]:
@@ -352,6 +414,14 @@ class Store(ABC):
         Raises:
             AlreadyExistsError: The round was committed before.
         """
+
+    @abstractmethod
+    def costs(self, study: str) -> list[ArmCost]:
+        """What each trial has cost that has cost anything, by number."""
+
+    @abstractmethod
+    def overhead(self, study: str) -> Overhead:
+        """What the coordinator itself has spent on a study, in all its lives."""
 
     @abstractmethod
     def trials(self, study: str, after: int = -1, limit: int = 1000) -> list[TrialRecord]:

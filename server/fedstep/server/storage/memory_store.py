@@ -10,10 +10,12 @@ from fedstep.common.clock import Clock, SystemClock
 from fedstep.common.errors import AlreadyExistsError, InternalError, NotFoundError, StorageError
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage.base import (
+    ArmCost,
     AssignmentRecord,
     Change,
     ClientRecord,
     Event,
+    Overhead,
     PaceRecord,
     RoundRecord,
     Steps,
@@ -35,6 +37,8 @@ class _Kept:
     rounds: dict[tuple[int, int], RoundRecord] = field(default_factory=dict)
     assignments: dict[str, AssignmentRecord] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    costs: dict[int, ArmCost] = field(default_factory=dict)
+    overhead: Overhead = field(default_factory=Overhead)
 
 
 @dataclass
@@ -115,8 +119,21 @@ class MemoryStore(Store):
             record = replace(change.round, ended_at=change.round.ended_at.astimezone(UTC))
             kept.rounds[record.trial, record.round] = record
         kept.assignments.update((record.assignment_id, record) for record in change.assignments)
+        if change.cost is not None:
+            trial = change.cost.trial
+            kept.costs[trial] = kept.costs.get(trial, ArmCost(trial)) + change.cost
+        kept.overhead += change.overhead
         kept.record = _changed(kept.record, change, now)
         return events
+
+    def costs(self, study: str) -> list[ArmCost]:
+        """See `Store.costs`."""
+        costs = self._kept(study).costs
+        return [costs[trial] for trial in sorted(costs)]
+
+    def overhead(self, study: str) -> Overhead:
+        """See `Store.overhead`."""
+        return self._kept(study).overhead
 
     def trials(self, study: str, after: int = -1, limit: int = 1000) -> list[TrialRecord]:
         """See `Store.trials`."""

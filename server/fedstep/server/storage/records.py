@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from fedstep.common.errors import DataLossError
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage.base import (
+    ArmCost,
     AssignmentRecord,
     ClientRecord,
     Event,
     NewEvent,
+    Overhead,
     PaceRecord,
     RoundRecord,
     Spent,
@@ -27,6 +29,7 @@ from fedstep.server.storage.base import (
 from fedstep.server.storage.schema import (
     AssignmentRow,
     ClientRow,
+    CostRow,
     EventRow,
     PaceRow,
     RoundRow,
@@ -129,6 +132,16 @@ def trial_record(row: TrialRow) -> TrialRecord:
     )
 
 
+def arm_cost(row: CostRow) -> ArmCost:
+    """What a trial has cost."""
+    return ArmCost(row.trial, row.rounds, row.client_rounds, row.payload_bytes, row.update_bytes, row.seconds)
+
+
+def overhead(row: StudyRow) -> Overhead:
+    """What the coordinator has spent on a study."""
+    return Overhead(row.tuner_seconds, row.tuner_cpu_seconds, row.commit_seconds, row.cpu_seconds)
+
+
 def round_columns(study_id: int, record: RoundRecord) -> Columns:
     """A round's row."""
     numbers = {"value": record.value, "train_loss": record.train_loss}
@@ -187,6 +200,7 @@ def assignment_columns(study_id: int, record: AssignmentRecord) -> Columns:
         "elapsed_s": record.elapsed_s,
         "payload_bytes": min(record.payload_bytes, _MOST),
         "metrics": record.metrics,
+        "model_bytes": record.model_bytes,
     }
 
 
@@ -223,6 +237,7 @@ def assignment_record(row: AssignmentRow, steps: StepsRow | None) -> AssignmentR
         payload_bytes=row.payload_bytes,
         metrics=row.metrics,
         steps=None if steps is None else _steps(steps),
+        model_bytes=row.model_bytes,
     )
 
 

@@ -79,6 +79,10 @@ class StudyRow(Base):
     rounds_spent: Mapped[int] = mapped_column(BigInteger, server_default="0")
     client_rounds_spent: Mapped[int] = mapped_column(BigInteger, server_default="0")
     bytes_spent: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    tuner_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    tuner_cpu_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    commit_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    cpu_seconds: Mapped[float] = mapped_column(Double, server_default="0")
     result: Mapped[Any | None] = mapped_column(ExactJson)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -100,6 +104,20 @@ class TrialRow(Base):
     message: Mapped[str] = mapped_column(Sentence)
     first_round: Mapped[int] = mapped_column(Integer, server_default="0")
     details: Mapped[Any] = mapped_column(ExactJson, server_default="{}")
+
+
+class CostRow(Base):
+    """What a trial has cost so far."""
+
+    __tablename__ = "fedstep_costs"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey(StudyRow.id), primary_key=True)
+    trial: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    rounds: Mapped[int] = mapped_column(BigInteger)
+    client_rounds: Mapped[int] = mapped_column(BigInteger)
+    payload_bytes: Mapped[int] = mapped_column(BigInteger)
+    update_bytes: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Double)
 
 
 class RoundRow(Base):
@@ -143,6 +161,7 @@ class AssignmentRow(Base):
     elapsed_s: Mapped[float] = mapped_column(Double)
     payload_bytes: Mapped[int] = mapped_column(BigInteger)
     metrics: Mapped[dict[str, float]] = mapped_column(FloatMap)
+    model_bytes: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class StepsRow(Base):

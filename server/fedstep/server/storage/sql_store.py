@@ -14,10 +14,12 @@ from fedstep.common.errors import AlreadyExistsError, InternalError, NotFoundErr
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage import records
 from fedstep.server.storage.base import (
+    ArmCost,
     AssignmentRecord,
     Change,
     ClientRecord,
     Event,
+    Overhead,
     PaceRecord,
     RoundRecord,
     Store,
@@ -31,6 +33,7 @@ from fedstep.server.storage.faults import storage_error, where
 from fedstep.server.storage.schema import (
     AssignmentRow,
     ClientRow,
+    CostRow,
     EventRow,
     MetaRow,
     PaceRow,
@@ -102,6 +105,10 @@ class SqlStore(Store):
                 rounds_spent=0,
                 client_rounds_spent=0,
                 bytes_spent=0,
+                tuner_seconds=0.0,
+                tuner_cpu_seconds=0.0,
+                commit_seconds=0.0,
+                cpu_seconds=0.0,
                 created_at=now,
                 updated_at=now,
             )
@@ -141,8 +148,25 @@ class SqlStore(Store):
             row.rounds_spent += change.spent.rounds
             row.client_rounds_spent += change.spent.client_rounds
             row.bytes_spent += change.spent.payload_bytes
+            row.tuner_seconds += change.overhead.tuner_seconds
+            row.tuner_cpu_seconds += change.overhead.tuner_cpu_seconds
+            row.commit_seconds += change.overhead.commit_seconds
+            row.cpu_seconds += change.overhead.cpu_seconds
+            if change.cost is not None:
+                _add_cost(session, row.id, change.cost)
             row.updated_at = now
         return events
+
+    def costs(self, study: str) -> list[ArmCost]:
+        """What each trial has cost that has cost anything, by number."""
+        with self._reading() as session:
+            query = select(CostRow).where(CostRow.study_id == _study(session, study).id).order_by(CostRow.trial)
+            return [records.arm_cost(row) for row in session.scalars(query)]
+
+    def overhead(self, study: str) -> Overhead:
+        """What the coordinator itself has spent on a study, in all its lives."""
+        with self._reading() as session:
+            return records.overhead(_study(session, study))
 
     def trials(self, study: str, after: int = -1, limit: int = 1000) -> list[TrialRecord]:
         """Trials by number, from the first number greater than `after` on."""
@@ -288,6 +312,16 @@ def _write_trials(session: Session, study_id: int, trials: Sequence[TrialRecord]
     for trial in trials:
         session.execute(delete(TrialRow).where(TrialRow.study_id == study_id, TrialRow.number == trial.number))
         _insert(session, TrialRow, [records.trial_columns(study_id, trial)])
+
+
+def _add_cost(session: Session, study_id: int, cost: ArmCost) -> None:
+    row = session.get(CostRow, (study_id, cost.trial))
+    if row is None:
+        session.add(CostRow(study_id=study_id, **vars(cost)))
+        return
+    total = records.arm_cost(row) + cost
+    for name, value in vars(total).items():
+        setattr(row, name, value)
 
 
 def _write_round(session: Session, study: StudyRow, record: RoundRecord) -> None:

@@ -120,12 +120,14 @@ class Cost:
         client_rounds: Updates that were asked for, in all attempts of a round.
         payload_bytes: Bytes of the models and updates that travelled.
         seconds: Wall-clock time; of rounds that ran at the same time, each its own.
+        update_bytes: Of `payload_bytes`, those of updates.
     """
 
     rounds: int = 0
     client_rounds: int = 0
     payload_bytes: int = 0
     seconds: float = 0.0
+    update_bytes: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -133,6 +135,7 @@ class Cost:
             self.client_rounds + other.client_rounds,
             self.payload_bytes + other.payload_bytes,
             self.seconds + other.seconds,
+            self.update_bytes + other.update_bytes,
         )
 
     def __sub__(self, other: "Cost") -> "Cost":
@@ -141,6 +144,7 @@ class Cost:
             self.client_rounds - other.client_rounds,
             self.payload_bytes - other.payload_bytes,
             self.seconds - other.seconds,
+            self.update_bytes - other.update_bytes,
         )
 
 

@@ -63,6 +63,7 @@ class Phases:
         """Has arms trained, if possible at the same time, and counts what they cost."""
         results = yield list(arms)
         self.meter.add(results)
+        self.substudies.arms(results)
         self.last_points.update({result.arm.number: result.arm.hyperparameters for result in results})
         return results
 

@@ -42,7 +42,7 @@ class StepwiseTuner(ProgramTuner):
         self._options = options
         self._settings = options.settings()
         self._scales = Scales(spec, defaults)
-        self._substudies = SubStudies(spec.name, spec.space, storage_url)
+        self._substudies = SubStudies(spec, storage_url)
 
     def close(self) -> None:
         """Gives back the connections to the database."""

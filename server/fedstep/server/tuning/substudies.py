@@ -1,40 +1,82 @@
-"""The step-wise search in Optuna's tables: one sub-study a generation, for optuna-dashboard and one's own code."""
+"""The step-wise search in Optuna's tables, for optuna-dashboard and one's own code.
 
+One study holds all arms, one sub-study each generation.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fedstep.common.hyperparameters import Hyperparameters
-from fedstep.common.space import Space
+from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.optuna_space import distributions_of
 from fedstep.server.tuning.optuna_storage import explained, open_storage, without_info
+from fedstep.server.tuning.program import Result
 from fedstep.server.tuning.proposers import Attempt, prior
 
 
 class SubStudies:
-    """Writes sub-studies: `NAME/probe`, `NAME/g0` for the screen, `NAME/g1` and so on for the forks.
+    """Writes `NAME`, whose trials are the arms, and sub-studies: `NAME/probe`, `NAME/g0` for the screen, `NAME/g1` and
+    so on for the forks.
+
+    An arm's intermediate values are the objective by the rounds behind its model, those of the arms that it goes on
+    from included: side by side they are the tree of forks. Every study says in a user attribute `about` what it is.
 
     Nothing is read back: what is decided depends on the tuner's own journal alone. What was written before a crash is
     found again and left as it is.
 
     Args:
-        study: The study's name.
-        space: Its space.
+        spec: The study.
         url: SQLAlchemy's URL of the coordinator's database; "" to write nothing.
 
     Raises:
         StorageError: The database cannot be used; so do all methods.
     """
 
-    def __init__(self, study: str, space: Space, url: str) -> None:
-        self._study = study
-        self._space = space
+    def __init__(self, spec: StudySpec, url: str) -> None:
+        self._spec = spec
+        self._study = spec.name
+        self._space = spec.space
         self._url = url
         self._storage: RDBStorage | None = open_storage(url) if url else None
+        self._curves: dict[int, dict[int, float]] = {}
+        self._behind: dict[int, int] = {}
+
+    def arms(self, results: Sequence[Result]) -> None:
+        """Writes arms that have ended: each a trial of the study itself. A question to the clients is none."""
+        trials = {result.arm.number: self._arm(result) for result in results if not result.arm.discard}
+        about = (
+            "All arms of the step-wise study. Intermediate values: the objective by rounds behind the model, from the "
+            "first round on. `phase` says what an arm is for, `parents` the arms it goes on from."
+        )
+        self._write("", self._spec.objective.direction, trials, about)
+
+    def _arm(self, result: Result) -> FrozenTrial:
+        arm = result.arm
+        first = self._behind.get(arm.parents[0], 0) if arm.parents else 0
+        self._behind[arm.number] = behind = first + (arm.rounds or 0)
+        curve = self._curves[arm.number] = dict(self._curves.get(arm.parents[0], {})) if arm.parents else {}
+        value = result.value if result.value is not None and math.isfinite(result.value) else None
+        if value is not None:
+            curve[behind] = value
+        attributes: dict[str, Any] = {"arm": arm.number, "phase": arm.phase or "arm", "parents": list(arm.parents)}
+        attributes["rounds"] = f"{first + 1} to {behind}" if arm.rounds else f"measured at {behind}"
+        attributes |= {"metrics": dict(result.metrics)} if result.metrics else {}
+        attributes |= {"failed": result.failed} if result.failed else {}
+        failed = TrialState.FAIL if result.failed else TrialState.PRUNED  # not measured: there is no value to complete
+        return create_trial(
+            state=failed if value is None or result.failed else TrialState.COMPLETE,
+            value=None if result.failed else value,
+            params=dict(arm.hyperparameters),
+            distributions=_holding(distributions_of(self._space, arm.hyperparameters), arm.hyperparameters),
+            user_attrs=attributes,
+            intermediate_values=dict(curve),
+        )
 
     def members(
         self,
@@ -50,7 +92,8 @@ class SubStudies:
             attributes: For all of them.
         """
         trials = [self._member(point, values, dropped, attributes) for point, values, dropped in members]
-        self._write(part, "minimize", trials)
+        about = f"The {attributes.get('phase', part)}: configurations compared by their losses; pruned: dropped."
+        self._write(part, "minimize", dict(enumerate(trials)), about)
 
     def fork(
         self,
@@ -69,7 +112,11 @@ class SubStudies:
         """
         trials = [prior(earlier, distributions, prior=True) for earlier in priors]
         trials.append(prior(attempt, distributions, prior=False, **attributes))
-        self._write(f"g{attempt.generation}", "maximize", trials)
+        about = (
+            f"Generation {attempt.generation}: the last trial is its challenger, those before it (`prior`) are the "
+            "earlier ones. Parameters are displacements from the incumbent, the value is the relative improvement."
+        )
+        self._write(f"g{attempt.generation}", "maximize", dict(enumerate(trials)), about)
 
     def close(self) -> None:
         """Gives back the connections to the database."""
@@ -91,12 +138,30 @@ class SubStudies:
             intermediate_values={rung: value for rung, value in enumerate(values) if value is not None},
         )
 
-    def _write(self, part: str, direction: Literal["minimize", "maximize"], trials: Sequence[FrozenTrial]) -> None:
-        if self._storage is None:
+    def _write(
+        self, part: str, direction: Literal["minimize", "maximize"], trials: Mapping[int, FrozenTrial], about: str
+    ) -> None:
+        """Adds those trials that are not there yet: they are known by the numbers of arms, or by their place."""
+        if self._storage is None or not trials:
             return
+        name = f"{self._study}/{part}" if part else self._study
         with explained(self._url), without_info():
             study = optuna.create_study(
-                study_name=f"{self._study}/{part}", storage=self._storage, direction=direction, load_if_exists=True
+                study_name=name, storage=self._storage, direction=direction, load_if_exists=True
             )
-            written = len(study.get_trials(deepcopy=False))
-            study.add_trials(trials[written:])
+            before = study.get_trials(deepcopy=False)
+            written = {trial.user_attrs["arm"] for trial in before} if not part else set(range(len(before)))
+            if not before:
+                study.set_user_attr("about", about)
+            study.add_trials([trial for number, trial in trials.items() if number not in written])
+
+
+def _holding(distributions: dict[str, BaseDistribution], point: Hyperparameters) -> dict[str, BaseDistribution]:
+    """The distributions, widened to hold a point: a learning rate that settles may fall below its range."""
+    widened = dict(distributions)
+    for name, distribution in distributions.items():
+        value = point[name]
+        if isinstance(distribution, FloatDistribution) and not distribution.low <= value <= distribution.high:
+            low, high = min(distribution.low, float(value)), max(distribution.high, float(value))
+            widened[name] = FloatDistribution(low, high, log=distribution.log)
+    return widened

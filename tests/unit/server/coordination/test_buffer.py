@@ -339,7 +339,7 @@ def test_all_that_is_sent_and_all_that_comes_is_counted_once() -> None:
     async def script(arm: Arm) -> None:
         await arm.round("a")
         model, update = MANIFEST.payload_bytes, MANIFEST.update_bytes
-        assert arm.buffer.drain_cost() == Cost(0, 3, 3 * model + update)  # a, b, and a again
+        assert arm.buffer.drain_cost() == Cost(0, 3, 3 * model + update, update_bytes=update)  # a, b, and a again
         assert arm.buffer.drain_cost() == Cost()
 
     run(script, "a", "b")

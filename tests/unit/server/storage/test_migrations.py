@@ -9,9 +9,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import URL, create_engine, inspect
 
-from contract.store_kit import a_round, spec
+from contract.store_kit import a_round, assignment, spec
 from fedstep.common.errors import StorageError
-from fedstep.server.storage.base import Change, PaceRecord, Spent
+from fedstep.server.storage.base import ArmCost, Change, Overhead, PaceRecord, Spent
 from fedstep.server.storage.schema import FORMAT, PREFIX, VERSION_TABLE, Base
 from fedstep.server.storage.sql_store import open_store
 
@@ -57,6 +57,15 @@ def test_a_database_is_marked_as_ours(tmp_path: Path) -> None:
     connection.close()
 
 
+def without_costs(connection: sqlite3.Connection) -> None:
+    """As it was before costs were accounted for."""
+    for column in ("tuner_seconds", "tuner_cpu_seconds", "commit_seconds", "cpu_seconds"):
+        connection.execute(f"ALTER TABLE fedstep_studies DROP COLUMN {column}")
+    connection.execute("DROP VIEW fedstep_step_view")  # SQLite looks at it when a column of its tables goes
+    connection.execute("ALTER TABLE fedstep_assignments DROP COLUMN model_bytes")
+    connection.execute("DROP TABLE fedstep_costs")
+
+
 def test_what_older_studies_have_spent_is_told_by_their_rounds(tmp_path: Path) -> None:
     path = tmp_path / "f.db"
     store = open_store(f"sqlite:///{path}")
@@ -69,6 +78,7 @@ def test_what_older_studies_have_spent_is_told_by_their_rounds(tmp_path: Path) -
     with closing(sqlite3.connect(path)) as connection, connection:
         for column in ("rounds_spent", "client_rounds_spent", "bytes_spent"):
             connection.execute(f"ALTER TABLE fedstep_studies DROP COLUMN {column}")
+        without_costs(connection)
         connection.execute("DROP TABLE fedstep_paces")
         connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0002'")
     store = open_store(f"sqlite:///{path}")
@@ -83,12 +93,33 @@ def test_a_database_from_before_paces_were_kept_takes_them(tmp_path: Path) -> No
     store.commit("s", Change(round=a_round()))
     store.close()
     with closing(sqlite3.connect(path)) as connection, connection:
+        without_costs(connection)
         connection.execute("DROP TABLE fedstep_paces")
         connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0003'")
     store = open_store(f"sqlite:///{path}")
     assert store.paces() == []
     store.save_paces([PaceRecord("c", {"task": "digits"})])
     assert (store.paces(), store.rounds("s")) == ([PaceRecord("c", {"task": "digits"})], [a_round()])
+    store.close()
+
+
+def test_what_older_trials_have_cost_is_told_by_their_rounds_and_assignments(tmp_path: Path) -> None:
+    path = tmp_path / "f.db"
+    store = open_store(f"sqlite:///{path}")
+    store.create_study(spec())
+    for number in range(2):
+        given = assignment(f"a{number}", trial=1, round=number, payload_bytes=40)
+        store.commit(
+            "s", Change(round=a_round(trial=1, round=number, payload_bytes=100, seconds=1.5), assignments=[given])
+        )
+    store.commit("s", Change(round=a_round(trial=2, payload_bytes=7, seconds=0.5)))
+    store.close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        without_costs(connection)
+        connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0004'")
+    store = open_store(f"sqlite:///{path}")
+    assert store.costs("s") == [ArmCost(1, 2, 6, 200, 80, 3.0), ArmCost(2, 1, 3, 7, 0, 0.5)]
+    assert (store.overhead("s"), next(store.assignments("s")).model_bytes) == (Overhead(), 0)
     store.close()
 
 

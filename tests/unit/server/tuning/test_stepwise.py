@@ -633,8 +633,8 @@ def test_there_is_a_sub_study_a_generation_with_the_earlier_ones_as_priors(tmp_p
         driver = Driver(tuner, spec, Federation()).run()
         tuner.close()
     names = set(optuna.get_all_study_names(url))
-    assert {"s/probe", "s/g0"} < names
-    forks = sorted((name for name in names - {"s/probe", "s/g0"}), key=lambda name: int(name[3:]))
+    assert {"s", "s/probe", "s/g0"} < names
+    forks = sorted((name for name in names - {"s", "s/probe", "s/g0"}), key=lambda name: int(name[3:]))
     assert len(forks) == len(driver.told("adoption")) + len(driver.told("rejection"))
     for count, name in enumerate(forks):
         found = optuna.load_study(study_name=name, storage=url)
@@ -646,6 +646,29 @@ def test_there_is_a_sub_study_a_generation_with_the_earlier_ones_as_priors(tmp_p
     screen = optuna.load_study(study_name="s/g0", storage=url).trials
     assert [trial.state.name for trial in screen].count("COMPLETE") == 1
     assert [trial.state.name for trial in screen].count("PRUNED") == len(screen) - 1
+
+
+def test_all_arms_are_trials_of_the_study_itself_each_with_the_curve_from_its_first_round(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.sqlite'}"
+    spec = study(EARLY_SCREEN, rounds=150)
+    for _ in range(2):  # the second time as after a restart: nothing is written twice
+        tuner = create_tuner(spec, url)
+        driver = Driver(tuner, spec, Federation()).run()
+        tuner.close()
+    found = optuna.load_study(study_name="s", storage=url)
+    assert "step-wise" in found.user_attrs["about"]
+    assert found.direction.name.lower() == spec.objective.direction
+    trials = {trial.user_attrs["arm"]: trial for trial in found.trials}
+    assert len(trials) == len(found.trials)
+    assert set(trials) == {number for number, arm in driver.arms.items() if not arm.discard}
+    for number, trial in trials.items():
+        arm = driver.arms[number]
+        assert (trial.params, trial.user_attrs["phase"]) == (dict(arm.hyperparameters), arm.phase or "arm")
+        assert trial.user_attrs["parents"] == list(arm.parents)
+        if trial.value is not None:
+            assert trial.intermediate_values[max(trial.intermediate_values)] == trial.value
+        if arm.rounds and arm.parents:
+            assert trials[arm.parents[0]].intermediate_values.items() <= trial.intermediate_values.items()
 
 
 # options ---------------------------------------------------------------------------------------------------------
