@@ -1,10 +1,8 @@
 """The charts of a report: each as wide as a page, and once more as narrow as a phone."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -12,9 +10,12 @@ from matplotlib.ticker import MaxNLocator
 from fedstep.common.space import CategoricalParameter
 from fedstep.server.report.canvas import FAINT, INK, RIGHT, WIDTH, add_axes, count_rounds, new_figure
 from fedstep.server.report.courses import BEST, COMPLETED
+from fedstep.server.report.page.bars import Bar, draw_bars, draw_values
+from fedstep.server.report.page.cost import PURPOSES
 from fedstep.server.report.page.importances import comparable, importances
 from fedstep.server.report.page.parallel import draw_parallel
-from fedstep.server.report.page.story import Story
+from fedstep.server.report.page.story import Story, ToldCost
+from fedstep.server.report.page.units import bytes_text
 from fedstep.server.report.participation_picture import draw_participation, participation_height
 from fedstep.server.report.picture import draw_courses, draw_parameters, parameters_height
 from fedstep.server.report.scales import ValueRange
@@ -27,7 +28,6 @@ NARROW = 3.7
 _LEFT, _NARROW_LEFT = 0.68, 0.62
 _LEGEND, _NARROW_LEGEND = 0.4, 1.0
 _MAIN, _BESIDE, _AXIS = 3.4, 2.4, 0.6
-_BAR = 0.3
 _MOST_BARS = 20
 _ROW, _TITLE, _MOST_ROWS = 0.5, 0.34, 20
 
@@ -49,7 +49,7 @@ class Chart:
 
 def charts_of(story: Story) -> dict[str, Chart]:
     """Every chart that there is something to draw for, by name."""
-    found = [*_of_search(story), *_of_rounds(story)]
+    found = [*_of_search(story), *_of_cost(story)]
     if participation_height(story.shares):
         label = "How often each client's training was asked for and taken, and the loss on its data"
         found.append(Chart("participation", label, lambda width: _participation(story, width)))
@@ -86,14 +86,21 @@ def _of_comparison(story: Story) -> list[Chart]:
     mattered = importances(spec.space, chosen, spec.objective.direction)
     if len(mattered) > 1:
         label = "How much each hyper-parameter mattered"
-        found.append(Chart("importances", label, lambda width: _bars(mattered, width)))
+        found.append(Chart("importances", label, lambda width: _importances(mattered, width)))
     return found
 
 
-def _of_rounds(story: Story) -> list[Chart]:
-    if len(story.rounds) < 2:
-        return []
-    return [Chart("rounds", "The seconds and the updates of every round", lambda width: _rounds(story, width))]
+def _of_cost(story: Story) -> list[Chart]:
+    """What the study cost, by purpose, round and client."""
+    found, cost = [], story.cost
+    if len(story.rounds) > 1:
+        label = "The seconds and the updates of every round"
+        found.append(Chart("rounds", label, lambda width: _rounds(story, width)))
+    if cost is not None and cost.total.payload_bytes:
+        found.append(Chart("spending", "Bytes by what they were for", lambda width: _spending(cost, width)))
+    if cost is not None and len(cost.clients) > 1:
+        found.append(Chart("work", "Seconds and bytes of every client", lambda width: _work(cost, width)))
+    return found
 
 
 def _left(width: float) -> float:
@@ -173,31 +180,39 @@ def _tried(story: Story, width: float) -> Figure:
     return figure
 
 
-def _bars(values: Mapping[str, float], width: float) -> Figure:
+def _importances(values: Mapping[str, float], width: float) -> Figure:
     """Shares as bars, the greatest above."""
     shown = list(values.items())[:_MOST_BARS]
-    letters = 24 if width >= WIDTH else 16
-    left = 0.3 + 0.075 * min(letters, max(len(name) for name, _ in shown))
-    figure = new_figure(0.1 + _BAR * len(shown) + 0.1, width)
-    axes = add_axes(figure, left, 0.1, width - left - 0.6, _BAR * len(shown))
-    axes.grid(visible=False)
-    axes.spines["bottom"].set_visible(False)
-    axes.set_xticks([])
-    places = range(len(shown))
-    axes.barh(places, [value for _, value in shown], 0.62, color=COMPLETED.color, linewidth=0)
-    axes.set_yticks(places, [short(name, letters) for name, _ in shown], parse_math=False, fontsize=9, color=INK)
-    axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlim(0, max(value for _, value in shown))
-    for place, (_, value) in zip(places, shown, strict=True):
-        axes.annotate(
-            f"{value:.0%}",
-            (value, place),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=INK,
-            fontsize=9,
+    bars = [Bar(name, value, f"{value:.0%}", COMPLETED.color) for name, value in shown]
+    return draw_bars(bars, width, 24 if width >= WIDTH else 16)
+
+
+def _spending(cost: ToldCost, width: float) -> Figure:
+    """The bytes of each purpose, with their share of all."""
+    total = cost.total.payload_bytes
+    bars = [
+        Bar(
+            PURPOSES[one.purpose],
+            one.spent.payload_bytes,
+            f"{bytes_text(one.spent.payload_bytes)}, {one.spent.payload_bytes / total:.0%}",
+            COMPLETED.color if one.tuning else BEST.color,
         )
+        for one in cost.purposes
+    ]
+    return draw_bars(bars, width, 34 if width >= WIDTH else 18)
+
+
+def _work(cost: ToldCost, width: float) -> Figure:
+    """The seconds that every client was at work, the longest first, and below the bytes that it moved."""
+    clients = sorted(cost.clients, key=lambda one: -(one.training_seconds + one.measuring_seconds))
+    left, top, height, gap = _left(width), 0.15, 1.0, 0.25
+    figure = new_figure(top + 2 * height + gap + _AXIS, width)
+    above = add_axes(figure, left, top, width - left - RIGHT, height)
+    below = add_axes(figure, left, top + height + gap, width - left - RIGHT, height)
+    draw_values(above, [one.training_seconds + one.measuring_seconds for one in clients], "seconds")
+    draw_values(below, [(one.model_bytes + one.update_bytes) / 1e6 for one in clients], "MB")
+    above.tick_params(labelbottom=False)
+    below.set_xlabel("clients", color=FAINT, fontsize=9.5)
     return figure
 
 
@@ -210,28 +225,12 @@ def _rounds(story: Story, width: float) -> Figure:
     seconds = [told.seconds for told in story.rounds]
     shown = ValueRange.of(seconds, (), minimize=True)
     top = shown.high if not shown.log else max(seconds)
-    _shape(above, [min(value, top) for value in seconds], "seconds")
-    _shape(below, [float(told.updates) for told in story.rounds], "updates")
+    draw_values(above, [min(value, top) for value in seconds], "seconds")
+    draw_values(below, [float(told.updates) for told in story.rounds], "updates")
     below.yaxis.set_major_locator(MaxNLocator(nbins=2, integer=True, min_n_ticks=1))
     above.tick_params(labelbottom=False)
     below.set_xlabel("rounds of the study", color=FAINT, fontsize=9.5)
     return figure
-
-
-def _shape(axes: Axes, values: Sequence[float], said: str) -> None:
-    """One bar a round, or one shape where they are many."""
-    count = len(values)
-    if count <= 60:
-        axes.bar(range(1, count + 1), values, 0.75, color=COMPLETED.color, linewidth=0)
-    else:
-        axes.stairs(values, [0.5 + at for at in range(count + 1)], fill=True, color=COMPLETED.color, linewidth=0)
-    axes.set_xlim(0.4, count + 0.6)
-    highest = max(values)
-    axes.set_ylim(0, highest * 1.06 if highest > 0 and math.isfinite(highest) else 1)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=1))
-    count_rounds(axes)
-    axes.grid(visible=False, axis="x")
-    axes.set_ylabel(said, color=FAINT, fontsize=9)
 
 
 def _participation(story: Story, width: float) -> Figure:

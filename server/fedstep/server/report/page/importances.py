@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 import optuna
 
@@ -27,7 +28,9 @@ def comparable(courses: Sequence[Course]) -> list[Course]:
     return [course for course in found if course.score is not None]
 
 
-def importances(space: Space, courses: Sequence[Course], direction: str) -> dict[str, float]:
+def importances(
+    space: Space, courses: Sequence[Course], direction: Literal["minimize", "maximize"]
+) -> dict[str, float]:
     """The share of each hyper-parameter in what made trials good, by PED-ANOVA (Watanabe et al. 2023).
 
     The greatest first; {} where there are too few trials, or nothing that differs between them.

@@ -14,6 +14,9 @@ from fedstep.server.report.words import number_text, say, short
 
 _MOST = 12
 _CHOICES_NAMED = 6
+_BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+"""Of a word: what crosses it is dimmed."""
+
 _FAINTEST, _STRONGEST = 0.15, 0.8
 _LEFT, _TOP, _HEIGHT, _BELOW = 0.9, 0.45, 3.4, 0.25
 _ROW = 0.62
@@ -118,6 +121,7 @@ def _name_axes(
             parse_math=False,
             zorder=6,
             annotation_clip=False,
+            bbox=_BEHIND,
         )
         for place, text in ticks:
             axes.annotate(
@@ -132,6 +136,7 @@ def _name_axes(
                 parse_math=False,
                 zorder=6,
                 annotation_clip=False,
+                bbox=_BEHIND,
             )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
+from fedstep.server.report.cost import ClientCost, PurposeCost, Spending, StudyCost
 from fedstep.server.report.courses import Course, courses_of
 from fedstep.server.report.lineage import Tree, has_arms
 from fedstep.server.report.participation import Share
@@ -31,6 +32,46 @@ class Holding:
 
 
 @dataclass(frozen=True)
+class ToldCost:
+    """What a study has cost, as `report.cost.StudyCost` and the protocol's message `Cost` tell it.
+
+    Attributes:
+        wall_seconds: That it was under way.
+        purposes: What it was spent on; together they are all of it.
+        clients: Who did the work.
+        tuner_seconds: In the tuner's calls.
+        tuner_cpu_seconds: The same, of the coordinator's CPU.
+        cpu_seconds: Of the coordinator's CPU in all.
+        added_cpu_seconds: Of these, what tuning adds, as it is estimated.
+    """
+
+    wall_seconds: float
+    purposes: Sequence[PurposeCost]
+    clients: Sequence[ClientCost]
+    tuner_seconds: float
+    tuner_cpu_seconds: float
+    cpu_seconds: float
+    added_cpu_seconds: float
+
+    @classmethod
+    def of(cls, cost: StudyCost) -> "ToldCost":
+        """What is told of a cost."""
+        spent = cost.overhead
+        seconds = spent.tuner_seconds, spent.tuner_cpu_seconds, spent.cpu_seconds, cost.added_cpu_seconds
+        return cls(cost.wall_seconds, cost.purposes, cost.clients, *seconds)
+
+    @property
+    def total(self) -> Spending:
+        """All of it."""
+        return sum((one.spent for one in self.purposes), Spending())
+
+    @property
+    def tuning(self) -> Spending:
+        """What only tuning needs."""
+        return sum((one.spent for one in self.purposes if one.tuning), Spending())
+
+
+@dataclass(frozen=True)
 class ToldRound:
     """A committed round, as its event tells it."""
 
@@ -52,16 +93,20 @@ class Story:
         study: As it stood when it was asked for.
         trials: Its trials by number; the one that it ended with, or would end with, is "delivered".
         events: Everything that happened, in order.
+        took_part: Who took part, in a sentence or two; "" where nobody was asked.
         shares: Every client's part; none where they are too many to be told one by one.
         holdings: What the clients that took part have.
+        cost: What it has cost; None where that is not known.
         written_at: When the report is made.
     """
 
     study: StudyRecord
     trials: Sequence[TrialRecord]
     events: Sequence[Event]
+    took_part: str
     shares: Sequence[Share]
     holdings: Sequence[Holding]
+    cost: ToldCost | None
     written_at: datetime
 
     @cached_property
@@ -134,7 +179,7 @@ def _round(event: Event) -> ToldRound:
     return ToldRound(
         trial=int(told.get("trial", -1)),
         round=int(told.get("round", 0)),
-        value=float(value) if _is_number(value) else None,
+        value=None if value is None or not _is_number(value) else float(value),
         metrics=metrics,
         updates=int(told.get("updates", 0)),
         evaluators=int(told.get("evaluators", 0)),

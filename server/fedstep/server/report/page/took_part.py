@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Words
 from fedstep.server.report.page.story import Story
-from fedstep.server.report.participation import PARTICIPATION, Group, Share, groups, left_out, participation_text
+from fedstep.server.report.participation import Group, Share, groups, left_out
 from fedstep.server.report.words import short
 
 _TROUBLES = {
@@ -38,14 +38,12 @@ def participation_section(story: Story, charts: Collection[str]) -> Section:
     if out:
         blocks += [_groups(story.shares), _those(out)]
     blocks.append(_troubles(story))
-    return Section("clients", "Who took part, and who was late", _see(story), blocks)
-
-
-def _see(story: Story) -> str:
-    if any(share.asked for share in story.shares):
-        return participation_text(story.shares)
-    told = story.of_kind(PARTICIPATION)
-    return told[-1].text if told else "No client has been asked for a training."
+    return Section(
+        "clients",
+        "Who took part, and who was late",
+        story.took_part or "No client has been asked for a training.",
+        blocks,
+    )
 
 
 def _groups(shares: Sequence[Share]) -> Table:
