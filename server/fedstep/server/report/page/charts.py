@@ -9,10 +9,10 @@ from matplotlib.ticker import MaxNLocator
 
 from fedstep.common.space import CategoricalParameter
 from fedstep.server.report.canvas import FAINT, INK, RIGHT, WIDTH, add_axes, count_rounds, new_figure
-from fedstep.server.report.courses import BEST, COMPLETED
+from fedstep.server.report.courses import BEST, COMPLETED, Look
 from fedstep.server.report.page.bars import Bar, draw_bars, draw_values
 from fedstep.server.report.page.cost import PURPOSES
-from fedstep.server.report.page.importances import comparable, importances
+from fedstep.server.report.page.importances import comparison_of, importances
 from fedstep.server.report.page.parallel import draw_parallel
 from fedstep.server.report.page.story import Story, ToldCost
 from fedstep.server.report.page.units import bytes_text
@@ -29,6 +29,9 @@ _LEFT, _NARROW_LEFT = 0.68, 0.62
 _LEGEND, _NARROW_LEGEND = 0.4, 1.0
 _MAIN, _BESIDE, _AXIS = 3.4, 2.4, 0.6
 _MOST_BARS = 20
+_NAMED, _NARROW_NAMED = 24, 10
+"""From more clients than these no names are written."""
+
 _ROW, _TITLE, _MOST_ROWS = 0.5, 0.34, 20
 
 
@@ -76,14 +79,15 @@ def _of_search(story: Story) -> list[Chart]:
 
 def _of_comparison(story: Story) -> list[Chart]:
     """What Optuna, and parallel coordinates, make of the trials that can be compared."""
-    spec, chosen = story.study.spec, comparable(story.courses)
-    shown = chosen if story.of_arms else [course for course in story.courses if course.score is not None]
+    spec, compared = story.study.spec, comparison_of(story)
+    scored = [course for course in story.courses if course.score is not None]
+    shown = compared.courses if story.of_arms else scored
     found = []
     if len(shown) > 1:
-        metric, minimize = spec.objective.metric, spec.objective.direction == "minimize"
+        metric, minimize = compared.metric, spec.objective.direction == "minimize"
         label = f"Every trial as a line through its {metric} and its hyper-parameters"
         found.append(Chart("parallel", label, lambda width: draw_parallel(spec.space, shown, metric, minimize, width)))
-    mattered = importances(spec.space, chosen, spec.objective.direction)
+    mattered = importances(spec.space, compared.courses, spec.objective.direction)
     if len(mattered) > 1:
         label = "How much each hyper-parameter mattered"
         found.append(Chart("importances", label, lambda width: _importances(mattered, width)))
@@ -145,15 +149,16 @@ def _tried(story: Story, width: float) -> Figure:
         axes = add_axes(figure, left, _TITLE + row * (_ROW + _TITLE), width - left - RIGHT, _ROW)
         axes.set_title(short(name, 60), loc="left", color=INK, fontsize=9.5, pad=4, parse_math=False)
         before = 0
+        legs: dict[Look, list[list[tuple[float, float]]]] = {}
         for course in story.courses:
             first, before = before, before + course.trial.rounds
-            if name not in course.trial.hyperparameters or first == before:
-                continue
-            at = parameter.to_unit(course.trial.hyperparameters[name])
-            look = course.look
+            if name in course.trial.hyperparameters and first < before:
+                at = parameter.to_unit(course.trial.hyperparameters[name])
+                legs.setdefault(course.look, []).append([(first, at), (before, at)])
+        for look, lines in legs.items():
             axes.add_collection(
                 LineCollection(
-                    [[(first, at), (before, at)]],
+                    lines,
                     colors=look.color,
                     linewidths=2.6 if look is BEST else 1.8,
                     alpha=look.alpha,
@@ -189,17 +194,17 @@ def _importances(values: Mapping[str, float], width: float) -> Figure:
 
 def _spending(cost: ToldCost, width: float) -> Figure:
     """The bytes of each purpose, with their share of all."""
-    total = cost.total.payload_bytes
+    total, wide = cost.total.payload_bytes, width >= WIDTH
     bars = [
         Bar(
             PURPOSES[one.purpose],
             one.spent.payload_bytes,
-            f"{bytes_text(one.spent.payload_bytes)}, {one.spent.payload_bytes / total:.0%}",
+            f"{bytes_text(one.spent.payload_bytes)}, " * wide + f"{one.spent.payload_bytes / total:.0%}",
             COMPLETED.color if one.tuning else BEST.color,
         )
         for one in cost.purposes
     ]
-    return draw_bars(bars, width, 34 if width >= WIDTH else 18)
+    return draw_bars(bars, width, 34 if wide else 24)
 
 
 def _work(cost: ToldCost, width: float) -> Figure:
@@ -211,8 +216,13 @@ def _work(cost: ToldCost, width: float) -> Figure:
     below = add_axes(figure, left, top + height + gap, width - left - RIGHT, height)
     draw_values(above, [one.training_seconds + one.measuring_seconds for one in clients], "seconds")
     draw_values(below, [(one.model_bytes + one.update_bytes) / 1e6 for one in clients], "MB")
-    above.tick_params(labelbottom=False)
-    below.set_xlabel("clients", color=FAINT, fontsize=9.5)
+    for axes in (above, below):
+        axes.set_xticks([])
+    if len(clients) <= (_NAMED if width >= WIDTH else _NARROW_NAMED):
+        places, names = range(1, len(clients) + 1), [short(one.client, 14) for one in clients]
+        below.set_xticks(places, names, parse_math=False, rotation=25, ha="right", rotation_mode="anchor", fontsize=8)
+    else:
+        below.set_xlabel(f"{len(clients):,} clients", color=FAINT, fontsize=9.5)
     return figure
 
 

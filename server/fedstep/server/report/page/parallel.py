@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from fedstep.common.space import CategoricalParameter, Parameter, Space
@@ -60,29 +61,32 @@ def _draw_lines(
     minimize: bool,
     upright: bool,
 ) -> None:
+    drawn, colors = [], []
     for course in courses:
-        if course.score is None:
+        if course.score is None or course.look is BEST:
             continue
-        best, good = course.look is BEST, shown.height(course.score)
-        good = 1 - good if minimize else good
-        points = [(0.0, shown.height(course.score))]
-        lines = [points]
-        for at, (name, parameter) in enumerate(parameters, start=1):
-            if name in course.trial.hyperparameters:
-                points.append((float(at), parameter.to_unit(course.trial.hyperparameters[name])))
-            else:  # it does not exist at this trial's point: the line is broken there
-                points = []
-                lines.append(points)
-        axes.add_collection(
-            LineCollection(
-                [[(x, y) if upright else (y, -x) for x, y in line] for line in lines if len(line) > 1],
-                colors=BEST.color if best else COMPLETED.color,
-                linewidths=2.4 if best else 1.1,
-                alpha=1.0 if best else _FAINTEST + (_STRONGEST - _FAINTEST) * good**2,
-                zorder=4 if best else 3,
-            ),
-            autolim=False,
-        )
+        good = 1 - shown.height(course.score) if minimize else shown.height(course.score)
+        lines = _lines(course, course.score, parameters, shown)
+        drawn += lines
+        colors += [to_rgba(COMPLETED.color, _FAINTEST + (_STRONGEST - _FAINTEST) * good**2)] * len(lines)
+    best = [course for course in courses if course.look is BEST]
+    strong = [line for one in best if one.score is not None for line in _lines(one, one.score, parameters, shown)]
+    for lines, color, width, order in ((drawn, colors, 1.1, 3), (strong, BEST.color, 2.4, 4)):
+        turned = [[(x, y) if upright else (y, -x) for x, y in line] for line in lines]
+        axes.add_collection(LineCollection(turned, colors=color, linewidths=width, zorder=order), autolim=False)
+
+
+def _lines(
+    course: Course, score: float, parameters: Sequence[tuple[str, Parameter]], shown: ValueRange
+) -> list[list[tuple[float, float]]]:
+    """A trial's line, broken where a hyper-parameter does not exist at its point."""
+    lines = [[(0.0, shown.height(score))]]
+    for at, (name, parameter) in enumerate(parameters, start=1):
+        if name in course.trial.hyperparameters:
+            lines[-1].append((float(at), parameter.to_unit(course.trial.hyperparameters[name])))
+        else:
+            lines.append([])
+    return [line for line in lines if len(line) > 1]
 
 
 def _name_axes(

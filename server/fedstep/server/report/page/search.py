@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from fedstep.server.report.decisions import Decision, changes_text, decisions_of, evidence_text
 from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Words
-from fedstep.server.report.page.importances import comparable
+from fedstep.server.report.page.importances import comparison_of
 from fedstep.server.report.page.story import Story
 from fedstep.server.report.progress import plan_text, progress_text
 from fedstep.server.report.words import number_text, settings_text
@@ -44,10 +44,10 @@ def _pictures(story: Story) -> list[Picture]:
     metric, better = spec.objective.metric, "lower" if spec.objective.direction == "minimize" else "higher"
     beside = story.beside()
     told = beside.study.spec.objective.metric if beside is not None else ""
-    scored = len(comparable(story.courses))
-    rests = f"by Optuna's PED-ANOVA, from {scored} {'arms' if story.of_arms else 'complete trials'}"
-    hint = "; with so few it is a hint and no more" if scored < _FEW else ""
-    arms = "each arm that began at the initial model" if story.of_arms else "each trial"
+    compared = comparison_of(story)
+    rests = f"by Optuna's PED-ANOVA, from {len(compared.courses)} {compared.who}"
+    hint = "; with so few it is a hint and no more" if len(compared.courses) < _FEW else ""
+    lines = f"{len(compared.courses)} {compared.who}" if story.of_arms else "each trial"
     if story.of_arms:
         first = Picture(
             "objective",
@@ -77,7 +77,7 @@ def _pictures(story: Story) -> list[Picture]:
         Picture(
             "parallel",
             "Parallel coordinates",
-            f"A line for {arms}, strong where its {metric} is good: where strong lines meet, values are good.",
+            f"A line for {lines}, strong where its {metric} is good: where strong lines meet, values are good.",
         ),
         Picture("importances", "Importances", f"The share of each hyper-parameter in what is good, {rests}{hint}."),
     ]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from unit.server.report.arms import arm, story
 from unit.server.report.page.stories import by_arms, by_trials, spec, trials
 
 from fedstep.common.space import Space
@@ -13,7 +14,7 @@ from fedstep.common.spec import EvaluationPolicy, Plugin, RoundPolicy, StudySpec
 from fedstep.common.study_file import read_study
 from fedstep.server.report.courses import courses_of
 from fedstep.server.report.page.again import holdings_digest, study_toml
-from fedstep.server.report.page.importances import comparable, importances
+from fedstep.server.report.page.importances import comparison_of, importances
 from fedstep.server.report.page.story import Holding
 from fedstep.server.report.page.units import bytes_text, duration_text
 from fedstep.server.storage.base import TrialRecord, TrialState
@@ -75,9 +76,18 @@ def test_too_few_trials_and_trials_that_are_all_alike_say_nothing() -> None:
     assert importances(study.spec.space, alike, "maximize") == {}
 
 
-def test_compared_are_complete_trials_and_of_arms_those_that_began_alike() -> None:
-    assert [course.trial.number for course in comparable(by_trials().courses)] == [0, 1, 2, 3, 4]
-    assert [course.trial.number for course in comparable(by_arms().courses)] == [1, 2]
+def test_compared_are_complete_trials() -> None:
+    assert [course.trial.number for course in comparison_of(by_trials()).courses] == [0, 1, 2, 3, 4]
+
+
+def test_of_arms_are_compared_those_that_began_alike_or_each_beside_the_others_of_its_fork() -> None:
+    screen = [arm(number, 0.1 * number, 2.0 + number, phase="screen", rounds=1) for number in range(1, 5)]
+    begun_alike = comparison_of(by_arms(trials=[*screen, *story()[5:]]))
+    assert [course.trial.number for course in begun_alike.courses] == [1, 2, 3, 4]
+    forks = comparison_of(by_arms())
+    differences = {course.trial.number: course.score for course in forks.courses}
+    assert differences == pytest.approx({6: 0.05, 7: -0.05, 9: -0.25, 10: 0.25})
+    assert forks.metric == "loss beside"
 
 
 def test_beside_the_objective_stands_the_loss_of_the_same_rounds() -> None:
