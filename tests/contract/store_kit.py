@@ -13,12 +13,10 @@ from fedstep.common.clock import Clock
 from fedstep.common.errors import AlreadyExistsError, FedstepError, NotFoundError, StorageError
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage.base import (
-    ArmCost,
     AssignmentRecord,
     Change,
     ClientRecord,
     NewEvent,
-    Overhead,
     PaceRecord,
     RoundRecord,
     Spent,
@@ -29,6 +27,7 @@ from fedstep.server.storage.base import (
     TrialRecord,
     TrialState,
 )
+from fedstep.server.storage.costs import ArmCost, Overhead
 
 NAN, INF = math.nan, math.inf
 START = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

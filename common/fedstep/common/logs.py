@@ -23,7 +23,6 @@ log_format_option = click.option(
     type=click.Choice(FORMATS),
     default="text",
     show_default=True,
-    envvar="FEDSTEP_LOG_FORMAT",
     help="How log lines are written to stderr; json: one object a line.",
 )
 

@@ -1400,8 +1400,8 @@ class TuningCost(_message.Message):
     byte_share: _builtins.float
     """Of all payload bytes, the share in `spent`; 0 to 1."""
     tuner_seconds: _builtins.float
-    """Wall-clock seconds in the tuner's calls, Optuna's database included. Not
-    what a restart needs to read the tuner's state.
+    """Wall-clock seconds in the tuner's calls, Optuna's database included, and
+    restoring it after a restart.
     """
     tuner_cpu_seconds: _builtins.float
     """Seconds of the coordinator's CPU in the same calls."""

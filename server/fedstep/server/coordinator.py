@@ -136,7 +136,7 @@ class Coordinator:
                 asyncio.create_task(parts.lag.measure(), name="loop lag"),
                 asyncio.create_task(self._save_clients(), name="clients"),
             ]
-            self._owned += await self.views.start(self._config, parts, self.studies)
+            await self.views.start(self._config, parts, self.studies)
             resumed = await self.studies.resume_all()
             await self._server.start()  # last: whoever asks for a study finds it under way
         except BaseException:
@@ -151,6 +151,8 @@ class Coordinator:
         _make_folder(config.folder, "--data-dir")
         results = config.results_folder or config.folder
         _make_folder(results, "--results-dir")
+        if config.tensorboard is not None:
+            _make_folder(config.tensorboard, "--tensorboard")
         store = await executors.storage.run(open_store, config.url)
         identity = await executors.storage.run(store.identity)
         blobs = await executors.files.run(BlobStore, config.folder / "models", identity)

@@ -85,7 +85,6 @@ class Dashboard:
         assert self._process is not None
         code = await self._process.wait()
         log.warning("optuna-dashboard has ended with status %d; studies go on without it", code)
-        await asyncio.Event().wait()
 
     async def stop(self) -> None:
         """Ends it."""

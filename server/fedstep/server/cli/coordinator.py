@@ -13,7 +13,7 @@ import click
 from fedstep.common.channel import DEFAULT_PORT
 from fedstep.common.logs import log_format_option, set_up_logging
 from fedstep.common.loop import run as run_loop
-from fedstep.common.options import PairType, task_options
+from fedstep.common.options import data_options
 from fedstep.server.cli.show import json_option, print_json
 
 DATABASE_VARIABLES = ("FEDSTEP_DATABASE_URL", "FEDSTEP_DATABASE_PASSWORD_FILE")
@@ -59,8 +59,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="FILE|MODULE",
     help="A task of your own that studies may name. Repeatable.",
 )
-@click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
-@click.option("--option", "options", type=PairType(), multiple=True, help="For a task's held-out data. Repeatable.")
+@data_options
 @click.option("--tls-cert", type=_FILE, help="The coordinator's certificate: use TLS.")
 @click.option("--tls-key", type=_FILE, help="Its private key.")
 @click.option("--tls-ca", type=_FILE, help="Take only callers whose certificate this CA has signed.")
@@ -70,7 +69,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
-    envvar="FEDSTEP_METRICS_PORT",
     help="Serve Prometheus' metrics on this port; 0 for any free one.",
 )
 @click.option(
@@ -79,7 +77,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--dashboard-port",
     type=click.IntRange(0, 65535),
-    envvar="FEDSTEP_DASHBOARD_PORT",
     help="Serve optuna-dashboard over the database on this port, for reading; 0 for any free one.",
 )
 @click.option(
@@ -102,8 +99,7 @@ def coordinator(
     database: str,
     database_password_file: Path | None,
     tasks: tuple[str, ...],
-    data: str,
-    options: tuple[tuple[str, str], ...],
+    options: dict[str, str],
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_ca: Path | None,
@@ -140,7 +136,7 @@ def coordinator(
         host=host,
         port=port,
         database_url=with_password(database, database_password_file) if database_password_file else database,
-        task_options=task_options(options, data),
+        task_options=options,
         protection=protection,
         metrics=None if metrics_port is None else (metrics_host, metrics_port),
         dashboard=None if dashboard_port is None else (dashboard_host, dashboard_port),

@@ -1,7 +1,11 @@
 """What a study has spent, and whether its budget allows another round."""
 
 from fedstep.common.clock import Clock
-from fedstep.server.storage.base import ArmCost, Spent, StudyRecord
+from fedstep.server.storage.base import (
+    Spent,
+    StudyRecord,
+)
+from fedstep.server.storage.costs import ArmCost
 from fedstep.server.tuning.base import Cost
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from fedstep.common.clock import Clock
-from fedstep.server.storage.base import Overhead
+from fedstep.server.storage.costs import Overhead
 
 P = ParamSpec("P")
 R = TypeVar("R")

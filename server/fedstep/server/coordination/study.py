@@ -32,7 +32,6 @@ from fedstep.server.storage.base import (
     Change,
     Event,
     NewEvent,
-    Overhead,
     Spent,
     StudyRecord,
     StudyState,
@@ -40,6 +39,7 @@ from fedstep.server.storage.base import (
     TrialState,
     all_trials,
 )
+from fedstep.server.storage.costs import Overhead
 from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
 from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import create_tuner

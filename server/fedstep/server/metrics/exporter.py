@@ -21,7 +21,12 @@ from fedstep.server.coordination.ledger import OpenAssignment, Status
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
 from fedstep.server.report.cost import StudyCost
-from fedstep.server.storage.base import Event, Overhead, StudyState, all_studies
+from fedstep.server.storage.base import (
+    Event,
+    StudyState,
+    all_studies,
+)
+from fedstep.server.storage.costs import Overhead
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +39,7 @@ STUDIES_KEPT = 20
 
 CLIENT_STATES = ("idle", "working", "lost_touch", "mismatched", "gone")
 
+_OUTCOMES = ("accepted", "accepted_late", "late", "refused", "diverged", "abandoned", "failed", "lost")
 _STATES = {state.value for state in StudyState}
 _ROUND_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 _LAG_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
@@ -78,7 +84,7 @@ class Exporter:
             ["outcome"],
             registry=registry,
         )
-        for outcome in (*(status.value for status in Status if status.ended), "accepted_late"):
+        for outcome in _OUTCOMES:
             self._updates.labels(outcome)
         self._bytes = Counter(
             "fedstep_payload_bytes",

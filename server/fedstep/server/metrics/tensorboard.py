@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from fedstep.common.errors import FedstepError, InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.server.coordination.executors import to_its_end
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.report.lineage import has_arms, phase_of, way_to
 from fedstep.server.storage.base import Event, RoundRecord, TrialRecord, all_trials
@@ -61,18 +62,12 @@ class TensorBoard:
     async def keep_up(self) -> None:
         """Writes, for ever; what cannot be written is logged and left out."""
         while True:
-            study, event = await self._events.get()
-            try:
-                await self._write(study, event)
-            except (OSError, FedstepError) as error:
-                log.warning("the event files of study %s cannot be written to: %s", study, error)
-            finally:
-                self._events.task_done()
+            await to_its_end(self._try_to_write(*await self._events.get()))
 
     async def close(self) -> None:
         """Writes what was told of so far, and ends all files."""
         while not self._events.empty():
-            await self._write(*self._events.get_nowait())
+            await self._try_to_write(*self._events.get_nowait())
         for writer in self._writers.values():
             await self._parts.executors.files.run(writer.close)
         self._writers.clear()
@@ -84,6 +79,12 @@ class TensorBoard:
                     log.warning("event files lag behind: an event of study %s is left out of them", study)
                     return
                 self._events.put_nowait((study, event))
+
+    async def _try_to_write(self, study: str, event: Event) -> None:
+        try:
+            await self._write(study, event)
+        except (OSError, FedstepError) as error:
+            log.warning("the event files of study %s cannot be written to: %s", study, error)
 
     async def _write(self, study: str, event: Event) -> None:
         storage, files = self._parts.executors.storage, self._parts.executors.files

@@ -11,14 +11,13 @@ from enum import StrEnum
 from fedstep.server.report.decisions import is_decision
 from fedstep.server.report.lineage import Role, Tree
 from fedstep.server.storage.base import (
-    ArmCost,
     AssignmentRecord,
     Event,
-    Overhead,
     StudyRecord,
     TrialRecord,
     TrialState,
 )
+from fedstep.server.storage.costs import ArmCost, Overhead
 
 NOT_TUNING = ("fixed", "schedule")
 """Tuners that tune nothing: all that they spend makes the one model."""

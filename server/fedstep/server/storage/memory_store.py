@@ -10,12 +10,10 @@ from fedstep.common.clock import Clock, SystemClock
 from fedstep.common.errors import AlreadyExistsError, InternalError, NotFoundError, StorageError
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage.base import (
-    ArmCost,
     AssignmentRecord,
     Change,
     ClientRecord,
     Event,
-    Overhead,
     PaceRecord,
     RoundRecord,
     Steps,
@@ -24,6 +22,7 @@ from fedstep.server.storage.base import (
     StudyState,
     TrialRecord,
 )
+from fedstep.server.storage.costs import ArmCost, Overhead
 
 _NAMES_SHOWN = 10
 

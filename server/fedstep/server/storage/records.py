@@ -10,12 +10,10 @@ from pydantic import ValidationError
 from fedstep.common.errors import DataLossError
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage.base import (
-    ArmCost,
     AssignmentRecord,
     ClientRecord,
     Event,
     NewEvent,
-    Overhead,
     PaceRecord,
     RoundRecord,
     Spent,
@@ -26,6 +24,7 @@ from fedstep.server.storage.base import (
     TrialRecord,
     TrialState,
 )
+from fedstep.server.storage.costs import ArmCost, Overhead
 from fedstep.server.storage.schema import (
     AssignmentRow,
     ClientRow,

@@ -14,12 +14,10 @@ from fedstep.common.errors import AlreadyExistsError, InternalError, NotFoundErr
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage import records
 from fedstep.server.storage.base import (
-    ArmCost,
     AssignmentRecord,
     Change,
     ClientRecord,
     Event,
-    Overhead,
     PaceRecord,
     RoundRecord,
     Store,
@@ -27,6 +25,7 @@ from fedstep.server.storage.base import (
     StudyState,
     TrialRecord,
 )
+from fedstep.server.storage.costs import ArmCost, Overhead
 from fedstep.server.storage.database import open_database
 from fedstep.server.storage.engine import writing
 from fedstep.server.storage.faults import storage_error, where

@@ -1,6 +1,7 @@
 """Optuna's tables in the coordinator's database."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +39,18 @@ def open_storage(url: str) -> RDBStorage:
             raise _unusable(url, error) from error
 
 
+def name_value(study: optuna.Study, name: str) -> None:
+    """Says what the study's values are, for its axes in a dashboard."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([name])
+
+
+def is_in_memory(url: str) -> bool:
+    """Whether nobody else can open what is written there."""
+    return url.startswith("sqlite") and make_url(url).database in (None, "", ":memory:")
+
+
 @contextmanager
 def explained(url: str) -> Iterator[None]:
     """Says what a person can do about a database that fails.
@@ -63,7 +76,7 @@ def _unusable(url: str, error: Exception) -> StorageError:
 def _open(url: str) -> RDBStorage:
     if not url.startswith("sqlite"):
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    if make_url(url).database in (None, "", ":memory:"):
+    if is_in_memory(url):
         return RDBStorage(url, engine_kwargs={"poolclass": StaticPool, "connect_args": {"check_same_thread": False}})
     storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY_TIMEOUT_S}})
     event.listen(storage.engine, "connect", _without_waiting_for_the_disk)

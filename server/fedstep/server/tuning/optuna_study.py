@@ -17,7 +17,7 @@ from fedstep.common.validation import MistakesError
 from fedstep.server.tuning.base import Arm, Decision, Observation, Prices, ProposeContext, Tuner
 from fedstep.server.tuning.optuna_parts import PartFactory, Seeds
 from fedstep.server.tuning.optuna_space import distributions_of, space_faults, suggest_point, suggested
-from fedstep.server.tuning.optuna_storage import DATABASE_ERRORS, explained, open_storage, without_info
+from fedstep.server.tuning.optuna_storage import DATABASE_ERRORS, explained, name_value, open_storage, without_info
 
 _ARM = "fedstep_trial"
 _FAILED = "fedstep_failed"
@@ -195,6 +195,7 @@ class OptunaTuner(Tuner):
             ) from None
         study = self._load()
         assert study is not None
+        name_value(study, self._spec.objective.metric)
         self._study = study
         return study
 

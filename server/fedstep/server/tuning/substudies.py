@@ -5,6 +5,7 @@ One study holds all arms, one sub-study each generation.
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Literal
 
 import optuna
@@ -15,9 +16,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.optuna_space import distributions_of
-from fedstep.server.tuning.optuna_storage import explained, open_storage, without_info
+from fedstep.server.tuning.optuna_storage import explained, is_in_memory, name_value, open_storage, without_info
 from fedstep.server.tuning.program import Result
 from fedstep.server.tuning.proposers import Attempt, prior
+
+_Direction = Literal["minimize", "maximize"]
 
 
 class SubStudies:
@@ -32,7 +35,7 @@ class SubStudies:
 
     Args:
         spec: The study.
-        url: SQLAlchemy's URL of the coordinator's database; "" to write nothing.
+        url: SQLAlchemy's URL of the coordinator's database; "", or one in memory, to write nothing.
 
     Raises:
         StorageError: The database cannot be used; so do all methods.
@@ -43,33 +46,44 @@ class SubStudies:
         self._study = spec.name
         self._space = spec.space
         self._url = url
-        self._storage: RDBStorage | None = open_storage(url) if url else None
+        self._storage: RDBStorage | None = open_storage(url) if url and not is_in_memory(url) else None
         self._curves: dict[int, dict[int, float]] = {}
         self._behind: dict[int, int] = {}
+        self._all: optuna.Study | None = None
+        self._written: set[int] = set()
 
     def arms(self, results: Sequence[Result]) -> None:
-        """Writes arms that have ended: each a trial of the study itself. A question to the clients is none."""
-        trials = {result.arm.number: self._arm(result) for result in results if not result.arm.discard}
+        """Writes arms that have ended: each a trial of the study itself, of the arm's number."""
+        trials = {result.arm.number: self._arm(result) for result in sorted(results, key=lambda one: one.arm.number)}
         about = (
             "All arms of the step-wise study. Intermediate values: the objective by rounds behind the model, from the "
             "first round on. `phase` says what an arm is for, `parents` the arms it goes on from."
         )
-        self._write("", self._spec.objective.direction, trials, about)
+        if self._storage is None:
+            return
+        with explained(self._url), without_info():
+            if self._all is None:
+                objective = self._spec.objective
+                self._all = self._study_of(self._study, objective.direction, objective.metric, about)
+                self._written = {trial.user_attrs["arm"] for trial in self._all.get_trials(deepcopy=False)}
+            self._all.add_trials([trial for number, trial in trials.items() if number not in self._written])
+        self._written |= trials.keys()
 
     def _arm(self, result: Result) -> FrozenTrial:
         arm = result.arm
         first = self._behind.get(arm.parents[0], 0) if arm.parents else 0
-        self._behind[arm.number] = behind = first + (arm.rounds or 0)
+        trained = 0 if arm.discard else arm.rounds or 0
+        self._behind[arm.number] = behind = first + trained
         curve = self._curves[arm.number] = dict(self._curves.get(arm.parents[0], {})) if arm.parents else {}
         value = result.value if result.value is not None and math.isfinite(result.value) else None
         if value is not None:
             curve[behind] = value
         attributes: dict[str, Any] = {"arm": arm.number, "phase": arm.phase or "arm", "parents": list(arm.parents)}
-        attributes["rounds"] = f"{first + 1} to {behind}" if arm.rounds else f"measured at {behind}"
+        attributes["rounds"] = f"{first + 1} to {behind}" if trained else f"none, at {behind}"
         attributes |= {"metrics": dict(result.metrics)} if result.metrics else {}
         attributes |= {"failed": result.failed} if result.failed else {}
         failed = TrialState.FAIL if result.failed else TrialState.PRUNED  # not measured: there is no value to complete
-        return create_trial(
+        trial = create_trial(
             state=failed if value is None or result.failed else TrialState.COMPLETE,
             value=None if result.failed else value,
             params=dict(arm.hyperparameters),
@@ -77,6 +91,9 @@ class SubStudies:
             user_attrs=attributes,
             intermediate_values=dict(curve),
         )
+        assert trial.datetime_complete is not None  # Optuna's own clock has just said when
+        trial.datetime_start = trial.datetime_complete - timedelta(seconds=result.cost.seconds)
+        return trial
 
     def members(
         self,
@@ -93,7 +110,7 @@ class SubStudies:
         """
         trials = [self._member(point, values, dropped, attributes) for point, values, dropped in members]
         about = f"The {attributes.get('phase', part)}: configurations compared by their losses; pruned: dropped."
-        self._write(part, "minimize", dict(enumerate(trials)), about)
+        self._write(part, "minimize", "loss", trials, about)
 
     def fork(
         self,
@@ -116,7 +133,7 @@ class SubStudies:
             f"Generation {attempt.generation}: the last trial is its challenger, those before it (`prior`) are the "
             "earlier ones. Parameters are displacements from the incumbent, the value is the relative improvement."
         )
-        self._write(f"g{attempt.generation}", "maximize", dict(enumerate(trials)), about)
+        self._write(f"g{attempt.generation}", "maximize", "relative improvement", trials, about)
 
     def close(self) -> None:
         """Gives back the connections to the database."""
@@ -138,22 +155,20 @@ class SubStudies:
             intermediate_values={rung: value for rung, value in enumerate(values) if value is not None},
         )
 
-    def _write(
-        self, part: str, direction: Literal["minimize", "maximize"], trials: Mapping[int, FrozenTrial], about: str
-    ) -> None:
-        """Adds those trials that are not there yet: they are known by the numbers of arms, or by their place."""
-        if self._storage is None or not trials:
+    def _write(self, part: str, direction: _Direction, value: str, trials: Sequence[FrozenTrial], about: str) -> None:
+        if self._storage is None:
             return
-        name = f"{self._study}/{part}" if part else self._study
         with explained(self._url), without_info():
-            study = optuna.create_study(
-                study_name=name, storage=self._storage, direction=direction, load_if_exists=True
-            )
-            before = study.get_trials(deepcopy=False)
-            written = {trial.user_attrs["arm"] for trial in before} if not part else set(range(len(before)))
-            if not before:
-                study.set_user_attr("about", about)
-            study.add_trials([trial for number, trial in trials.items() if number not in written])
+            study = self._study_of(f"{self._study}/{part}", direction, value, about)
+            written = len(study.get_trials(deepcopy=False))
+            study.add_trials(trials[written:])
+
+    def _study_of(self, name: str, direction: _Direction, value: str, about: str) -> optuna.Study:
+        study = optuna.create_study(study_name=name, storage=self._storage, direction=direction, load_if_exists=True)
+        if "about" not in study.user_attrs:
+            study.set_user_attr("about", about)
+            name_value(study, value)
+        return study
 
 
 def _holding(distributions: dict[str, BaseDistribution], point: Hyperparameters) -> dict[str, BaseDistribution]:
@@ -161,7 +176,7 @@ def _holding(distributions: dict[str, BaseDistribution], point: Hyperparameters)
     widened = dict(distributions)
     for name, distribution in distributions.items():
         value = point[name]
-        if isinstance(distribution, FloatDistribution) and not distribution.low <= value <= distribution.high:
+        if isinstance(distribution, FloatDistribution) and not distribution.low <= float(value) <= distribution.high:
             low, high = min(distribution.low, float(value)), max(distribution.high, float(value))
             widened[name] = FloatDistribution(low, high, log=distribution.log)
     return widened

@@ -11,7 +11,12 @@ from sqlalchemy import URL, create_engine, inspect
 
 from contract.store_kit import a_round, assignment, spec
 from fedstep.common.errors import StorageError
-from fedstep.server.storage.base import ArmCost, Change, Overhead, PaceRecord, Spent
+from fedstep.server.storage.base import (
+    Change,
+    PaceRecord,
+    Spent,
+)
+from fedstep.server.storage.costs import ArmCost, Overhead
 from fedstep.server.storage.schema import FORMAT, PREFIX, VERSION_TABLE, Base
 from fedstep.server.storage.sql_store import open_store
 

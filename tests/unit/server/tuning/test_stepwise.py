@@ -308,7 +308,8 @@ def test_the_width_follows_the_verdicts_within_its_bounds(tmp_path: Path) -> Non
     driver = Driver(tuner, spec).run()
     tuner.close()
     widths = []
-    for name in sorted(optuna.get_all_study_names(url), key=lambda name: int(name.split("/g")[1])):
+    generations = [name for name in optuna.get_all_study_names(url) if "/g" in name]
+    for name in sorted(generations, key=lambda name: int(name.split("/g")[1])):
         trial = optuna.load_study(study_name=name, storage=url).trials[-1]
         widths.append((trial.user_attrs["rho"], trial.user_attrs["adopted"]))
     assert len(widths) == len(driver.told("adoption")) + len(driver.told("rejection"))
@@ -660,14 +661,16 @@ def test_all_arms_are_trials_of_the_study_itself_each_with_the_curve_from_its_fi
     assert found.direction.name.lower() == spec.objective.direction
     trials = {trial.user_attrs["arm"]: trial for trial in found.trials}
     assert len(trials) == len(found.trials)
-    assert set(trials) == {number for number, arm in driver.arms.items() if not arm.discard}
+    assert set(trials) == set(driver.arms)
+    assert found.metric_names == [spec.objective.metric]
     for number, trial in trials.items():
         arm = driver.arms[number]
+        assert trial.number == number
         assert (trial.params, trial.user_attrs["phase"]) == (dict(arm.hyperparameters), arm.phase or "arm")
         assert trial.user_attrs["parents"] == list(arm.parents)
         if trial.value is not None:
             assert trial.intermediate_values[max(trial.intermediate_values)] == trial.value
-        if arm.rounds and arm.parents:
+        if arm.parents and arm.rounds:
             assert trials[arm.parents[0]].intermediate_values.items() <= trial.intermediate_values.items()
 
 
