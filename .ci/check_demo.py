@@ -1,4 +1,4 @@
-"""Checks what a demo left behind: the study in its database, the accuracy, the model, the picture, the report, no process."""
+"""Checks what a demo left: the study in its database, the accuracy, the model, the picture, the report, no process."""
 
 import os
 import sqlite3
