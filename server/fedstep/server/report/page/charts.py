@@ -13,7 +13,7 @@ from fedstep.server.report.courses import BEST, COMPLETED, Look
 from fedstep.server.report.page.bars import Bar, draw_bars, draw_values
 from fedstep.server.report.page.cost import PURPOSES
 from fedstep.server.report.page.importances import comparison_of, importances
-from fedstep.server.report.page.parallel import draw_parallel
+from fedstep.server.report.page.parallel import draw_parallel, place_of
 from fedstep.server.report.page.story import Story, ToldCost
 from fedstep.server.report.page.units import bytes_text
 from fedstep.server.report.participation_picture import draw_participation, participation_height
@@ -152,8 +152,8 @@ def _tried(story: Story, width: float) -> Figure:
         legs: dict[Look, list[list[tuple[float, float]]]] = {}
         for course in story.courses:
             first, before = before, before + course.trial.rounds
-            if name in course.trial.hyperparameters and first < before:
-                at = parameter.to_unit(course.trial.hyperparameters[name])
+            at = place_of(parameter, course.trial.hyperparameters.get(name))
+            if at is not None and first < before:
                 legs.setdefault(course.look, []).append([(first, at), (before, at)])
         for look, lines in legs.items():
             axes.add_collection(
@@ -234,8 +234,8 @@ def _rounds(story: Story, width: float) -> Figure:
     below = add_axes(figure, left, top + tall + gap, width - left - RIGHT, low)
     seconds = [told.seconds for told in story.rounds]
     shown = ValueRange.of(seconds, (), minimize=True)
-    top = shown.high if not shown.log else max(seconds)
-    draw_values(above, [min(value, top) for value in seconds], "seconds")
+    most = max(seconds) if shown.log else shown.high  # one round that waited long does not press the others flat
+    draw_values(above, [min(value, most) for value in seconds], "seconds")
     draw_values(below, [float(told.updates) for told in story.rounds], "updates")
     below.yaxis.set_major_locator(MaxNLocator(nbins=2, integer=True, min_n_ticks=1))
     above.tick_params(labelbottom=False)

@@ -83,6 +83,7 @@ def importances(
         courses: Trials whose values can be compared.
         direction: "minimize" or "maximize".
     """
+    courses = [course for course in courses if space.contains(course.trial.hyperparameters)]
     if len(courses) < LEAST or len({course.score for course in courses}) < 2:
         return {}
     optuna_trials = [

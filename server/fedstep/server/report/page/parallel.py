@@ -7,7 +7,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from fedstep.common.space import CategoricalParameter, Parameter, Space
+from fedstep.common.hyperparameters import Value
+from fedstep.common.space import CategoricalParameter, FloatParameter, Parameter, Space
 from fedstep.server.report.canvas import FAINT, GRID, INK, RIGHT, WIDTH, add_axes, new_figure
 from fedstep.server.report.courses import BEST, COMPLETED, Course
 from fedstep.server.report.scales import ValueRange
@@ -82,11 +83,19 @@ def _lines(
     """A trial's line, broken where a hyper-parameter does not exist at its point."""
     lines = [[(0.0, shown.height(score))]]
     for at, (name, parameter) in enumerate(parameters, start=1):
-        if name in course.trial.hyperparameters:
-            lines[-1].append((float(at), parameter.to_unit(course.trial.hyperparameters[name])))
-        else:
+        place = place_of(parameter, course.trial.hyperparameters.get(name))
+        if place is None:
             lines.append([])
+        else:
+            lines[-1].append((float(at), place))
     return [line for line in lines if len(line) > 1]
+
+
+def place_of(parameter: Parameter, value: Value | None) -> float | None:
+    """Where a value stands between the ends of its axis, 0 and 1; None where there is none that could stand there."""
+    if value is None or (parameter.normal(value) is None and not isinstance(parameter, FloatParameter)):
+        return None
+    return parameter.to_unit(value)  # one beyond an end, as of a learning rate that has fallen, stands at it
 
 
 def _name_axes(

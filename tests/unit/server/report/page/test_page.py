@@ -330,6 +330,16 @@ def test_a_study_whose_clients_are_not_told_one_by_one_has_its_sentence(tmp_path
     assert "participation" not in page.charts
 
 
+def test_trials_beside_the_space_can_be_told_too(tmp_path: Path) -> None:
+    """A configuration that was given, or a learning rate that has fallen below the range."""
+    story = by_trials()
+    strange = replace(story.trials[0], hyperparameters={"lr": 1e-6, "batch_size": 7, "momentum": 2.0})
+    partial = replace(story.trials[1], hyperparameters={"own": "x"})
+    page = page_of(replace(story, trials=[strange, partial, *story.trials[2:]]), tmp_path)
+    assert {"parallel", "tried", "hyperparameters"} <= set(page.charts)
+    assert "importances" not in page.charts  # three are left that Optuna can be told of
+
+
 def test_studies_that_measured_nothing_finite_can_be_told_too(tmp_path: Path) -> None:
     found = [TrialRecord(number, TrialState.FAILED, {"lr": 0.1, "batch_size": 16}, (None,)) for number in range(3)]
     study = StudyRecord(spec(), StudyState.FAILED, NOW, NOW, message="all diverged")
