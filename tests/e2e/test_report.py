@@ -38,7 +38,7 @@ async def test_a_coordinator_writes_it_beside_the_model_and_a_command_writes_the
     assert ran.code == 0, ran.err
     (told,) = ran.json
     assert told["report"] == str(tmp_path / "out" / "report.html")
-    assert str(tmp_path / "out" / "report-objective.png") in told["pictures"]
+    assert str(tmp_path / "out" / "report" / "objective.png") in told["pictures"]
     assert all(is_picture(path) for path in told["pictures"])
     assert record.result.report_path == str(tmp_path / "s" / "report.html")
     assert record.result.report_path in shown.out

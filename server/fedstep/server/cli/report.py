@@ -12,7 +12,7 @@ from fedstep.server.cli.records import event_record, share, study_record, trial_
 from fedstep.server.cli.remote import Remote
 from fedstep.server.cli.show import print_json
 from fedstep.server.report.cost import ClientCost, Purpose, PurposeCost, Spending
-from fedstep.server.report.page.page import write_report
+from fedstep.server.report.page.page import PICTURES, write_report
 from fedstep.server.report.page.story import Holding, Story, ToldCost, delivered
 from fedstep.v1 import study_pb2
 
@@ -43,13 +43,13 @@ async def report(remote: Remote, name: str, folder: Path | None, as_json: bool) 
             raise StorageError(
                 f"The report cannot be written to {where} ({reason}): give another folder with --out."
             ) from error
-    pictures = sorted(where.glob("report-*.png"))
+    pictures = sorted((where / PICTURES).glob("*.png"))
     if as_json:
         print_json({"report": str(page), "pictures": [str(path) for path in pictures]})
         return
     print(f"report          {page}")
     if pictures:
-        print(f"its pictures    {where / 'report-*.png'}")
+        print(f"its pictures    {where / PICTURES}")
 
 
 async def story_of(remote: Remote, name: str) -> Story:

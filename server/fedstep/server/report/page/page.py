@@ -21,7 +21,7 @@ from fedstep.server.report.page.svg import inline_svg
 from fedstep.server.report.page.took_part import participation_section
 from fedstep.server.report.page.units import moment_text
 
-FILE = "report.html"
+FILE, PICTURES = "report.html", "report"
 
 _TEMPLATE = "report.html.jinja"
 
@@ -35,7 +35,7 @@ class Drawn:
 
 
 def write_report(folder: Path, story: Story) -> Path:
-    """Writes `report.html` and a PNG a chart; a reader of a file sees the old one or the new one, never half of it.
+    """Writes `report.html`, and a PNG a chart into the folder `report` beside it; a reader of a file sees the old one or the new one, never half of it.
 
     Args:
         folder: Made where it is not there.
@@ -47,11 +47,12 @@ def write_report(folder: Path, story: Story) -> Path:
     Raises:
         OSError: A file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    pictures = folder / PICTURES
+    pictures.mkdir(parents=True, exist_ok=True)
     charts = charts_of(story)
     drawn = {}
     for name, chart in charts.items():
-        save(chart.draw(WIDTH), folder / f"report-{name}.png")
+        save(chart.draw(WIDTH), pictures / f"{name}.png")
         drawn[name] = _drawn(chart)
     path = folder / FILE
     half = path.with_name(path.name + ".part")

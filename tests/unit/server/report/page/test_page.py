@@ -219,10 +219,10 @@ def test_every_chart_is_there_for_wide_screens_and_for_phones(any_page: Page) ->
 
 def test_every_chart_is_a_picture_beside_it(tmp_path: Path) -> None:
     page = page_of(by_trials(), tmp_path / "new" / "folder")
-    pictures = {path.stem.removeprefix("report-") for path in (tmp_path / "new" / "folder").glob("report-*.png")}
-    assert pictures == set(page.charts)
-    assert matplotlib.image.imread(tmp_path / "new" / "folder" / "report-parallel.png").shape[1] == 1430
-    assert not list((tmp_path / "new" / "folder").glob("*.part"))
+    pictures = tmp_path / "new" / "folder" / "report"
+    assert {path.name for path in pictures.iterdir()} == {f"{chart}.png" for chart in page.charts}
+    assert matplotlib.image.imread(pictures / "parallel.png").shape[1] == 1430
+    assert {path.name for path in pictures.parent.iterdir()} == {"report", "report.html"}
 
 
 def test_a_report_that_cannot_be_made_leaves_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
