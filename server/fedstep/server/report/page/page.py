@@ -35,7 +35,9 @@ class Drawn:
 
 
 def write_report(folder: Path, story: Story) -> Path:
-    """Writes `report.html`, and a PNG a chart into the folder `report` beside it; a reader of a file sees the old one or the new one, never half of it.
+    """Writes `report.html`, and a PNG a chart into the folder `report` beside it.
+
+    A reader of a file sees the old one or the new one, never half of it.
 
     Args:
         folder: Made where it is not there.
