@@ -46,9 +46,8 @@ def inline_svg(figure: Figure, name: str, label: str) -> Markup:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(written, format="svg", metadata=_METADATA)
     root = ElementTree.fromstring(written.getvalue())
-    for useless in (f"{_SVG}metadata",):
-        for element in root.findall(useless):
-            root.remove(element)
+    for metadata in root.findall(f"{_SVG}metadata"):
+        root.remove(metadata)
     elements = list(root.iter())
     used = {reference for element in elements for reference in _references(element)}
     for element in elements:
@@ -58,14 +57,12 @@ def inline_svg(figure: Figure, name: str, label: str) -> Markup:
             for key, value in element.attrib.items()
             if key != "id" or value in used
         }
-    inches = figure.get_size_inches()
-    view = root.attrib["viewBox"]
     root.attrib = {
         "class": "chart",
         "role": "img",
         "aria-label": label,
-        "viewBox": view,
-        "style": f"max-width: {96 * inches[0]:.0f}px",
+        "viewBox": root.attrib["viewBox"],
+        "style": f"max-width: {96 * figure.get_size_inches()[0]:.0f}px",
     }
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
