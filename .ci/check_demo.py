@@ -1,4 +1,4 @@
-"""Checks what a demo left behind: the study in its database, the accuracy, the model, the picture, no process."""
+"""Checks what a demo left: the study in its database, the accuracy, the model, the picture, the report, no process."""
 
 import os
 import sqlite3
@@ -20,7 +20,7 @@ optuna = database.execute("select count(*) from trials").fetchone()[0]
 assert optuna == 10, f"{optuna} trials in Optuna's study, not 10"
 left = database.execute("select count(*) from trials where state = 'RUNNING'").fetchone()[0]
 assert left == 0, f"{left} of Optuna's trials are still RUNNING"
-for file in ("demo/model.safetensors", "demo/study.png"):
+for file in ("demo/model.safetensors", "demo/study.png", "demo/report.html"):
     assert (folder / file).stat().st_size > 1000, f"{file} is missing or empty"
 running = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True, check=False).stdout.split()
 running.remove(str(os.getpid()))  # this check names the folder too

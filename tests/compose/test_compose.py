@@ -71,6 +71,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
 def test_the_study_and_its_files_are_in_the_folder_of_the_host(finished: Finished) -> None:
     assert {path.name for path in finished.folder.iterdir()} == {
         "model.safetensors",
+        "report",
+        "report.html",
         "study.png",
         "result.json",
         "trials.jsonl",

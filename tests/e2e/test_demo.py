@@ -55,6 +55,7 @@ def test_the_demo_ends_by_itself_with_a_good_model_and_leaves_nothing_running(
     assert study["result"]["metrics"]["accuracy"] >= 0.9
     assert Path(study["result"]["model_path"]).is_file()
     assert Path(study["result"]["picture_path"]).is_file()
+    assert Path(study["result"]["report_path"]).is_file()
     assert study["best_trial"]["hyperparameters"].keys() >= {"lr", "momentum", "batch_size"}
     ours = query(tmp_path / "first", "SELECT number, state FROM fedstep_trials ORDER BY number")
     optunas = query(tmp_path / "first", "SELECT number, state FROM trials ORDER BY number")

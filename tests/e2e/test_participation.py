@@ -9,8 +9,9 @@ from unit.server.report.test_participation import federation
 
 from fedstep.api.aio import connect
 from fedstep.common.errors import NotFoundError
+from fedstep.server.api import convert
 from fedstep.server.cli.participation import print_participation
-from fedstep.server.report.participation import participation, shares_of
+from fedstep.server.report.participation import Share, participation, shares_of
 from fedstep.server.storage.base import Change, NewEvent
 from fedstep.v1 import study_pb2
 
@@ -38,6 +39,8 @@ async def test_those_left_out_are_told_beside_the_others(tmp_path: Path) -> None
     assert told.left_out.relative_loss == pytest.approx(2 / 1.5)
     assert told.others.relative_loss == pytest.approx(1 / 1.5)
     assert [(part.client_name, part.asked, part.taken) for part in told.clients_left_out] == [("d", 0, 0), ("c", 8, 2)]
+    parts = [(part.client_name, part.asked, part.taken) for part in told.clients]
+    assert parts == [("a", 8, 8), ("b", 8, 8), ("c", 8, 2), ("d", 0, 0)]
 
 
 async def test_after_its_end_those_count_as_well_who_were_there_and_never_asked(
@@ -55,6 +58,14 @@ async def test_after_its_end_those_count_as_well_who_were_there_and_never_asked(
         "the others 3 8.0 6.0 2.0 0.89 × the mean",
         "seldom or never: d (0 of 0), e (0 of 0)",
     ]
+
+
+def test_where_they_are_very_many_only_those_left_out_are_told_one_by_one() -> None:
+    shares = [Share(f"c{number}", 2, 2 * (number > 0)) for number in range(convert.MOST_CLIENTS + 1)]
+    assert len(convert.participation(shares[:-1]).clients) == convert.MOST_CLIENTS
+    told = convert.participation(shares)
+    assert not told.clients
+    assert [part.client_name for part in told.clients_left_out] == ["c0"]
 
 
 def test_nothing_is_told_before_any_training_and_a_sentence_where_nobody_is_left_out(

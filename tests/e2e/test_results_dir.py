@@ -14,7 +14,9 @@ def test_results_go_there_and_nothing_else_does(tmp_path: Path, programs: Progra
     study = write_study(tmp_path / "s.toml", task="digits")
     ran = fedstep("study", "run", study, "--coordinator", address, "--json")
     assert ran.code == 0, ran
-    assert {path.name for path in results.rglob("*")} == {"s", "model.safetensors", "study.png"}
+    assert [path.name for path in results.iterdir()] == ["s"]
+    written = {path.name for path in (results / "s").iterdir()}
+    assert written == {"model.safetensors", "report", "report.html", "study.png"}
     assert ran.json[-1]["result"]["model_path"] == str(results / "s/model.safetensors")
     assert not (data / "s").exists()
     assert (data / "fedstep.db").exists()

@@ -620,6 +620,7 @@ class StudyResult(_message.Message):
     MODEL_PATH_FIELD_NUMBER: _builtins.int
     PICTURE_PATH_FIELD_NUMBER: _builtins.int
     DATABASE_URL_FIELD_NUMBER: _builtins.int
+    REPORT_PATH_FIELD_NUMBER: _builtins.int
     model_sha256: _builtins.bytes
     """The name of the model: the SHA-256 of its payload, 32 bytes."""
     held_out: _builtins.bool
@@ -632,6 +633,10 @@ class StudyResult(_message.Message):
     """The picture of the study, a path on the coordinator's machine."""
     database_url: _builtins.str
     """Where the study is kept, without a password."""
+    report_path: _builtins.str
+    """The report, one HTML file; a path on the coordinator's machine. Empty where
+    none could be made.
+    """
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """On the held-out set where the task has one, else on the evaluation cohort."""
@@ -645,10 +650,11 @@ class StudyResult(_message.Message):
         model_path: _builtins.str = ...,
         picture_path: _builtins.str = ...,
         database_url: _builtins.str = ...,
+        report_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_url", b"database_url", "held_out", b"held_out", "metrics", b"metrics", "model_path", b"model_path", "model_sha256", b"model_sha256", "picture_path", b"picture_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database_url", b"database_url", "held_out", b"held_out", "metrics", b"metrics", "model_path", b"model_path", "model_sha256", b"model_sha256", "picture_path", b"picture_path", "report_path", b"report_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -713,6 +719,8 @@ class Trial(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     PARENTS_FIELD_NUMBER: _builtins.int
     PHASE_FIELD_NUMBER: _builtins.int
+    COHORT_FIELD_NUMBER: _builtins.int
+    DISCARDED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """From 0 in its study."""
     state: Global___TrialState.ValueType
@@ -725,6 +733,12 @@ class Trial(_message.Message):
     """Why it failed, in one sentence."""
     phase: _builtins.str
     """What it is for, such as "screen"; empty for a plain trial."""
+    cohort: _builtins.int
+    """Trials with the same parents and the same number here were compared with
+    each other; 0 for a plain trial.
+    """
+    discarded: _builtins.bool
+    """It was a question to the clients, and its updates were thrown away."""
     @_builtins.property
     def hyperparameters(self) -> _containers.MessageMap[_builtins.str, _hyperparameters_pb2.HyperparameterValue]:
         """The point of the space."""
@@ -756,10 +770,12 @@ class Trial(_message.Message):
         values: _abc.Iterable[_builtins.float] | None = ...,
         parents: _abc.Iterable[_builtins.int] | None = ...,
         phase: _builtins.str = ...,
+        cohort: _builtins.int = ...,
+        discarded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "hyperparameters", b"hyperparameters", "message", b"message", "metrics", b"metrics", "number", b"number", "parents", b"parents", "phase", b"phase", "rounds", b"rounds", "state", b"state", "value", b"value", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "cohort", b"cohort", "discarded", b"discarded", "hyperparameters", b"hyperparameters", "message", b"message", "metrics", b"metrics", "number", b"number", "parents", b"parents", "phase", b"phase", "rounds", b"rounds", "state", b"state", "value", b"value", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
@@ -1317,6 +1333,7 @@ class Participation(_message.Message):
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     OTHERS_FIELD_NUMBER: _builtins.int
     CLIENTS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    CLIENTS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """In a sentence or two, for people."""
     @_builtins.property
@@ -1331,6 +1348,10 @@ class Participation(_message.Message):
     def clients_left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientPart]:
         """Those left out, the least often taken first: at most 200."""
 
+    @_builtins.property
+    def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientPart]:
+        """All of them by name, those left out too; empty where they are over 10000."""
+
     def __init__(
         self,
         *,
@@ -1338,10 +1359,11 @@ class Participation(_message.Message):
         left_out: Global___ClientGroup | None = ...,
         others: Global___ClientGroup | None = ...,
         clients_left_out: _abc.Iterable[Global___ClientPart] | None = ...,
+        clients: _abc.Iterable[Global___ClientPart] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "others", b"others"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients_left_out", b"clients_left_out", "left_out", b"left_out", "others", b"others", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "clients_left_out", b"clients_left_out", "left_out", b"left_out", "others", b"others", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

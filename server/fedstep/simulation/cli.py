@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 )
 @click.option("--ray-address", metavar="HOST:PORT", help="Of the cluster.  [default: $RAY_ADDRESS, or this machine's]")
 @click.option("--ray-actors", type=click.IntRange(1), help="The clients' processes.  [default: one a CPU]")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Write the model and the picture here.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Write the model, the picture and the report here."
+)
 @json_option
 def simulate(
     file: str,

@@ -71,8 +71,10 @@ class Show:
         """Shows how the study ended; answers with the command's exit code."""
         record = found.record
         if record.result is not None and not self._as_json:
-            paths = record.result.model_path or _NOT_KEPT, record.result.picture_path or _NOT_KEPT
-            record = replace(record, result=replace(record.result, model_path=paths[0], picture_path=paths[1]))
+            result = record.result
+            model, picture = result.model_path or _NOT_KEPT, result.picture_path or _NOT_KEPT
+            told = replace(result, model_path=model, picture_path=picture, report_path=result.report_path or _NOT_KEPT)
+            record = replace(record, result=told)
         database = "" if self._as_json else "in memory, gone with the simulation"
         study = convert.study(StudyView(record, found.trials, found.best), database)
         if self._as_json:

@@ -27,4 +27,4 @@ class InlineExecutors(Executors):
     """One for every kind of work: their order is the order of the calls."""
 
     def __init__(self) -> None:
-        self.storage = self.files = self.compute = self.bulk = InlineExecutor()
+        self.storage = self.files = self.compute = self.bulk = self.drawing = InlineExecutor()

@@ -34,7 +34,12 @@ def test_as_json_every_line_is_an_object_and_the_seed_decides(study_file: Path) 
 def test_the_model_and_the_picture_are_written_where_asked(study_file: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(simulate, [str(study_file), "--clients", "6", "--out", str(tmp_path / "out")])
     assert result.exit_code == 0
-    assert sorted(path.name for path in (tmp_path / "out" / "s").iterdir()) == ["model.safetensors", "study.png"]
+    assert sorted(path.name for path in (tmp_path / "out" / "s").iterdir()) == [
+        "model.safetensors",
+        "report",
+        "report.html",
+        "study.png",
+    ]
 
 
 def test_a_study_that_does_not_complete_exits_with_one(study_file: Path) -> None:

@@ -15,6 +15,9 @@ from fedstep.server.selection.pace import Known
 from fedstep.server.storage.base import AssignmentRecord, ClientRecord, Event, StudyState, TrialRecord, TrialState
 from fedstep.v1 import fleet_pb2, study_pb2
 
+MOST_CLIENTS = 10_000
+"""Of a study with more, only those left out are told one by one: a message is to stay under 4 MB."""
+
 _STUDY_STATES = {state: getattr(study_pb2, f"STUDY_STATE_{state.name}") for state in StudyState}
 _TRIAL_STATES = {state: getattr(study_pb2, f"TRIAL_STATE_{state.name}") for state in TrialState}
 
@@ -42,6 +45,7 @@ def study(view: StudyView, database_url: str) -> study_pb2.Study:
                 model_path=record.result.model_path,
                 picture_path=record.result.picture_path,
                 database_url=database_url,
+                report_path=record.result.report_path,
             )
         )
     return message
@@ -60,6 +64,8 @@ def trial(record: TrialRecord) -> study_pb2.Trial:
         values=[math.nan if value is None else value for value in record.values],
         parents=record.details.get("parents", ()),
         phase=record.details.get("phase", ""),
+        cohort=record.details.get("cohort", 0),
+        discarded=record.details.get("discard", False),
     )
 
 
@@ -106,16 +112,18 @@ def participation(shares: Sequence[Share]) -> study_pb2.Participation:
         text=participation_text(shares),
         left_out=_group(theirs),
         others=_group(others),
-        clients_left_out=[
-            study_pb2.ClientPart(
-                client_name=share.client,
-                asked=share.asked,
-                taken=share.taken,
-                missed=share.missed,
-                relative_loss=share.relative_loss,
-            )
-            for share in left_out(shares)[:LISTED]
-        ],
+        clients_left_out=map(_part, left_out(shares)[:LISTED]),
+        clients=map(_part, shares if len(shares) <= MOST_CLIENTS else ()),
+    )
+
+
+def _part(share: Share) -> study_pb2.ClientPart:
+    return study_pb2.ClientPart(
+        client_name=share.client,
+        asked=share.asked,
+        taken=share.taken,
+        missed=share.missed,
+        relative_loss=share.relative_loss,
     )
 
 

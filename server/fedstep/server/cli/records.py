@@ -10,11 +10,42 @@ from google.protobuf import json_format
 
 from fedstep.api.values import whole
 from fedstep.common import hyperparameters as hp
+from fedstep.common.spec_proto import spec_from_proto
 from fedstep.server.report.lineage import parents_of
-from fedstep.server.storage.base import Event, TrialRecord, TrialState
+from fedstep.server.report.participation import Share
+from fedstep.server.storage.base import Event, StudyRecord, StudyResult, StudyState, TrialRecord, TrialState
 from fedstep.v1 import study_pb2
 
+_STUDY_STATES = {getattr(study_pb2, f"STUDY_STATE_{state.name}"): state for state in StudyState}
 _STATES = {getattr(study_pb2, f"TRIAL_STATE_{state.name}"): state for state in TrialState}
+
+
+def study_record(message: study_pb2.Study) -> StudyRecord:
+    """A study as it stands; what it has spent and its tuner's state are not told."""
+    result = message.result
+    return StudyRecord(
+        spec=spec_from_proto(message.spec),
+        state=_STUDY_STATES[message.state],
+        created_at=message.create_time.ToDatetime(tzinfo=UTC),
+        updated_at=message.update_time.ToDatetime(tzinfo=UTC),
+        message=message.message,
+        result=StudyResult(
+            model_sha256=result.model_sha256,
+            metrics=dict(result.metrics),
+            held_out=result.held_out,
+            model_path=result.model_path,
+            picture_path=result.picture_path,
+            report_path=result.report_path,
+        )
+        if message.HasField("result")
+        else None,
+    )
+
+
+def share(message: study_pb2.ClientPart) -> Share:
+    """A client's part in a study; of the losses on its data their mean is told."""
+    losses = [message.relative_loss] if message.HasField("relative_loss") else []
+    return Share(message.client_name, message.asked, message.taken, message.missed, losses)
 
 
 def trial_records(trials: Iterable[study_pb2.Trial]) -> dict[int, TrialRecord]:
@@ -31,6 +62,10 @@ def _trial(message: study_pb2.Trial) -> TrialRecord:
     details: dict[str, Any] = {"parents": list(message.parents)} if message.parents else {}
     if message.phase:
         details["phase"] = message.phase
+    if message.cohort:
+        details["cohort"] = message.cohort
+    if message.discarded:
+        details["discard"] = True
     if details and not message.rounds and message.HasField("value"):  # it was measured only
         details |= {"rounds": 0, "value": message.value}
     return TrialRecord(

@@ -179,5 +179,6 @@ def print_study(study: study_pb2.Study, explained: bool = True) -> None:
             ("study database", result.database_url.removeprefix("sqlite:///")),
             ("model", result.model_path),
             ("picture", result.picture_path or "could not be drawn; the coordinator's log says why"),
+            ("report", result.report_path or "could not be written; the coordinator's log says why"),
         ):
             console.print(f"{label:<15}", path, markup=False)

@@ -181,6 +181,26 @@ def cost(name: str, coordinator: Endpoint, as_json: bool) -> None:
     _call(coordinator, one)
 
 
+@study.command(name="report")
+@click.argument("name")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder to write to.  [default: fedstep-reports/NAME]",
+)
+@coordinator_option
+@json_option
+def report_study(name: str, out: Path | None, coordinator: Endpoint, as_json: bool) -> None:
+    """Write a report: one HTML file that needs nothing else, and its charts as PNG.
+
+    The result, how it was found, what it cost, who took part, and what it takes to make it again. Of a study under
+    way it tells what there is so far.
+    """
+    from fedstep.server.cli.report import report  # matplotlib and Optuna take a second to load
+
+    _call(coordinator, lambda remote: report(remote, name, out, as_json))
+
+
 @study.command()
 @click.argument("name")
 @click.option("--trial", type=click.IntRange(0), help="Only this trial.")

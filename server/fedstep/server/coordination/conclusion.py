@@ -13,6 +13,7 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import unpack
 from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.reporting import report_of
 from fedstep.server.coordination.run import Run
 from fedstep.server.report.participation import Share
 from fedstep.server.report.picture import draw_study
@@ -30,7 +31,7 @@ async def conclude(
     parts: Parts,
     state: StudyState,
 ) -> StudyResult:
-    """Measures the final model, writes it as safetensors and draws the study.
+    """Measures the final model, writes it as safetensors, draws the study and writes its report.
 
     Args:
         spec: The study.
@@ -61,19 +62,20 @@ async def conclude(
     result = StudyResult(run.model_sha256, metrics, held_out, model_path="")
     if parts.folder is None:
         return result
-    return await _written(parts.folder / spec.name, spec, result, trials, shares, parts, state)
+    return await _written(parts.folder / spec.name, spec, result, run.trial, trials, shares, parts, state)
 
 
 async def _written(
     folder: Path,
     spec: StudySpec,
     result: StudyResult,
+    trial: int,
     trials: Sequence[TrialRecord],
     shares: Sequence[Share],
     parts: Parts,
     state: StudyState,
 ) -> StudyResult:
-    """Writes the model and draws the study, into a folder of its own."""
+    """Writes the model and the report and draws the study, into a folder of its own."""
     model_path, picture_path = folder / "model.safetensors", folder / "study.png"
     await parts.executors.files.run(lambda: folder.mkdir(parents=True, exist_ok=True))
     await parts.executors.files.run(parts.blobs.export_safetensors, result.model_sha256, model_path)
@@ -81,11 +83,16 @@ async def _written(
     study = replace(await parts.executors.storage.run(parts.store.study, spec.name), state=state, result=result)
     rounds = await parts.executors.storage.run(parts.store.rounds, spec.name)
     try:
-        await parts.executors.files.run(draw_study, picture_path, study, trials, rounds, shares)
+        await parts.executors.drawing.run(draw_study, picture_path, study, trials, rounds, shares)
     except Exception:  # a study is not lost because its picture is
         log.exception("study %s: the picture could not be drawn", spec.name)
         result = replace(result, picture_path="")
-    return result
+    try:
+        report = await report_of(study, trials, trial, shares, parts, folder)
+    except Exception:  # nor because its report is
+        log.exception("study %s: the report could not be written", spec.name)
+        return result
+    return replace(result, report_path=str(report))
 
 
 def _held_out(task: Task, run: Run, options: dict[str, str]) -> dict[str, float]:

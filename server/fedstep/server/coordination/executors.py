@@ -46,6 +46,7 @@ class Executors:
         compute: torch: aggregation, server optimizers, held-out evaluation. One thread: a second one on a busy core
             slowed it 17-fold.
         bulk: Copying and hashing of uploads.
+        drawing: Pictures and reports, which take seconds that nobody waits for.
     """
 
     def __init__(self) -> None:
@@ -53,14 +54,21 @@ class Executors:
         self.files = Executor("files", 1)
         self.compute = Executor("compute", 1)
         self.bulk = Executor("bulk", 2)
+        self.drawing = Executor("drawing", 1)
 
     def named(self) -> dict[str, Executor]:
         """Each by its name."""
-        return {"storage": self.storage, "files": self.files, "compute": self.compute, "bulk": self.bulk}
+        return {
+            "storage": self.storage,
+            "files": self.files,
+            "compute": self.compute,
+            "bulk": self.bulk,
+            "drawing": self.drawing,
+        }
 
     def shut_down(self) -> None:
         """Waits for everything under way."""
-        for executor in (self.bulk, self.compute, self.files, self.storage):
+        for executor in (self.drawing, self.bulk, self.compute, self.files, self.storage):
             executor.shut_down()
 
 

@@ -8,6 +8,7 @@ from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import OpenAssignment
 from fedstep.server.coordination.trained import Trained
+from fedstep.server.coordination.versions import versions
 from fedstep.server.report.progress import plan_text
 from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
@@ -27,13 +28,18 @@ def study_started(spec: StudySpec, resumed_rounds: int) -> NewEvent:
         return NewEvent(
             "study_resumed",
             f"Study {spec.name} goes on after {resumed_rounds} committed round{'s'[: resumed_rounds != 1]}.",
-            {"rounds": resumed_rounds},
+            {"rounds": resumed_rounds, "versions": versions()},
         )
     budget = spec.budget
     return NewEvent(
         "study_started",
         f"Study {spec.name}: {plan_text(spec)}, tuned by {spec.tuner.name}.",
-        {"trials": budget.trials, "rounds_per_trial": budget.rounds_per_trial, "tuner": spec.tuner.name},
+        {
+            "trials": budget.trials,
+            "rounds_per_trial": budget.rounds_per_trial,
+            "tuner": spec.tuner.name,
+            "versions": versions(),
+        },
     )
 
 
@@ -245,6 +251,7 @@ def study_ended(state: str, best: TrialRecord, result: StudyResult, lag_p99_ms: 
             "held_out": result.held_out,
             "model_path": result.model_path,
             "picture_path": result.picture_path,
+            "report_path": result.report_path,
             "loop_lag_ms_p99": lag_p99_ms,
             "loop_lag_ms_max": lag_max_ms,
         },

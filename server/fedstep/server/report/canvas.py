@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from fedstep.server.report.courses import BEST, Look
 
@@ -31,6 +32,9 @@ CROWD = 30
 _DOTS_PER_INCH = 130
 _LABEL_HEIGHT, _LABEL_LETTER = 0.16, 0.07
 """Inches that a label beside a line's end takes, and each of its letters; lines that cross it stay off it by a halo."""
+
+_SYMBOL = 0.45
+"""Inches that an entry of a legend takes beside its letters."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,14 @@ class EndLabel:
     strong: bool = False
 
 
-def new_figure(height: float) -> Figure:
+def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty picture.
 
     Args:
         height: In inches.
+        width: The same.
     """
-    figure = Figure(figsize=(WIDTH, height), dpi=_DOTS_PER_INCH, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -159,8 +164,14 @@ def label_ends(axes: Axes, labels: Iterable[EndLabel]) -> None:
         )
 
 
+def count_rounds(axes: Axes) -> None:
+    """Whole rounds along the horizontal axis, as many of them named as there is room for."""
+    room = int(1.7 * axes.bbox.width / _DOTS_PER_INCH)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=max(4, min(16, room)), integer=True, min_n_ticks=1))
+
+
 def write_legend(axes: Axes, handles: Sequence[Line2D], up: float, tight: bool = False) -> None:
-    """What the colours mean, in one line above the axes.
+    """What the colours mean, above the axes: in one line where it is wide enough.
 
     Args:
         axes: The axes.
@@ -174,10 +185,18 @@ def write_legend(axes: Axes, handles: Sequence[Line2D], up: float, tight: bool =
         bbox_to_anchor=(0.0, up),
         borderaxespad=0.0,
         borderpad=0.0,
-        ncols=len(handles),
+        ncols=_columns(axes, handles),
         frameon=False,
         fontsize=8.8 if tight else 9,
         labelcolor=INK,
         handlelength=1.8 if tight else 2.2,
         columnspacing=1.3 if tight else 1.8,
     )
+
+
+def _columns(axes: Axes, handles: Sequence[Line2D]) -> int:
+    """Entries of a legend side by side: all of them, or as many as the axes are wide for."""
+    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
+    all_of_them = sum(_SYMBOL + _LABEL_LETTER * len(str(handle.get_label())) for handle in handles)
+    width = axes.bbox.width / _DOTS_PER_INCH
+    return len(handles) if all_of_them <= width else max(1, int(width / (_SYMBOL + _LABEL_LETTER * longest)))

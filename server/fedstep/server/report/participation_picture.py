@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fedstep.server.report.canvas import FAINT, GRID, INK, RIGHT, WIDTH, add_axes, write_legend
+from fedstep.server.report.canvas import FAINT, GRID, INK, RIGHT, add_axes, write_legend
 from fedstep.server.report.participation import Group, Share, groups, left_out, participation_text
 from fedstep.server.report.scales import ValueRange
 from fedstep.server.report.words import short
@@ -39,7 +39,7 @@ def participation_height(shares: Sequence[Share]) -> float:
     return _TITLE + _BARS + _BELOW + (_BETWEEN + _DOTS) * _measured(shares)
 
 
-def draw_participation(figure: Figure, shares: Sequence[Share], left: float, top: float) -> None:
+def draw_participation(figure: Figure, shares: Sequence[Share], left: float, top: float, in_words: bool = True) -> None:
     """Draws it.
 
     Args:
@@ -47,14 +47,14 @@ def draw_participation(figure: Figure, shares: Sequence[Share], left: float, top
         shares: Every client's part, at least one of them asked.
         left: The left edge of its axes, in inches from the picture's.
         top: Its upper edge.
+        in_words: Whether with a sentence above it.
     """
     out = left_out(shares)  # they are the first in this order, too
     ordered = sorted(shares, key=lambda share: (share.taken, share.asked, share.client))
-    width = WIDTH - left - RIGHT
+    width = figure.get_size_inches()[0] - left - RIGHT
     axes = add_axes(figure, left, top + _TITLE, width, _BARS)
-    axes.set_title(
-        participation_text(shares, named=False), loc="left", pad=21, color=INK, fontsize=9.5, parse_math=False
-    )
+    said = participation_text(shares, named=False) if in_words else ""
+    axes.set_title(said, loc="left", pad=21, color=INK, fontsize=9.5, parse_math=False)
     _draw_counts(axes, ordered, len(out))
     lowest = axes
     if _measured(shares):

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from fedstep.common.space import CategoricalParameter, Parameter
+from fedstep.common.space import CategoricalParameter, Parameter, Space
 from fedstep.server.report.canvas import (
     CROWD,
     FAINT,
@@ -21,6 +21,7 @@ from fedstep.server.report.canvas import (
     WIDTH,
     EndLabel,
     add_axes,
+    count_rounds,
     label_ends,
     mark,
     new_figure,
@@ -74,32 +75,59 @@ def draw_study(
         save(draw_tree(study, trials, rounds, shares), path)
         return
     courses = courses_of(study, trials)
-    parameters = list(study.spec.space.parameters.items())[:_MOST_PARAMETERS]
-    rows = math.ceil(len(parameters) / _COLUMNS)
-    height = HEADER + _MAIN + rows * _ROW
+    height = HEADER + _MAIN + parameters_height(study.spec.space, WIDTH)
     figure = new_figure(height + participation_height(shares))
     best = next((course for course in courses if course.look is BEST), None)
     said = cost(study, len(courses), rounds)
     write_header(figure, study.spec.name, outcome(study, best), settings(best), said)
-    _draw_rounds(add_axes(figure, _LEFT, HEADER, WIDTH - _LEFT - RIGHT, _MAIN - 0.65), study, courses)
-    # As many in every row; three or fewer do not spread out.
-    columns = math.ceil(len(parameters) / rows)
-    pitch = (WIDTH - _LEFT - RIGHT + _GAP) / max(columns, 3)
-    for index, (name, parameter) in enumerate(parameters):
-        row, column = divmod(index, columns)
-        top = HEADER + _MAIN + row * _ROW + 0.1
-        axes = add_axes(figure, _LEFT + column * pitch, top, pitch - _GAP, _ROW - 0.85)
-        _draw_parameter(axes, name, parameter, study, courses, pitch - _GAP)
-        if column == 0:
-            axes.set_ylabel(study.spec.objective.metric, color=FAINT, fontsize=9, parse_math=False)
-        else:
-            axes.tick_params(labelleft=False)
+    draw_courses(add_axes(figure, _LEFT, HEADER, WIDTH - _LEFT - RIGHT, _MAIN - 0.65), study, courses)
+    draw_parameters(figure, study, courses, (_LEFT, HEADER + _MAIN))
     if participation_height(shares):
         draw_participation(figure, shares, _LEFT, height)
     save(figure, path)
 
 
-def _draw_rounds(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> None:
+def parameters_height(space: Space, width: float) -> float:
+    """Inches that `draw_parameters` takes on a figure that is so many inches wide."""
+    return _ROW * math.ceil(len(_shown(space)) / _columns(width))
+
+
+def draw_parameters(figure: Figure, study: StudyRecord, courses: Sequence[Course], corner: tuple[float, float]) -> None:
+    """One small picture for each of the first twenty hyper-parameters.
+
+    Args:
+        figure: Where.
+        study: The study.
+        courses: Its trials.
+        corner: The upper left one, in inches from the figure's.
+    """
+    left, above = corner
+    width = float(figure.get_size_inches()[0])
+    parameters = _shown(study.spec.space)
+    rows = math.ceil(len(parameters) / _columns(width))
+    # As many in every row; three or fewer do not spread out.
+    columns = math.ceil(len(parameters) / rows)
+    pitch = (width - left - RIGHT + _GAP) / max(columns, min(3, _columns(width)))
+    for index, (name, parameter) in enumerate(parameters):
+        row, column = divmod(index, columns)
+        axes = add_axes(figure, left + column * pitch, above + row * _ROW + 0.1, pitch - _GAP, _ROW - 0.85)
+        _draw_parameter(axes, name, parameter, study, courses, pitch - _GAP)
+        if column == 0:
+            axes.set_ylabel(study.spec.objective.metric, color=FAINT, fontsize=9, parse_math=False)
+        else:
+            axes.tick_params(labelleft=False)
+
+
+def _shown(space: Space) -> list[tuple[str, Parameter]]:
+    return list(space.parameters.items())[:_MOST_PARAMETERS]
+
+
+def _columns(width: float) -> int:
+    """Small pictures side by side."""
+    return _COLUMNS if width >= WIDTH else 1
+
+
+def draw_courses(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> None:
     """The objective over the rounds of every trial."""
     objective = study.spec.objective
     longest = max((course.trial.rounds for course in courses), default=0)
@@ -108,7 +136,7 @@ def _draw_rounds(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> N
     shown = ValueRange.of(values, best, objective.direction == "minimize")
     shown.apply(axes, ticks=9)
     axes.set_xlim(0.5, max(longest, 2) + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
+    count_rounds(axes)
     axes.set_xlabel("round", color=FAINT, fontsize=9.5)
     axes.set_ylabel(objective.metric, color=FAINT, fontsize=9.5, parse_math=False)
     _shade_final_rounds(axes, study.spec.budget.rounds_per_trial, longest, objective.direction == "minimize")

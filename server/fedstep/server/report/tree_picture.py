@@ -11,16 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
+from fedstep.common.space import Space
 from fedstep.server.report.canvas import (
     FAINT,
     GRID,
     HEADER,
     RIGHT,
-    WIDTH,
     EndLabel,
     add_axes,
+    count_rounds,
     label_ends,
     mark,
     new_figure,
@@ -39,6 +39,9 @@ from fedstep.server.tuning.ranking import best_trial
 
 _LEFT, _NAMES, _MAIN, _BELOW = 0.95, 0.22, 4.1, 0.22
 """Inches: left of the axes; of the names of the phases above the large ones, these themselves, and below them."""
+
+_AXIS = 0.6
+"""Inches of the horizontal axis, where there are no rows below it."""
 
 _MANY_ROUNDS, _MANY_ARMS = 60, 80
 """From so many on there is no room for a dot at every measurement, or for the numbers of arms."""
@@ -111,34 +114,63 @@ def draw_tree(
         rounds: Its committed rounds.
         shares: Every client's part, drawn lowest.
     """
-    ending = best_trial(study.spec, trials)
-    tree = Tree(trials, ending.number if ending is not None else None)
-    branches = tree.branches
-    height = HEADER + _NAMES + _MAIN + _BELOW + rows_height(study.spec.space, trials)
+    tree = tree_of(study, trials)
+    height = HEADER + arms_height(study.spec.space, trials)
     figure = new_figure(height + participation_height(shares))
     best = _best(tree)
     said = cost(study, len(trials), rounds, "arm")
     write_header(figure, study.spec.name, outcome(study, best), settings(best, "ends with"), said)
-    bands = bands_of(tree)
-    main = add_axes(figure, _LEFT, HEADER + _NAMES, WIDTH - _LEFT - RIGHT, _MAIN)
-    longest = max((trial.rounds_behind for trial in trials if not trial.details.get("discard")), default=0)
-    main.set_xlim(0, max(longest, 2) * 1.02)
+    draw_arms(figure, study, tree, (_LEFT, HEADER))
+    if participation_height(shares):
+        draw_participation(figure, shares, _LEFT, height)
+    return figure
+
+
+def tree_of(study: StudyRecord, trials: Sequence[TrialRecord]) -> Tree:
+    """The arms of a study, up to the one that it ended with, or would end with now."""
+    ending = best_trial(study.spec, trials)
+    return Tree(trials, ending.number if ending is not None else None)
+
+
+def arms_height(space: Space, trials: Sequence[TrialRecord]) -> float:
+    """Inches that `draw_arms` takes, with its rows."""
+    return _NAMES + _MAIN + _BELOW + rows_height(space, trials)
+
+
+def draw_arms(
+    figure: Figure, study: StudyRecord, tree: Tree, corner: tuple[float, float], with_rows: bool = True
+) -> None:
+    """The tree, and the hyper-parameters below it.
+
+    Args:
+        figure: Where.
+        study: The study.
+        tree: Its arms.
+        corner: The upper left one, in inches from the figure's.
+        with_rows: Whether with the hyper-parameters; without them it takes the height that is there.
+    """
+    left, top = corner
+    across, down = figure.get_size_inches()
+    branches, bands = tree.branches, bands_of(tree)
+    height = _MAIN if with_rows else down - top - _NAMES - _AXIS
+    main = add_axes(figure, left, top + _NAMES, across - left - RIGHT, height)
+    kept = [trial for trial in tree.trials.values() if not trial.details.get("discard")]
+    main.set_xlim(0, max(max((trial.rounds_behind for trial in kept), default=0), 2) * 1.02)
     _shade(main, bands, tree)
     _draw_branches(main, study, tree, branches)
-    rows = draw_rows(figure, study.spec.space, tree, branches, (_LEFT, HEADER + _NAMES + _MAIN + _BELOW))
+    below = (left, top + _NAMES + _MAIN + _BELOW)
+    rows = draw_rows(figure, study.spec.space, tree, branches, below) if with_rows else []
     for axes in rows:
         axes.set_xlim(main.get_xlim())
         for band in bands:
             axes.axvspan(band.first, band.last, color=band.color, alpha=0.05, linewidth=0)
         for at, _ in tree.adoptions():
             axes.axvline(at, color=_ADOPTED, alpha=0.35, linewidth=0.8, zorder=1.5)
+    lowest = rows[-1] if rows else main
     for axes in (main, *rows):
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
-        axes.tick_params(labelbottom=axes in (main, rows[-1]))
-    rows[-1].set_xlabel("rounds behind the model", color=FAINT, fontsize=9.5)
-    if participation_height(shares):
-        draw_participation(figure, shares, _LEFT, height)
-    return figure
+        count_rounds(axes)
+        axes.tick_params(labelbottom=axes in (main, lowest))
+    lowest.set_xlabel("rounds behind the model", color=FAINT, fontsize=9.5)
 
 
 def bands_of(tree: Tree) -> list[Band]:

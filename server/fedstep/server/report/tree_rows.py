@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from fedstep.common.hyperparameters import Value
 from fedstep.common.space import CategoricalParameter, Parameter, Space
-from fedstep.server.report.canvas import INK, RIGHT, WIDTH, add_axes
+from fedstep.server.report.canvas import INK, RIGHT, add_axes
 from fedstep.server.report.courses import BEST
 from fedstep.server.report.lineage import Branch, Role, Tree
 from fedstep.server.report.words import say, short
@@ -55,7 +55,7 @@ def draw_rows(
         tried = _tried(name, parameter, list(tree.trials.values()))
         height = _height(parameter, tried)
         top += _BETWEEN
-        axes = add_axes(figure, left, top, WIDTH - left - RIGHT, height)
+        axes = add_axes(figure, left, top, figure.get_size_inches()[0] - left - RIGHT, height)
         top += height
         _draw_row(axes, name, parameter, tried, tree, branches)
         drawn.append(axes)

@@ -52,6 +52,7 @@ class StudyResult:
         held_out: Whether `metrics` are from the held-out set.
         model_path: The model's file.
         picture_path: The picture of the run; "" when none was drawn.
+        report_path: The report, one HTML file; "" when none was written.
     """
 
     model_sha256: bytes
@@ -59,6 +60,7 @@ class StudyResult:
     held_out: bool
     model_path: str
     picture_path: str = ""
+    report_path: str = ""
 
 
 @dataclass(frozen=True)

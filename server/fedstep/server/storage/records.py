@@ -83,6 +83,7 @@ def result_to_json(result: StudyResult) -> Columns:
         "held_out": result.held_out,
         "model_path": result.model_path,
         "picture_path": result.picture_path,
+        "report_path": result.report_path,
     }
 
 
@@ -93,6 +94,7 @@ def _result(value: Mapping[str, Any]) -> StudyResult:
         held_out=value["held_out"],
         model_path=value["model_path"],
         picture_path=value["picture_path"],
+        report_path=value.get("report_path", ""),  # a result of an earlier version has none
     )
 
 

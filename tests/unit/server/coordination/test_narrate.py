@@ -6,6 +6,7 @@ import pytest
 from unit.server.report.arms import NOW, arm, study
 
 from fedstep.common.spec import GuardPolicy
+from fedstep.common.version import VERSION
 from fedstep.server.coordination import narrate
 from fedstep.server.coordination.fleet import Member
 from fedstep.server.coordination.guard import LossGuard
@@ -123,3 +124,9 @@ def test_what_a_client_is_told_is_one_sentence_with_the_facts() -> None:
     late = narrate.late_update(TakenLate("b", 1, 3, 5))
     assert late.text == "b's update of round 3 of trial 1 came late: it counts in round 5, at 0.58 of its weight."
     assert (late.details["staleness"], late.details["discount"]) == (2, pytest.approx(3**-0.5))
+
+
+def test_every_life_of_a_study_tells_its_versions() -> None:
+    for event in (narrate.study_started(study().spec, 0), narrate.study_started(study().spec, 5)):
+        assert event.details["versions"]["fedstep"] == VERSION
+        assert {"python", "torch", "optuna", "numpy", "grpcio"} <= event.details["versions"].keys()

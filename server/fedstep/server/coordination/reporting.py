@@ -1,0 +1,56 @@
+"""The report of a study that the coordinator itself writes at its end."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedstep.server.coordination.costs import cost_so_far
+from fedstep.server.coordination.parts import Parts
+from fedstep.server.report.page.page import write_report
+from fedstep.server.report.page.story import Holding, Story, ToldCost
+from fedstep.server.report.participation import Share, participation_text
+from fedstep.server.storage.base import Event, StudyRecord, TrialRecord
+
+_AT_ONCE = 1000
+
+
+async def report_of(
+    study: StudyRecord,
+    trials: Sequence[TrialRecord],
+    delivered: int,
+    shares: Sequence[Share],
+    parts: Parts,
+    folder: Path,
+) -> Path:
+    """Writes it.
+
+    Args:
+        study: As it ends, with its result.
+        trials: All of its trials.
+        delivered: The one that it ends with.
+        shares: Every client's part.
+        parts: The coordinator's.
+        folder: Where to.
+
+    Returns:
+        Where the page is.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    events: list[Event] = []
+    storage, store, name = parts.executors.storage, parts.store, study.spec.name
+    while page := await storage.run(store.events, name, events[-1].number if events else 0, _AT_ONCE):
+        events += page
+    took_part = {share.client for share in shares}
+    holdings = [
+        Holding(record.name, record.train_samples, record.validation_samples)
+        for record in parts.fleet.records()
+        if record.name in took_part
+    ]
+    cost = ToldCost.of(await cost_so_far(study, delivered, parts))
+    told = replace(study, updated_at=events[-1].time) if events else study
+    written_at = datetime.now(UTC)
+    story = Story(told, trials, events, participation_text(shares), shares, holdings, cost, written_at)
+    return await parts.executors.drawing.run(write_report, folder, story)

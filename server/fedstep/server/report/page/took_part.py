@@ -1,0 +1,98 @@
+"""Who took part, who was late, and what leaving them out did."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Words
+from fedstep.server.report.page.story import Story
+from fedstep.server.report.participation import Group, Share, groups, left_out
+from fedstep.server.report.words import short
+
+_TROUBLES = {
+    "client_told_to_send": "told to send early",
+    "client_given_more_time": "given more time",
+    "client_late": "late",
+    "late_update_taken": "late, and taken later",
+    "client_lost": "lost",
+    "client_failed": "failed",
+    "client_abandoned": "abandoned",
+    "client_refused": "refused",
+}
+"""The kinds of events that tell of one client's trouble, and what they are called here."""
+
+_OPEN_ROWS, _MOST_ROWS = 20, 200
+
+
+def participation_section(story: Story, charts: Collection[str]) -> Section:
+    """Who took part.
+
+    Args:
+        story: The study.
+        charts: Those that there are.
+    """
+    blocks: list[Block] = []
+    if "participation" in charts:
+        see = "From left to right those least often taken first: red were left out, and what is grey was in vain."
+        blocks.append(Picture("participation", "Trainings by client", see))
+    out = left_out(story.shares)
+    if out:
+        blocks += [_groups(story.shares), _those(out)]
+    blocks.append(_troubles(story))
+    return Section(
+        "clients",
+        "Who took part, and who was late",
+        story.took_part or "No client has been asked for a training.",
+        blocks,
+    )
+
+
+def _groups(shares: Sequence[Share]) -> Table:
+    named = zip(("seldom or never", "the others"), groups(shares), strict=True)
+    return Table(
+        ["", "clients", "asked", "taken", "missed", "loss on their data"],
+        [
+            [who, f"{each.clients:,}", f"{each.asked:.1f}", f"{each.taken:.1f}", f"{each.missed:.1f}", _loss(each)]
+            for who, each in named
+        ],
+        title="What leaving them out did",
+        see="In the mean a client: a loss above the others' says that the model is worse for those left out.",
+        numbers=frozenset(range(1, 6)),
+    )
+
+
+def _loss(each: Group | Share) -> str:
+    return "–" if each.relative_loss is None else f"{each.relative_loss:.2f} × the mean"
+
+
+def _those(out: Sequence[Share]) -> Table:
+    shown = out[:_MOST_ROWS]
+    return Table(
+        ["client", "asked", "taken", "missed", "loss on its data"],
+        [[short(s.client, 60), f"{s.asked:,}", f"{s.taken:,}", f"{s.missed:,}", _loss(s)] for s in shown],
+        title=f"Seldom or never taken ({len(out):,})",
+        see="Trained less than half as often as the median client.",
+        numbers=frozenset(range(1, 5)),
+        folded=len(shown) > _OPEN_ROWS,
+        more=f"{len(out) - len(shown):,} more are left out." if len(out) > len(shown) else "",
+    )
+
+
+def _troubles(story: Story) -> Block:
+    """Who was late, lost or failed, and how often."""
+    told = Counter((str(event.details.get("client", "")), event.kind) for event in story.of_kind(*_TROUBLES))
+    if not told:
+        return Words("Nobody was late, lost or refused.")
+    kinds = [kind for kind in _TROUBLES if any(found == kind for _, found in told)]
+    sums: Counter[str] = Counter()
+    for (client, _), count in told.items():
+        sums[client] += count
+    names = [client for client, _ in sums.most_common(_MOST_ROWS)]
+    return Table(
+        ["client", *(_TROUBLES[kind] for kind in kinds)],
+        [[short(name, 60), *(f"{told[name, kind]:,}" if told[name, kind] else "" for kind in kinds)] for name in names],
+        title=f"Who was late ({len(sums):,} clients)",
+        see="How often each client gave trouble, the most often first.",
+        numbers=frozenset(range(1, len(kinds) + 1)),
+        folded=len(names) > _OPEN_ROWS,
+        more=f"{len(sums) - len(names):,} more are left out." if len(sums) > len(names) else "",
+    )
