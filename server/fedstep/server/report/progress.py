@@ -1,6 +1,7 @@
 """How far a study is: by trials where it trains one after the other, else by the rounds of its budget."""
 
 from fedstep.common.spec import StudySpec
+from fedstep.server.tuning.ray_names import PAUSING, scheduler_of
 from fedstep.server.tuning.spending import clients_asked, rounds_in_all
 
 _OF_ARMS = frozenset({"stepwise", "fedex", "population", "fixed", "schedule"})
@@ -11,7 +12,8 @@ classes would have every command import Optuna."""
 def by_trials(spec: StudySpec) -> bool:
     """Whether a study is a number of whole trials, and not a budget of rounds that its tuner spends as it likes."""
     budget = spec.budget
-    return spec.tuner.name not in _OF_ARMS and not (budget.rounds or budget.client_rounds or budget.payload_bytes)
+    of_arms = spec.tuner.name in _OF_ARMS or scheduler_of(spec) in PAUSING
+    return not of_arms and not (budget.rounds or budget.client_rounds or budget.payload_bytes)
 
 
 def rounds_of_budget(spec: StudySpec) -> int | None:
