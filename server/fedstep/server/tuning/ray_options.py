@@ -13,7 +13,7 @@ from fedstep.common.validation import MistakesError, show
 from fedstep.server.tuning.optuna_parts import PartFactory, Seeds
 from fedstep.server.tuning.optuna_space import suggest_point
 from fedstep.server.tuning.ray_names import POPULATIONS, VARIANTS
-from fedstep.server.tuning.ray_parts import RayParts, Scheduler, Searcher
+from fedstep.server.tuning.ray_parts import RayParts, Scheduler, Searcher, load
 from fedstep.server.tuning.ray_space import PlainSpace, RaySpace, UnitSpace, searcher_faults
 from fedstep.server.tuning.ray_world import RayWorld, Rules
 from fedstep.server.tuning.spending import rounds_in_all
@@ -47,12 +47,13 @@ class RayOptions(BaseModel):
         """Both parts at work on a study; none of it has begun.
 
         Raises:
-            MistakesError: A part cannot be made, or the searcher cannot search the space; the fields are relative to
-                the study.
+            MistakesError: Ray is not installed, a part cannot be made, or the searcher cannot search the space; the
+                fields are relative to the study.
         """
         faults = self._population_faults() or searcher_faults(self._searcher, spec.space, "tuner.searcher")
         if faults:
             raise MistakesError(faults)
+        load("ray.tune", "tuner.name")
         plain = self._searcher == "OptunaSearch" or self.scheduler == "PopulationBasedTraining"
         space = PlainSpace(spec.space) if plain else UnitSpace(spec.space)
         return RayWorld(lambda: self._made(spec, space), space, self._rules(spec))

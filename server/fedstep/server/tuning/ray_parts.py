@@ -175,9 +175,8 @@ def load(module: str, field: str) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        said = f'needs Ray Tune, which is not installed ({error}): pip install "fedstep[ray]".'
-        raise _mistake(field, said.replace("\n", " ")) from None
+    except ImportError:
+        raise _mistake(field, 'needs Ray Tune, which is not installed: pip install "fedstep[ray]".') from None
 
 
 @contextmanager

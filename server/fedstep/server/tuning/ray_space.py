@@ -116,6 +116,6 @@ def searcher_faults(name: str, space: Space, field: str) -> list[FieldViolation]
         faults.append(FieldViolation(field, said))
     choices = [other for other, parameter in space.parameters.items() if isinstance(parameter, CategoricalParameter)]
     if choices and name == "BayesOptSearch":
-        said = f"{name} searches numbers only, and `{choices[0]}` is a choice: {instead}, or HyperOptSearch."
+        said = f"{name} searches numbers only, and `{choices[0]}` is a choice: take OptunaSearch or HyperOptSearch."
         faults.append(FieldViolation(field, said))
     return faults
