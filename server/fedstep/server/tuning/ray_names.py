@@ -13,19 +13,21 @@ class RayPart:
     Attributes:
         module: Where it is.
         package: What it needs beside Ray, as pip calls it; "" for nothing.
+        imported: The same as Python calls it.
     """
 
     module: str
     package: str = ""
+    imported: str = ""
 
 
 VARIANTS = "BasicVariantGenerator"
 """Ray's own random search."""
 
 SEARCHERS: Mapping[str, RayPart] = {
-    "OptunaSearch": RayPart("ray.tune.search.optuna", "optuna"),
-    "HyperOptSearch": RayPart("ray.tune.search.hyperopt", "hyperopt"),
-    "BayesOptSearch": RayPart("ray.tune.search.bayesopt", "bayesian-optimization<2"),
+    "OptunaSearch": RayPart("ray.tune.search.optuna"),
+    "HyperOptSearch": RayPart("ray.tune.search.hyperopt", "hyperopt", "hyperopt"),
+    "BayesOptSearch": RayPart("ray.tune.search.bayesopt", "bayesian-optimization<2", "bayes_opt"),
     VARIANTS: RayPart("fedstep.server.tuning.ray_variants"),
 }
 """Searchers by the names of their classes."""
@@ -37,7 +39,7 @@ SCHEDULERS: Mapping[str, RayPart] = {
     "HyperBandScheduler": RayPart("ray.tune.schedulers"),
     "MedianStoppingRule": RayPart("ray.tune.schedulers"),
     "PopulationBasedTraining": RayPart("ray.tune.schedulers"),
-    "PB2": RayPart("ray.tune.schedulers.pb2", "scikit-learn"),
+    "PB2": RayPart("ray.tune.schedulers.pb2", "scikit-learn", "sklearn"),
 }
 """Schedulers by the names of their classes."""
 

@@ -118,11 +118,7 @@ class RayOptions(BaseModel):
         if self.scheduler == "MedianStoppingRule":
             defaults["grace_period"] = 1
         if self.scheduler in POPULATIONS:
-            defaults["perturbation_interval"] = self._interval(spec)
-        if isinstance(space, PlainSpace):
-            defaults |= {"hyperparam_mutations": space.mutations(), "custom_explore_fn": space.pulled_in}
-        elif isinstance(space, UnitSpace):
-            defaults["hyperparam_bounds"] = space.bounds()
+            defaults |= {"perturbation_interval": self._interval(spec), **space.explored()}
         return parts.scheduler(self.scheduler, self.scheduler_options, defaults, "tuner.scheduler")
 
 

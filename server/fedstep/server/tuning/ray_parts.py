@@ -213,18 +213,10 @@ def seeded(*seed: int) -> Iterator[None]:
 
 def _class(name: str, part: RayPart, field: str) -> type:
     load("ray.tune", field)
-    if part.package and importlib.util.find_spec(_MODULES[part.package]) is None:
+    if part.imported and importlib.util.find_spec(part.imported) is None:
         raise _mistake(field, f"{name} needs the package {part.package}: pip install '{part.package}'.")
     found: type = getattr(load(part.module, field), name)
     return found
-
-
-_MODULES = {
-    "optuna": "optuna",
-    "hyperopt": "hyperopt",
-    "bayesian-optimization<2": "bayes_opt",
-    "scikit-learn": "sklearn",
-}
 
 
 def _own_name(key: str, accepted: Mapping[str, object]) -> str:

@@ -22,6 +22,10 @@ class RaySpace(ABC):
         return {}
 
     @abstractmethod
+    def explored(self) -> dict[str, Any]:
+        """What a population's scheduler is told of the space: its keyword arguments."""
+
+    @abstractmethod
     def value(self, parameter: Parameter, told: Any) -> Value:
         """A parameter's value of what Ray says it is."""
 
@@ -57,21 +61,19 @@ class UnitSpace(RaySpace):
             return parameter.choices[int(told)]
         return parameter.from_unit(min(max(float(told), 0.0), 1.0))
 
-    def bounds(self) -> dict[str, list[float]]:
-        """The numbers and their range, for a scheduler that knows nothing else."""
-        return {
-            name: [0.0, 1.0]
-            for name, parameter in self.space.ordered.items()
-            if not isinstance(parameter, CategoricalParameter)
-        }
+    def explored(self) -> dict[str, Any]:
+        """The numbers and their range; PB2 knows nothing else."""
+        numbers = (name for name, found in self.space.ordered.items() if not isinstance(found, CategoricalParameter))
+        return {"hyperparam_bounds": {name: [0.0, 1.0] for name in numbers}}
 
 
 class PlainSpace(RaySpace):
     """Every parameter's own values, for what multiplies them or asks for them one by one."""
 
-    def mutations(self) -> dict[str, Any]:
+    def explored(self) -> dict[str, Any]:
         """Ray's domain of each number, and the list of each one's choices, whose neighbours it takes for near."""
-        return {name: _mutation(parameter) for name, parameter in self.space.ordered.items()}
+        mutations = {name: _mutation(parameter) for name, parameter in self.space.ordered.items()}
+        return {"hyperparam_mutations": mutations, "custom_explore_fn": self._pulled_in}
 
     def value(self, parameter: Parameter, told: Any) -> Value:
         """The value itself, or the nearest that the parameter has."""
@@ -81,7 +83,7 @@ class PlainSpace(RaySpace):
         inside = min(max(float(told), float(parameter.low)), float(parameter.high))
         return parameter.from_unit(parameter.to_unit(inside))
 
-    def pulled_in(self, config: Mapping[str, Any]) -> dict[str, Any]:
+    def _pulled_in(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration whose values are all of the space."""
         return {name: self.value(self.space[name], told) for name, told in config.items()}
 

@@ -13,7 +13,7 @@ from fedstep.server.tuning.ray_space import RaySpace
 from fedstep.server.tuning.ray_trials import PAUSED, RUNNING, RayController, RayTrial
 
 _ASKS = 8  # a searcher that answers with what it had answered before says nothing that time
-_CONTINUE, _PAUSE, _STOP = "CONTINUE", "PAUSE", "STOP"
+_PAUSE, _STOP = "PAUSE", "STOP"
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,6 @@ class RayWorld:
             self._searcher, self._scheduler = make()
             self._searcher.set_search_properties(METRIC, "min" if rules.lower_is_better else "max", space.domains())
         self._controller = RayController(self._scheduler, self._searcher)
-
-    @property
-    def trials(self) -> list[RayTrial]:
-        """All, in the order in which they began."""
-        return self._controller.trials
 
     def start(self, arm: int) -> Stretch | None:
         """What an arm of that number is to train; None where there is nothing now.
@@ -159,7 +154,7 @@ class RayWorld:
 
     def _add(self) -> bool:
         """Adds a trial; False where the searcher has none."""
-        number = str(len(self.trials))
+        number = str(len(self._controller.trials))
         for _ in range(0 if self._exhausted else _ASKS):
             try:
                 config = self._searcher.suggest(number)
