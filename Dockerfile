@@ -34,8 +34,12 @@ RUN pip wheel --quiet --no-deps --wheel-dir /wheel .
 FROM ${PYTHON_IMAGE} AS lists
 WORKDIR /lists
 COPY pyproject.toml deploy/packages.py ./
-RUN python3 packages.py client >client.txt && python3 packages.py server postgres >coordinator.txt \
- && python3 packages.py dashboard >dashboard.txt
+ARG TORCH=cpu
+# More that tasks may want, such as "vision parquet". torchvision's build is that of PyTorch.
+ARG EXTRAS=
+RUN python3 packages.py client $EXTRAS >client.txt && python3 packages.py server postgres >coordinator.txt \
+ && python3 packages.py dashboard >dashboard.txt \
+ && case " $EXTRAS " in *" vision "*) echo "--extra-index-url https://download.pytorch.org/whl/$TORCH" >>client.txt;; esac
 
 FROM base AS client-packages
 COPY constraints.txt ./

@@ -5,5 +5,9 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-extras = [project["optional-dependencies"][extra] for extra in sys.argv[1:]]
+known = project["optional-dependencies"]
+for extra in sys.argv[1:]:
+    if extra not in known:
+        sys.exit(f"There is no extra {extra!r} of fedstep: {', '.join(sorted(known))}.")
+extras = [known[extra] for extra in sys.argv[1:]]
 print(*project["dependencies"], *(requirement for extra in extras for requirement in extra), sep="\n")

@@ -13,6 +13,7 @@ NAMES = (
     "mnist_writers",
     "deadlines",
     "trainer",
+    "tls",
 )
 
 

@@ -5,15 +5,17 @@ As a program it is one echo client: `python -m tests.bench.echo ADDRESS NAME`. F
 
 import os
 import sys
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from fedstep.client.agent import Agent, Profile
+from fedstep.client.agent import Agent, AgentSettings, Profile
 from fedstep.client.work import Control, Evaluated, Job, StepSink, Trained
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.loop import run
+from fedstep.common.security import PLAIN, read_security
 from fedstep.common.task import ClientData, ClientInfo, Task
 from fedstep.common.tasks import load_task
 from fedstep.common.tensors import Manifest
@@ -55,7 +57,13 @@ task = EchoTask()
 async def client(address: str, name: str) -> None:
     served = load_task(os.environ.get("FEDSTEP_BENCH_TASK", "tests/bench/echo.py"))
     manifest = Manifest.of(served.build_model({}).state_dict())
-    await Agent(address, Profile(name, "echo", manifest, 1, 1), EchoWork()).run()
+    files = [
+        Path(os.environ[name])
+        for name in ("FEDSTEP_TLS_CA", "FEDSTEP_TLS_CERT", "FEDSTEP_TLS_KEY")
+        if name in os.environ
+    ]
+    settings = AgentSettings(security=read_security(*files, None, None) if files else PLAIN)
+    await Agent(address, Profile(name, "echo", manifest, 1, 1), EchoWork(), settings=settings).run()
 
 
 if __name__ == "__main__":

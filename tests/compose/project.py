@@ -1,5 +1,6 @@
 """docker-compose.yml as a user runs it, with everything of its own: names, ports, volumes and the folder of results."""
 
+import itertools
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+_NUMBERS = itertools.count()
 
 
 def run(*words: str | Path, variables: dict[str, str] | None = None, timeout_s: float = 300) -> str:
@@ -55,11 +57,14 @@ class Compose:
     Attributes:
         results: The folder of the host; nobody has made it yet.
         port: Where the coordinator is.
+        settings: Variables of docker-compose.yml, beside these.
+        project: Its name.
         dashboard_port: Where the dashboard is.
     """
 
     results: Path
-    project: str = field(default_factory=lambda: f"fedstep-test-{os.getpid()}")
+    settings: dict[str, str] = field(default_factory=dict)
+    project: str = field(default_factory=lambda: f"fedstep-test-{os.getpid()}-{next(_NUMBERS)}")
     port: int = field(default_factory=free_port)
     dashboard_port: int = field(default_factory=free_port)
     command: list[str] = field(default_factory=compose_command)
@@ -73,6 +78,7 @@ class Compose:
             "FEDSTEP_RESULTS": str(self.results),
             "FEDSTEP_PORT": str(self.port),
             "FEDSTEP_DASHBOARD_PORT": str(self.dashboard_port),
+            **self.settings,
         }
         return run(*self.command, *words, variables=variables, timeout_s=timeout_s)
 

@@ -16,7 +16,7 @@ import click
 from fedstep.common import loop
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.handicap_options import BandwidthType, SlowdownType, StallsType
-from fedstep.common.options import PairType, task_options
+from fedstep.common.options import data_options
 from fedstep.common.security import Security
 from fedstep.common.security_options import security_options
 
@@ -56,8 +56,7 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
     "--name", help="Unique in the fleet and stable over restarts. By default the certificate's, or the host's."
 )
 @click.option("--partition", type=_PartitionType(), help="Take the I-th of N shares of the task's data, such as 3/8.")
-@click.option("--data", default="", metavar="PATH", help="Where the data is; short for --option data=PATH.")
-@click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
+@data_options
 @click.option("--device", help="cpu, cuda, cuda:N or mps. By default the best there is.")
 @click.option(
     "--precision",
@@ -103,8 +102,7 @@ def client(
     reference: str,
     name: str | None,
     partition: tuple[int, int] | None,
-    data: str,
-    options: tuple[tuple[str, str], ...],
+    options: dict[str, str],
     device: str | None,
     precision: str | None,
     threads: int | None,
@@ -135,10 +133,9 @@ def client(
     from fedstep.common.trace import read_trace
 
     with ExitStack() as held:
-        known = task_options(options, data)
         enrolled = security.pair.identity if security.pair else None
         named = name or (enrolled and enrolled.name) or default_name(partition, held)
-        info = ClientInfo(named, partition, known)
+        info = ClientInfo(named, partition, options)
         absences = read_trace(trace).get(info.name, NEVER) if trace else NEVER
         handicap = Handicap(slowdown, Pauses.every(*stalls) if stalls else NEVER, bandwidth, absences)
         settings = AgentSettings(handicap=handicap, security=security)

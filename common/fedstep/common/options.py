@@ -1,6 +1,8 @@
-"""Options of a task as commands take them: KEY=VALUE."""
+"""Options of a task as commands take them: --data PATH and --option KEY=VALUE."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -18,6 +20,31 @@ class PairType(click.ParamType[tuple[str, str]]):
         return key, rest
 
 
-def task_options(pairs: Iterable[tuple[str, str]], data: str) -> dict[str, str]:
-    """The options by name; the later one of a key stands, and `--data` last."""
-    return dict(pairs) | ({"data": data} if data else {})
+def collecting_data(command: Callable[..., Any]) -> Callable[..., Any]:
+    """For a command that has the two options: it gets `options` by name; the later one of a key stands, --data last."""
+
+    @functools.wraps(command)
+    def collected(*arguments: Any, data: str, options: tuple[tuple[str, str], ...], **others: Any) -> Any:
+        return command(*arguments, options=dict(options) | ({"data": data} if data else {}), **others)
+
+    return collected
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command `--data` and `--option`; it gets them as one mapping `options`."""
+    command = collecting_data(command)
+    command = click.option(
+        "--option",
+        "options",
+        type=PairType(),
+        multiple=True,
+        envvar="FEDSTEP_OPTIONS",
+        help="An option of the task. May be repeated.",
+    )(command)
+    return click.option(
+        "--data",
+        default="",
+        envvar="FEDSTEP_DATA",
+        metavar="PATH",
+        help="Where the data is; short for --option data=PATH.",
+    )(command)

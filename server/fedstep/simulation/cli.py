@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedstep.common.errors import InvalidInputError, PreconditionError
-from fedstep.common.options import PairType, task_options
+from fedstep.common.options import data_options
 from fedstep.server.cli.show import json_option
 from fedstep.simulation.cli_types import hardship_options, spread_option
 
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 @click.argument("file", type=click.Path(dir_okay=False))
 @click.option("--clients", default=100, show_default=True, type=click.IntRange(1, 100_000), help="In the federation.")
 @click.option("--task", "reference", default="", metavar="TASK", help="A .py file or package.module of your own.")
-@click.option("--data", default="", metavar="PATH", help="Where the data is; short for --option data=PATH.")
-@click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
+@data_options
 @click.option("--seed", type=click.IntRange(0), help="Instead of the study's own.")
 @click.option("--sequential", is_flag=True, help="Train clients one by one, bit for bit as on a network.")
 @spread_option
@@ -43,8 +42,7 @@ def simulate(
     file: str,
     clients: int,
     reference: str,
-    data: str,
-    options: tuple[tuple[str, str], ...],
+    options: dict[str, str],
     seed: int | None,
     sequential: bool,
     speed_spread: float,
@@ -74,8 +72,7 @@ def simulate(
     if seed is not None:
         spec = spec.model_copy(update={"seed": seed})
     task = load_task(reference or spec.task)
-    known = task_options(options, data)
-    federation = Federation(clients, known, SpeedModel(spread=speed_spread), not sequential, spec.seed, hardship)
+    federation = Federation(clients, options, SpeedModel(spread=speed_spread), not sequential, spec.seed, hardship)
     torch.set_num_threads(1)
     try:
         check_study(spec, task)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedstep.common.options import PairType, task_options
+from fedstep.common.options import data_options
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.show import json_option
 from fedstep.simulation.cli_types import Finite, hardship_options, spread_option
@@ -39,8 +39,7 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 @click.option("--retrain", is_flag=True, help="Train what was found again from scratch, with another seed.")
 @click.option("--clients", default=100, show_default=True, type=click.IntRange(1), help="Of the federation.")
 @click.option("--task", "task", default="", metavar="FILE|MODULE", help="A task of your own that the study names.")
-@click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
-@click.option("--option", "options", type=PairType(), multiple=True, help="For the task's data. Repeatable.")
+@data_options
 @spread_option
 @hardship_options
 @click.option("--sequential", is_flag=True, help="Clients train one after the other, as on a network bit for bit.")
@@ -65,8 +64,7 @@ def compare(
     retrain: bool,
     clients: int,
     task: str,
-    data: str,
-    options: tuple[tuple[str, str], ...],
+    options: dict[str, str],
     speed_spread: float,
     hardship: "Hardship",
     sequential: bool,
@@ -94,7 +92,7 @@ def compare(
     setting = Setting(
         task=task or study.task,
         clients=clients,
-        options=task_options(options, data),
+        options=options,
         speed_spread=speed_spread,
         vectorised=not sequential,
         hardship=hardship,

@@ -11,7 +11,7 @@ from rich.progress import DownloadColumn, Progress
 
 from fedstep.client.nist import ARCHIVES, HOME
 from fedstep.common.errors import InvalidInputError
-from fedstep.common.options import PairType, task_options
+from fedstep.common.options import data_options
 from fedstep.server.cli.show import json_option, print_table
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def data() -> None:
 @data.command()
 @click.argument("reference", metavar="TASK")
 @click.option("--clients", default=10, show_default=True, type=click.IntRange(1, 100_000), help="In the federation.")
-@click.option("--data", "path", default="", metavar="PATH", help="Where the data is; short for --option data=PATH.")
-@click.option("--option", "options", type=PairType(), multiple=True, help="An option of the task. May be repeated.")
+@data_options
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -41,8 +40,7 @@ def data() -> None:
 def show(
     reference: str,
     clients: int,
-    path: str,
-    options: tuple[tuple[str, str], ...],
+    options: dict[str, str],
     picture: Path | None,
     as_json: bool,
 ) -> None:
@@ -55,12 +53,11 @@ def show(
     from fedstep.simulation.holdings import count_holdings
 
     task = load_task(reference)
-    known = task_options(options, path)
-    holdings = count_holdings(task, clients, known)
+    holdings = count_holdings(task, clients, options)
     if picture is None and not as_json:
         picture = Path(f"data-{task.name}-{clients}.png")
     if picture is not None:
-        _draw(picture, task.name, known, holdings)
+        _draw(picture, task.name, options, holdings)
     if as_json:
         print(json.dumps(_as_json(task.name, holdings)))
         return

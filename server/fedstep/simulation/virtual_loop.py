@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from fedstep.common.allocator import keep_freed_memory
 from fedstep.common.errors import InternalError
 
 T = TypeVar("T")
@@ -84,5 +85,6 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
     Raises:
         InternalError: It waits for what cannot happen.
     """
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

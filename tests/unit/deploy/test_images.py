@@ -25,6 +25,13 @@ def test_no_list_names_fedstep_which_no_index_has() -> None:
     assert "fedstep" not in packages("client", "server", "postgres", "dashboard")
 
 
+def test_an_extra_that_there_is_not_is_named() -> None:
+    command = [sys.executable, ROOT / "deploy/packages.py", "visoin"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("There is no extra 'visoin' of fedstep: client, dashboard,")
+
+
 def test_pytorch_is_the_one_that_fedstep_is_tested_with() -> None:
     (version,) = re.findall(r"^ARG TORCH_VERSION=(.+)$", (ROOT / "Dockerfile").read_text(), re.M)
     assert f"torch=={version}" in (ROOT / "constraints.txt").read_text().splitlines()

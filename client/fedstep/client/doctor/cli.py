@@ -12,7 +12,7 @@ from fedstep.client.cli import check_address, client, need_torch
 from fedstep.client.doctor.checks import Finding, Status
 from fedstep.common import loop
 from fedstep.common.channel import Endpoint
-from fedstep.common.options import task_options
+from fedstep.common.options import collecting_data
 from fedstep.common.security import Security
 from fedstep.common.security_options import security_options
 
@@ -26,13 +26,13 @@ EXIT_FAILED = 1
 @click.command(params=[option for option in client.params if option.name not in _ITS_OWN])
 @click.option("--task", "reference", metavar="TASK", help="What the client is to train: loads it and its data.")
 @security_options
+@collecting_data
 def doctor(
     coordinator: str,
     reference: str | None,
     name: str | None,
     partition: tuple[int, int] | None,
-    data: str,
-    options: tuple[tuple[str, str], ...],
+    options: dict[str, str],
     device: str | None,
     precision: str | None,
     threads: int | None,
@@ -54,7 +54,7 @@ def doctor(
     enrolled = security.pair.identity if security.pair else None
     with ExitStack() as held:
         named = name or (enrolled and enrolled.name) or default_name(partition, held)
-    info = ClientInfo(named, partition, task_options(options, data))
+    info = ClientInfo(named, partition, options)
     patient = Patient(Endpoint(coordinator, security), reference, info, device, precision, threads)
     findings = loop.run(examine(patient, _print_json if as_json else _print))
     failed = [finding.check for finding in findings if finding.status is Status.FAILED]

@@ -12,7 +12,7 @@ import click
 
 from fedstep.common.channel import DEFAULT_PORT
 from fedstep.common.loop import run as run_loop
-from fedstep.common.options import PairType, task_options
+from fedstep.common.options import data_options
 from fedstep.server.cli.show import json_option, print_json
 
 DATABASE_VARIABLES = ("FEDSTEP_DATABASE_URL", "FEDSTEP_DATABASE_PASSWORD_FILE")
@@ -58,8 +58,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="FILE|MODULE",
     help="A task of your own that studies may name. Repeatable.",
 )
-@click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
-@click.option("--option", "options", type=PairType(), multiple=True, help="For a task's held-out data. Repeatable.")
+@data_options
 @click.option("--tls-cert", type=_FILE, help="The coordinator's certificate: use TLS.")
 @click.option("--tls-key", type=_FILE, help="Its private key.")
 @click.option("--tls-ca", type=_FILE, help="Take only callers whose certificate this CA has signed.")
@@ -76,8 +75,7 @@ def coordinator(
     database: str,
     database_password_file: Path | None,
     tasks: tuple[str, ...],
-    data: str,
-    options: tuple[tuple[str, str], ...],
+    options: dict[str, str],
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_ca: Path | None,
@@ -110,7 +108,7 @@ def coordinator(
         host=host,
         port=port,
         database_url=with_password(database, database_password_file) if database_password_file else database,
-        task_options=task_options(options, data),
+        task_options=options,
         protection=protection,
     )
     reached = protection.words(host)

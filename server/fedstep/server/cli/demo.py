@@ -13,7 +13,7 @@ import click
 
 from fedstep.common.errors import InvalidInputError, StorageError
 from fedstep.common.loop import run as run_loop
-from fedstep.common.options import PairType, task_options
+from fedstep.common.options import data_options
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.processes import Processes
@@ -28,8 +28,7 @@ _CLIENTS = 8
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--clients", default=_CLIENTS, show_default=True, type=click.IntRange(1, 64), help="Client processes.")
 @click.option("--task", default="", metavar="FILE|MODULE", help="A task of your own that the study names.")
-@click.option("--data", default="", metavar="PATH", help="Short for --option data=PATH.")
-@click.option("--option", "options", type=PairType(), multiple=True, help="For the task's data. Repeatable.")
+@data_options
 @click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
@@ -40,8 +39,7 @@ def demo(
     file: Path | None,
     clients: int,
     task: str,
-    data: str,
-    options: tuple[tuple[str, str], ...],
+    options: dict[str, str],
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -68,7 +66,7 @@ def demo(
             "give more, or a smaller min_clients there."
         )
     own_task = ["--task", task] if task else []
-    of_the_task = [word for pair in task_options(options, data).items() for word in ("--option", "=".join(pair))]
+    of_the_task = [word for pair in options.items() for word in ("--option", "=".join(pair))]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
