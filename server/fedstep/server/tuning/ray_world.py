@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from fedstep.common.errors import InternalError
 from fedstep.common.hyperparameters import Hyperparameters
@@ -75,6 +76,7 @@ class RayWorld:
             self._searcher, self._scheduler = make()
             self._searcher.set_search_properties(METRIC, "min" if rules.lower_is_better else "max", space.domains())
         self._controller = RayController(self._scheduler, self._searcher)
+        self._hyperband: dict[str, Any] | None = getattr(self._scheduler, "_state", None)  # no other scheduler has one
 
     def start(self, arm: int) -> Stretch | None:
         """What an arm of that number is to train; None where there is nothing now.
@@ -173,12 +175,12 @@ class RayWorld:
 
     def _open_bracket(self) -> None:
         """Has Hyperband open its next bracket: it would put the trial into one that has halved its own."""
-        if hasattr(self._scheduler, "_hyperbands"):
-            self._scheduler._state["bracket"] = None
+        if self._hyperband is not None:
+            self._hyperband["bracket"] = None
 
     def _bracket_has_room(self) -> bool:
         """Whether Hyperband's bracket wants more trials before it begins: it halves those that are there."""
-        return hasattr(self._scheduler, "_hyperbands") and not self._scheduler._state["bracket"].filled()
+        return self._hyperband is not None and not self._hyperband["bracket"].filled()
 
     def _unheard(self, trial: RayTrial, last: bool, ended: bool) -> Decision:
         if ended and trial.last_result:
