@@ -12,7 +12,7 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.validation import MistakesError, show
 from fedstep.server.tuning.optuna_parts import PartFactory, Seeds
 from fedstep.server.tuning.optuna_space import suggest_point
-from fedstep.server.tuning.ray_names import POPULATIONS, VARIANTS
+from fedstep.server.tuning.ray_names import POPULATIONS, SCHEDULERS, VARIANTS
 from fedstep.server.tuning.ray_parts import RayParts, Scheduler, Searcher, load
 from fedstep.server.tuning.ray_space import PlainSpace, RaySpace, UnitSpace, searcher_faults
 from fedstep.server.tuning.ray_world import RayWorld, Rules
@@ -63,6 +63,8 @@ class RayOptions(BaseModel):
         return self.searcher or (VARIANTS if self.scheduler in POPULATIONS else "OptunaSearch")
 
     def _population_faults(self) -> list[FieldViolation]:
+        if self.scheduler not in SCHEDULERS:
+            return []  # which is said where it is made
         if self.scheduler not in POPULATIONS:
             said = f"is for {' and '.join(sorted(POPULATIONS))}: {self.scheduler} has none."
             return [FieldViolation("tuner.population", said)] if self.population else []

@@ -104,6 +104,7 @@ def run(spec: StudySpec) -> Driver:
         ({"searcher_options": {"sampler": "TPESampler"}}, 'it must be a table such as { name = "TPESampler" }.'),
         ({"searcher_options": {"seed": -1}}, "searcher_options.seed: is -1: it must be a whole number, at least 0."),
         ({"scheduler": "PB2", "searcher": "OptunaSearch"}, "PB2 takes no searcher that learns, leave it out."),
+        ({"scheduler": "PB3", "population": 5}, "there is no such scheduler"),
         ({"population": 5}, "tuner.population: is for PB2 and PopulationBasedTraining"),
     ],
 )
