@@ -7,13 +7,14 @@ import numpy as np
 
 from fedstep.common.errors import FieldViolation
 from fedstep.common.hyperparameters import Value
-from fedstep.common.parameters import CategoricalParameter
+from fedstep.common.parameters import CategoricalParameter, Parameter
 from fedstep.common.spec import StudySpec
 from fedstep.common.validation import MistakesError
 from fedstep.server.tuning.proposers import Attempt, Proposer, Question
 from fedstep.server.tuning.ray_names import SEARCHERS
 from fedstep.server.tuning.ray_options import optuna_sampler
 from fedstep.server.tuning.ray_parts import METRIC, ROUNDS, RayParts, Searcher, seeded
+from fedstep.server.tuning.ray_space import domains_of
 
 PREFIX = "ray:"
 """What a study file writes before a searcher's name, as in `sampler = "ray:HyperOptSearch"`."""
@@ -43,7 +44,7 @@ class RayProposer(Proposer):
         moving = dict(question.moving())
         with seeded(self._spec.seed, question.generation):
             searcher = self.searcher(question.generation, [_told(attempt, moving) for attempt in question.history])
-            searcher.set_search_properties(METRIC, "max", _domains(moving))
+            searcher.set_search_properties(METRIC, "max", domains_of(moving, -1.0, 1.0))
             for number, attempt in enumerate(question.history):
                 searcher.suggest(str(number))
                 searcher.on_trial_complete(str(number), {METRIC: attempt.value, ROUNDS: 1})
@@ -95,18 +96,7 @@ def check_ray_sampler(sampler: str, options: Mapping[str, Any], spec: StudySpec)
         RayProposer(spec, name, options, 1).searcher(0, [])
 
 
-def _domains(moving: Mapping[str, Any]) -> dict[str, Any]:
-    from ray import tune
-
-    return {
-        name: tune.choice(list(range(len(parameter.choices))))
-        if isinstance(parameter, CategoricalParameter)
-        else tune.uniform(-1.0, 1.0)
-        for name, parameter in moving.items()
-    }
-
-
-def _displacement(config: Mapping[str, Any], moving: Mapping[str, Any]) -> dict[str, Value]:
+def _displacement(config: Mapping[str, Any], moving: Mapping[str, Parameter]) -> dict[str, Value]:
     return {
         name: parameter.choices[int(config[name])]
         if isinstance(parameter, CategoricalParameter)
@@ -115,7 +105,7 @@ def _displacement(config: Mapping[str, Any], moving: Mapping[str, Any]) -> dict[
     }
 
 
-def _told(attempt: Attempt, moving: Mapping[str, Any]) -> dict[str, Any]:
+def _told(attempt: Attempt, moving: Mapping[str, Parameter]) -> dict[str, Any]:
     """The attempt in the searcher's terms."""
     return {
         name: parameter.choices.index(attempt.displacement[name])

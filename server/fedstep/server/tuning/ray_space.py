@@ -11,6 +11,18 @@ from fedstep.common.space import Space
 from fedstep.server.tuning.ray_names import VARIANTS
 
 
+def domains_of(parameters: Mapping[str, Parameter], low: float, high: float) -> dict[str, Any]:
+    """Ray's domains for parameters of which each number lies in that range, and each choice is told by its position."""
+    from ray import tune
+
+    return {
+        name: tune.choice(list(range(len(parameter.choices))))
+        if isinstance(parameter, CategoricalParameter)
+        else tune.uniform(low, high)
+        for name, parameter in parameters.items()
+    }
+
+
 class RaySpace(ABC):
     """A way to say the space in Ray's domains."""
 
@@ -46,14 +58,7 @@ class UnitSpace(RaySpace):
 
     def domains(self) -> dict[str, Any]:
         """See `RaySpace.domains`."""
-        from ray import tune
-
-        return {
-            name: tune.choice(list(range(len(parameter.choices))))
-            if isinstance(parameter, CategoricalParameter)
-            else tune.uniform(0.0, 1.0)
-            for name, parameter in self.space.ordered.items()
-        }
+        return domains_of(self.space.ordered, 0.0, 1.0)
 
     def value(self, parameter: Parameter, told: Any) -> Value:
         """See `RaySpace.value`."""
