@@ -23,7 +23,9 @@ _TRIALS_A_ROUND = 4
 """Client-rounds are to end a study. A number of trials would end it early where some of them diverge or are pruned."""
 
 _OPENING, _CLOSING = "[{", "]}"
-_PRUNER = re.compile(r"\+(?=[A-Z])")
+_SECOND = re.compile(r"\+(?=[A-Z])")
+_IN_TWO_PARTS = {"optuna": ("sampler", "pruner", "NopPruner"), "ray": ("searcher", "scheduler", "FIFOScheduler")}
+"""Of these tuners: the options that name their parts, and the one that stops nothing."""
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -46,7 +48,8 @@ def read_contenders(text: str) -> list[Contender]:
     """The tuners of a list such as `stepwise,random,fixed:cosine=true`, each once, in their order.
 
     A tuner is its name and, after colons, options as in a study file. After `optuna:` come a sampler with its options
-    and, after a `+`, a pruner with its own; without one nothing is pruned.
+    and, after a `+`, a pruner with its own; after `ray:` a searcher and a scheduler. Without the second nothing is
+    pruned.
 
     Raises:
         InvalidInputError: It cannot be read so. Whether such a tuner exists is seen by `check_contender`.
@@ -163,18 +166,19 @@ def _plugin(option: str, text: str) -> Plugin:
     """A tuner or selector, and what comes after its name."""
     name, *parts = _split(text, ":")
     whole = f"{option} has {text}"
-    arguments = _optuna(whole, parts) if (option, name) == ("--tuners", "optuna") else _options(whole, parts)
+    named = _IN_TWO_PARTS.get(name) if option == "--tuners" else None
+    arguments = _two_parts(whole, parts, *named) if named else _options(whole, parts)
     try:
         return Plugin.model_validate({**arguments, "name": name})
     except ValidationError as error:
         raise InvalidInputError(f"{whole}: {violations_of(error, Plugin)[0].description}") from None
 
 
-def _optuna(whole: str, parts: list[str]) -> Mapping[str, object]:
-    """A sampler with its options, and a pruner with its own."""
-    sampler, *pruner = _PRUNER.split(":".join(parts), maxsplit=1)
-    arguments: dict[str, object] = {"pruner": "NopPruner"}
-    for kind, said in (("sampler", sampler), ("pruner", pruner[0] if pruner else "")):
+def _two_parts(whole: str, parts: list[str], first: str, second: str, neither: str) -> Mapping[str, object]:
+    """What chooses configurations with its options, and what stops trials with its own."""
+    chooses, *stops = _SECOND.split(":".join(parts), maxsplit=1)
+    arguments: dict[str, object] = {second: neither}
+    for kind, said in ((first, chooses), (second, stops[0] if stops else "")):
         if said:
             arguments[kind], *options = _split(said, ":")
             arguments[f"{kind}_options"] = _options(whole, options)

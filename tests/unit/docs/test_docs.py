@@ -34,6 +34,7 @@ from fedstep.server.tuning.grid_search import GridOptions
 from fedstep.server.tuning.optuna_study import OptunaOptions
 from fedstep.server.tuning.outside import OutsideOptions
 from fedstep.server.tuning.population import PopulationOptions
+from fedstep.server.tuning.ray_options import RayOptions
 from fedstep.server.tuning.registry import validate_tuner
 from fedstep.server.tuning.stepwise_options import StepwiseOptions
 from fedstep.server.tuning.stepwise_settings import BOUNDS, StepwiseSettings
@@ -241,6 +242,7 @@ def value_of(cell: str) -> object:
 OPTIONS: dict[str, type[BaseModel]] = {
     "optuna": OptunaOptions,
     "grid": GridOptions,
+    "ray": RayOptions,
     "stepwise": StepwiseOptions,
     "fedex": FedexOptions,
     "population": PopulationOptions,

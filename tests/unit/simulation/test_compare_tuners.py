@@ -63,9 +63,21 @@ def test_a_sampler_and_a_pruner_have_options_of_their_own() -> None:
     }
 
 
+def test_so_have_a_searcher_and_a_scheduler_of_rays() -> None:
+    assert options("ray:HyperOptSearch:gamma=0.3+AsyncHyperBandScheduler:grace_period=2") == {
+        "name": "ray",
+        "searcher": "HyperOptSearch",
+        "searcher_options": {"gamma": 0.3},
+        "scheduler": "AsyncHyperBandScheduler",
+        "scheduler_options": {"grace_period": 2},
+    }
+    assert options("ray:OptunaSearch")["scheduler"] == "FIFOScheduler"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("ray:HyperOptSearch+ASHASchedler", "did you mean `ASHAScheduler`?"),
         ("randm", "there is no tuner randm: did you mean `random`?"),
         ("optuna:TPESampelr", "did you mean `TPESampler`?"),
         ("optuna:TPESampler+HyperbndPruner", "did you mean `HyperbandPruner`?"),

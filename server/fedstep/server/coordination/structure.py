@@ -15,6 +15,7 @@ from fedstep.common.task import Task
 from fedstep.common.tensors import Manifest
 from fedstep.common.validation import sentences, show
 from fedstep.server.coordination.run import resolve
+from fedstep.server.tuning.ray_names import POPULATIONS, scheduler_of
 
 _SHARING = ("stepwise", "fedex", "population", "outside")
 """Tuners whose configurations take over one another's weights; those of `schedule` do, from stage to stage."""
@@ -57,7 +58,7 @@ def _shares_weights(spec: StudySpec, name: str) -> bool:
         return bool(options.get("use_probe", True))
     if tuner == "schedule":
         return len({stage.get("hyperparameters", {}).get(name) for stage in options["stages"]}) > 1
-    return tuner in _SHARING
+    return tuner in _SHARING or scheduler_of(spec) in POPULATIONS
 
 
 def _refusal(spec: StudySpec, name: str, difference: str) -> str:

@@ -1,6 +1,7 @@
 """How far a study is: by trials where it trains one after the other, else by the rounds of its budget."""
 
 from fedstep.common.spec import StudySpec
+from fedstep.server.tuning.ray_names import PAUSING, scheduler_of
 from fedstep.server.tuning.spending import clients_asked, rounds_in_all
 
 _OF_ARMS = frozenset({"stepwise", "fedex", "population", "fixed", "schedule", "outside"})
@@ -10,7 +11,7 @@ classes would have every command import Optuna."""
 
 def trains_trials(spec: StudySpec) -> bool:
     """Whether its tuner trains whole trials, at most `budget.trials` of them."""
-    return spec.tuner.name not in _OF_ARMS
+    return spec.tuner.name not in _OF_ARMS and scheduler_of(spec) not in PAUSING
 
 
 def by_trials(spec: StudySpec) -> bool:

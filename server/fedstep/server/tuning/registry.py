@@ -19,6 +19,9 @@ from fedstep.server.tuning.optuna_study import OptunaOptions, OptunaTuner
 from fedstep.server.tuning.outside import OutsideOptions, OutsideTuner
 from fedstep.server.tuning.population import PopulationOptions, PopulationTuner
 from fedstep.server.tuning.random_search import RandomOptions, RandomTuner
+from fedstep.server.tuning.ray_names import PAUSING, scheduler_of
+from fedstep.server.tuning.ray_options import RayOptions
+from fedstep.server.tuning.ray_tuner import RayStretchesTuner, RayTuner
 from fedstep.server.tuning.stepwise import StepwiseTuner
 from fedstep.server.tuning.stepwise_options import StepwiseOptions
 
@@ -100,6 +103,10 @@ def _tuners() -> dict[str, _Entry]:
             check=lambda spec: _check_made(PopulationTuner(spec, _options(spec, PopulationOptions))),
             create=lambda spec, url, defaults: PopulationTuner(spec, _options(spec, PopulationOptions)),
         ),
+        "ray": _Entry(
+            check=_check_ray,
+            create=lambda spec, url, defaults: _ray_tuner(spec),
+        ),
         "fixed": _Entry(
             check=lambda spec: _check_options(spec, FixedOptions),
             create=lambda spec, url, defaults: FixedTuner(spec, _options(spec, FixedOptions), defaults),
@@ -145,6 +152,18 @@ def _check_stepwise(spec: StudySpec) -> None:
         _options(spec, StepwiseOptions).check(spec)
     except MistakesError as error:
         raise _refusal(list(error.violations)) from None
+
+
+def _check_ray(spec: StudySpec) -> None:
+    try:
+        _options(spec, RayOptions).world(spec)
+    except MistakesError as error:
+        raise _refusal(list(error.violations)) from None
+
+
+def _ray_tuner(spec: StudySpec) -> Tuner:
+    made = RayStretchesTuner if scheduler_of(spec) in PAUSING else RayTuner
+    return made(spec, _options(spec, RayOptions))
 
 
 def _check_made(tuner: Tuner) -> None:

@@ -17,6 +17,7 @@ from fedstep.server.tuning.opening import probe, screen
 from fedstep.server.tuning.paired import compare
 from fedstep.server.tuning.program import Program, ProgramTuner
 from fedstep.server.tuning.proposers import RANDOM, GaussianProposer, OptunaProposer, Proposer
+from fedstep.server.tuning.ray_proposer import PREFIX, RayProposer
 from fedstep.server.tuning.scales import Scales
 from fedstep.server.tuning.stepwise_options import StepwiseOptions
 from fedstep.server.tuning.substudies import SubStudies
@@ -105,4 +106,7 @@ class StepwiseTuner(ProgramTuner):
         options, settings = self._options, self._settings
         if options.sampler == RANDOM:
             return GaussianProposer(self.spec.seed, settings.move_chance)
+        if options.sampler.startswith(PREFIX):
+            name = options.sampler.removeprefix(PREFIX)
+            return RayProposer(self.spec, name, options.sampler_options, settings.startup_trials)
         return OptunaProposer(self.spec, options.sampler, options.sampler_options, settings.startup_trials)

@@ -12,6 +12,7 @@ from fedstep.common.space import Space
 from fedstep.common.spec import StudySpec
 from fedstep.common.validation import MistakesError, join, one_of, show
 from fedstep.server.tuning.proposers import RANDOM, check_sampler
+from fedstep.server.tuning.ray_proposer import PREFIX, check_ray_sampler
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings, constant_faults
 
 _EARLIEST_SCREEN = 30  # algorithm.md, screen: a smaller budget goes straight to the generations
@@ -32,7 +33,8 @@ class StepwiseOptions(BaseModel):
     """What a study file may say of the step-wise tuner.
 
     Attributes:
-        sampler: Who proposes challengers inside the trust region: "random", or the class name of an Optuna sampler.
+        sampler: Who proposes challengers inside the trust region: "random", the class name of an Optuna sampler, or
+            "ray:" and that of a searcher of Ray Tune's.
         sampler_options: The sampler's keyword arguments.
         start: Values of the default configuration, where they are not the task's.
         screen_only: Parameters that are chosen by the screen and stay: those that change the model's shape.
@@ -89,7 +91,8 @@ class StepwiseOptions(BaseModel):
                 said = f"there is no parameter {show(name)}: {one_of(name, spec.space.parameters)}"
                 faults.append(FieldViolation("tuner.screen_only", said))
         try:
-            check_sampler(self.sampler, self.sampler_options, spec)
+            check = check_ray_sampler if self.sampler.startswith(PREFIX) else check_sampler
+            check(self.sampler, self.sampler_options, spec)
         except MistakesError as error:
             faults += error.violations
         if faults:

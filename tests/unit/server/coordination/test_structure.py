@@ -56,6 +56,13 @@ def test_tuners_that_share_weights_are_told_so_in_one_sentence(name: str) -> Non
     assert ("screen_only" in said) is (name == "stepwise")
 
 
+def test_so_is_a_population_of_rays_and_no_other_scheduler_of_it() -> None:
+    said = refusal({"name": "ray", "scheduler": "PopulationBasedTraining"}, WIDTH).message
+    assert "under the tuner ray configurations go on from one another's weights" in said
+    for scheduler in ("AsyncHyperBandScheduler", "HyperBandScheduler"):
+        check_structure(study(tuner={"name": "ray", "scheduler": scheduler}, space=WIDTH), Counted())
+
+
 def test_a_width_that_only_some_networks_have_is_found() -> None:
     space = {"kind": {"choices": ["deep", "plain"]}, "depth": {"low": 1, "high": 2}}
     error = refusal({"name": "stepwise", "screen_only": ["kind"], "use_probe": False}, space)

@@ -5,6 +5,7 @@ import pytest
 
 from fedstep.common.spec import Plugin, StudySpec
 from fedstep.server.report.progress import by_trials, plan_text, progress_text, rounds_of_budget
+from fedstep.server.tuning.ray_names import SCHEDULERS
 from fedstep.server.tuning.registry import create_tuner
 
 
@@ -20,6 +21,12 @@ def spec(tuner: str, cohort: int = 10, **budget: Any) -> StudySpec:
             "budget": {"trials": 8, "rounds_per_trial": 5, **budget},
         }
     )
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_under_ray_it_depends_on_the_scheduler(scheduler: str) -> None:
+    study = spec("ray").model_copy(update={"tuner": Plugin(name="ray", scheduler=scheduler)})
+    assert by_trials(study) is create_tuner(study, "").per_trial
 
 
 @pytest.mark.parametrize("name", ["random", "grid", "optuna", "stepwise", "fedex", "population", "fixed", "schedule"])
