@@ -110,7 +110,8 @@ def test_save_and_load_are_fork_and_restore(programs: Programs, tmp_path: Path) 
     one.restore(checkpoint)
     assert one.train()["model_sha256"] == second["model_sha256"]
     points = [trial["hyperparameters"]["lr"] for trial in trials_of(address)]
-    assert [*(point["doubleValue"] for point in points)] == [0.1, 0.1, 0.5, 0.1, 0.1]  # 7.0 is past the range's end
+    # 7.0 is past the range's end.
+    assert [value for point in points for value in point.values()] == [0.1, 0.1, 0.5, 0.1, 0.1]
     one.stop()
     other.stop()
 

@@ -44,7 +44,7 @@ def test_tuners_that_build_a_model_for_each_configuration_may_change_it(name: st
     check_structure(study(tuner={"name": name}, space=WIDTH), Counted())
 
 
-@pytest.mark.parametrize("name", ["stepwise", "fedex", "population"])
+@pytest.mark.parametrize("name", ["stepwise", "fedex", "population", "outside"])
 def test_tuners_that_share_weights_are_told_so_in_one_sentence(name: str) -> None:
     error = refusal({"name": name}, WIDTH)
     assert [violation.field for violation in error.violations] == ["space.width"]

@@ -29,10 +29,13 @@ def test_under_ray_it_depends_on_the_scheduler(scheduler: str) -> None:
     assert by_trials(study) is create_tuner(study, "").per_trial
 
 
-@pytest.mark.parametrize("name", ["random", "grid", "optuna", "stepwise", "fedex", "population", "fixed", "schedule"])
+@pytest.mark.parametrize(
+    "name", ["random", "grid", "optuna", "stepwise", "fedex", "population", "fixed", "schedule", "outside"]
+)
 def test_trials_are_counted_where_the_tuner_trains_whole_ones(name: str) -> None:
     options = {"stages": [{"rounds": 40}]} if name == "schedule" else {}
-    study = spec(name).model_copy(update={"tuner": Plugin(name=name, **options)})
+    budget = {"rounds": 40} if name == "outside" else {}
+    study = spec(name, **budget).model_copy(update={"tuner": Plugin(name=name, **options)})
     tuner = create_tuner(study, "sqlite://")
     assert by_trials(study) is tuner.per_trial
     tuner.close()
