@@ -13,7 +13,7 @@ from e2e.waiting import until_true
 from fedstep.server.storage.base import StudyState, TrialRecord
 
 CLIENTS = ("ann", "ben")
-BUDGET = {"rounds": 16, "rounds_per_trial": 4}
+BUDGET = {"trials": 4, "rounds": 16, "rounds_per_trial": 4}
 POPULATION = {"name": "ray", "scheduler": "PopulationBasedTraining", "scheduler_options": {"perturbation_interval": 1}}
 
 
