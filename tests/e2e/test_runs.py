@@ -15,8 +15,9 @@ from e2e.inside import Inside, inside, query
 from e2e.studies import spec
 from e2e.test_same_seed import digits, federation
 from e2e.tiny import MANIFEST, SAMPLES, TinyWork, tiny_agent
-from e2e.waiting import until
+from e2e.waiting import until, until_true
 
+from fedstep.api.aio import connect
 from fedstep.api.runs import AsyncRuns, RunState
 from fedstep.client.work import Control, Job, StepSink, Trained
 from fedstep.common.channel import open_channel
@@ -66,6 +67,24 @@ async def refused(kind: type[FedstepError], call: Any) -> tuple[str, list[str]]:
     with pytest.raises(kind) as refusal:
         await call
     return refusal.value.message, [violation.field for violation in refusal.value.violations]
+
+
+async def test_a_study_that_waits_for_its_next_step_can_be_paused(tmp_path: Path) -> None:
+    async with stepped(tmp_path) as (host, runs), connect(host.address) as fedstep:
+        run = await runs.open("one")
+        first = await runs.step(run.name, LR)
+        await fedstep.pause("s")
+
+        async def paused() -> bool:
+            return (await host.record("s")).state is StudyState.PAUSED
+
+        await until_true(paused, "the study stands still")
+        message, _ = await refused(UnavailableError, runs.step(run.name, LR))
+        assert "fedstep study resume s" in message
+        assert (await runs.get(run.name)).step == first.step  # what there is can be read
+        await fedstep.resume("s")
+        second = await runs.step(run.name, LR)
+        assert (second.step, second.rounds_behind) == (2, 2)
 
 
 # the same study ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
 from fedstep.server.coordination.study import StudyRunner
-from fedstep.server.storage.base import StudyRecord, TrialRecord, TrialState
+from fedstep.server.storage.base import StudyRecord, StudyState, TrialRecord, TrialState
 from fedstep.server.tuning.base import Tuner
 from fedstep.server.tuning.outside import NAME, OutsideTuner, no_run, phase_of
 from fedstep.server.tuning.outside_runs import OutsideRun, from_json
@@ -188,4 +188,8 @@ def _over(record: StudyRecord) -> PreconditionError | UnavailableError:
     if record.state.ended:
         text = f"{name} is {record.state.value}: its runs are closed; create another study."
         return PreconditionError(f"study: {text}", [FieldViolation("study", text)])
-    return UnavailableError(f"The study {name} is {record.state.value}: {record.message or 'ask again'}")
+    if record.state is StudyState.PAUSED:
+        return UnavailableError(
+            f"The study {name} is paused: go on with `fedstep study resume {name}`, or ResumeStudy."
+        )
+    return UnavailableError(f"The study {name} is {record.state.value}: {record.message or 'ask again.'}")
