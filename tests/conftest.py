@@ -6,6 +6,9 @@ import os
 # wait for each other far longer than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Ray starts a cluster with tokens where its user's home happens to hold one, and then asks everybody for it.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
 from hypothesis import settings  # what it imports may read it
 
 from contract.postgres import own_postgres_server, postgres_database, postgres_server
