@@ -29,7 +29,7 @@ class Terminal:
     def __init__(self, *arguments: str, columns: int, lines: int) -> None:
         self._end, other = pty.openpty()
         self.resize(columns, lines)
-        variables = {name: value for name, value in environment().items() if name != "COLUMNS"}
+        variables = {name: value for name, value in environment().items() if name not in ("COLUMNS", "LINES")}
         self.program = subprocess.Popen(
             [FEDSTEP, *arguments],
             stdin=other,
