@@ -54,7 +54,7 @@ class Call(Generic[T]):
     """A call.
 
     Attributes:
-        method: Of StudyService.
+        method: Of its service.
         request: What is asked.
         pick: What of the answer is wanted.
         timeout_s: Its deadline.
@@ -63,7 +63,7 @@ class Call(Generic[T]):
     method: str
     request: Message
     pick: Callable[[Any], T]
-    timeout_s: float = CALL_TIMEOUT_S
+    timeout_s: float | None = CALL_TIMEOUT_S
 
 
 Page = tuple[Sequence[T], str]

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import grpc.aio
 
+from fedstep.api.calls import Call, Page
 from fedstep.common import hyperparameters as hp
 from fedstep.common.channel import open_blocking_channel, open_channel
 from fedstep.common.errors import UnavailableError, from_rpc
@@ -20,7 +21,8 @@ from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.security import PLAIN, Security
 from fedstep.v1 import run_pb2, run_pb2_grpc
 
-CALL_TIMEOUT_S = 15.0
+T = TypeVar("T")
+
 RETRY_S = 0.5
 
 
@@ -105,21 +107,19 @@ class AsyncRuns:
 
     async def open(self, run: str = "") -> Run:
         """See `Runs.open`."""
-        return _run((await self._call("OpenRun", run_pb2.OpenRunRequest(study=self._study, run=run))).run)
+        return await self._ask(_open(self._study, run))
 
     async def get(self, run: str) -> Run:
         """See `Runs.get`."""
-        return _run((await self._call("GetRun", run_pb2.GetRunRequest(study=self._study, run=run))).run)
+        return await self._ask(_get(self._study, run))
 
     async def list(self) -> AsyncIterator[Run]:
         """See `Runs.list`."""
         token = ""
         while True:
-            request = run_pb2.ListRunsRequest(study=self._study, page_token=token)
-            page = await self._call("ListRuns", request)
-            for message in page.runs:
-                yield _run(message)
-            token = page.next_page_token
+            runs, token = await self._ask(_page(self._study, token))
+            for run in runs:
+                yield run
             if not token:
                 return
 
@@ -133,29 +133,26 @@ class AsyncRuns:
     ) -> StepResult:
         """See `Runs.step`."""
         number = (await self.get(run)).next_step if step is None else step
-        request = _step_request(self._study, run, hyperparameters, rounds, number)
-        return _result((await self._call("StepRun", request, timeout_s)).result)
+        return await self._ask(_step(self._study, run, hyperparameters, rounds, number, timeout_s))
 
     async def fork(self, run: str, step: int | None = None, new_run: str = "") -> Run:
         """See `Runs.fork`."""
-        request = run_pb2.ForkRunRequest(study=self._study, run=run, step=step, new_run=new_run)
-        return _run((await self._call("ForkRun", request)).run)
+        return await self._ask(_fork(self._study, run, step, new_run))
 
     async def restore(self, run: str, step: int, source_run: str = "") -> Run:
         """See `Runs.restore`."""
-        request = run_pb2.RestoreRunRequest(study=self._study, run=run, step=step, source_run=source_run)
-        return _run((await self._call("RestoreRun", request)).run)
+        return await self._ask(_restore(self._study, run, step, source_run))
 
     async def close(self, run: str) -> Run:
         """See `Runs.close`."""
-        return _run((await self._call("CloseRun", run_pb2.CloseRunRequest(study=self._study, run=run))).run)
+        return await self._ask(_close(self._study, run))
 
-    async def _call(self, method: str, request: Any, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
-        call: Callable[..., Awaitable[Any]] = getattr(self._stub, method)
-        tries = _Tries(self._address, self._patience_s, timeout_s, waits=method == "StepRun")
+    async def _ask(self, call: Call[T]) -> T:
+        method: Callable[..., Awaitable[Any]] = getattr(self._stub, call.method)
+        tries = _Tries(self._address, self._patience_s, call)
         while True:
             try:
-                return await call(request, timeout=tries.left_s())
+                return call.pick(await method(call.request, timeout=tries.left_s()))
             except grpc.aio.AioRpcError as error:
                 tries.failed(error)
             await asyncio.sleep(RETRY_S)
@@ -172,15 +169,12 @@ class Runs:
         study: The study's name; its tuner is `outside`.
         security: How the coordinator is known, and what is shown to it.
         patience_s: How long a coordinator that does not answer is asked again: after a restart it goes on.
-
-    Attributes:
-        channel: To the coordinator, for its other services.
     """
 
     def __init__(self, address: str, study: str, security: Security = PLAIN, patience_s: float = 60.0) -> None:
         self._address, self._study, self._patience_s = address, study, patience_s
-        self.channel = open_blocking_channel(address, security)
-        self._stub: Any = run_pb2_grpc.RunServiceStub(self.channel)
+        self._channel = open_blocking_channel(address, security)
+        self._stub: Any = run_pb2_grpc.RunServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -192,24 +186,22 @@ class Runs:
 
     def disconnect(self) -> None:
         """Lets go of the connection; the runs stay as they are."""
-        self.channel.close()
+        self._channel.close()
 
     def open(self, run: str = "") -> Run:
         """A run from the study's initial model, or the one there is of that name; "" for a name of its own."""
-        return _run(self._call("OpenRun", run_pb2.OpenRunRequest(study=self._study, run=run)).run)
+        return self._ask(_open(self._study, run))
 
     def get(self, run: str) -> Run:
         """A run as it stands."""
-        return _run(self._call("GetRun", run_pb2.GetRunRequest(study=self._study, run=run)).run)
+        return self._ask(_get(self._study, run))
 
     def list(self) -> Iterator[Run]:
         """Every run, by name."""
         token = ""
         while True:
-            page = self._call("ListRuns", run_pb2.ListRunsRequest(study=self._study, page_token=token))
-            for message in page.runs:
-                yield _run(message)
-            token = page.next_page_token
+            runs, token = self._ask(_page(self._study, token))
+            yield from runs
             if not token:
                 return
 
@@ -234,29 +226,26 @@ class Runs:
             TimeoutError: It takes longer. The same step may be asked again.
         """
         number = self.get(run).next_step if step is None else step
-        request = _step_request(self._study, run, hyperparameters, rounds, number)
-        return _result(self._call("StepRun", request, timeout_s).result)
+        return self._ask(_step(self._study, run, hyperparameters, rounds, number, timeout_s))
 
     def fork(self, run: str, step: int | None = None, new_run: str = "") -> Run:
         """A run from where another one stood after a step; None for where it stands. Copies no model."""
-        request = run_pb2.ForkRunRequest(study=self._study, run=run, step=step, new_run=new_run)
-        return _run(self._call("ForkRun", request).run)
+        return self._ask(_fork(self._study, run, step, new_run))
 
     def restore(self, run: str, step: int, source_run: str = "") -> Run:
         """Puts a run where it stood after a step, or where another run did. Copies no model."""
-        request = run_pb2.RestoreRunRequest(study=self._study, run=run, step=step, source_run=source_run)
-        return _run(self._call("RestoreRun", request).run)
+        return self._ask(_restore(self._study, run, step, source_run))
 
     def close(self, run: str) -> Run:
         """Lets go of a run."""
-        return _run(self._call("CloseRun", run_pb2.CloseRunRequest(study=self._study, run=run)).run)
+        return self._ask(_close(self._study, run))
 
-    def _call(self, method: str, request: Any, timeout_s: float | None = CALL_TIMEOUT_S) -> Any:
-        call: Callable[..., Any] = getattr(self._stub, method)
-        tries = _Tries(self._address, self._patience_s, timeout_s, waits=method == "StepRun")
+    def _ask(self, call: Call[T]) -> T:
+        method: Callable[..., Any] = getattr(self._stub, call.method)
+        tries = _Tries(self._address, self._patience_s, call)
         while True:
             try:
-                return call(request, timeout=tries.left_s())
+                return call.pick(method(call.request, timeout=tries.left_s()))
             except grpc.RpcError as error:
                 tries.failed(error)
             time.sleep(RETRY_S)
@@ -268,13 +257,13 @@ class _Tries:
     Args:
         address: Who is called.
         patience_s: For how long nobody may answer.
-        timeout_s: Of the whole call.
-        waits: Whether the call is answered late, and its deadline is the caller's own.
+        call: Which. A step is answered late, and its deadline is the caller's own, for all tries together.
     """
 
-    def __init__(self, address: str, patience_s: float, timeout_s: float | None, waits: bool) -> None:
-        self._address, self._patience_s, self._waits = address, patience_s, waits
-        self._timeout_s = timeout_s
+    def __init__(self, address: str, patience_s: float, call: Call[Any]) -> None:
+        self._address, self._patience_s = address, patience_s
+        self._waits = call.method == _STEP
+        self._timeout_s = call.timeout_s
         self._began = time.monotonic()
         self._tried = self._began
         self._silent_since: float | None = None
@@ -299,11 +288,47 @@ class _Tries:
             raise found from None
 
 
-def _step_request(
-    study: str, run: str, hyperparameters: Hyperparameters, rounds: int, step: int
-) -> run_pb2.StepRunRequest:
+# the calls, each once ----------------------------------------------------------------------------------------------
+
+_STEP = "StepRun"
+
+
+def _open(study: str, run: str) -> Call[Run]:
+    return Call("OpenRun", run_pb2.OpenRunRequest(study=study, run=run), _run_of)
+
+
+def _get(study: str, run: str) -> Call[Run]:
+    return Call("GetRun", run_pb2.GetRunRequest(study=study, run=run), _run_of)
+
+
+def _page(study: str, token: str) -> Call[Page[Run]]:
+    request = run_pb2.ListRunsRequest(study=study, page_token=token)
+    return Call("ListRuns", request, lambda answer: ([_run(run) for run in answer.runs], answer.next_page_token))
+
+
+def _step(
+    study: str, run: str, hyperparameters: Hyperparameters, rounds: int, step: int, timeout_s: float | None
+) -> Call[StepResult]:
     values = hp.map_to_proto(hyperparameters)
-    return run_pb2.StepRunRequest(study=study, run=run, step=step, hyperparameters=values, rounds=rounds)
+    request = run_pb2.StepRunRequest(study=study, run=run, step=step, hyperparameters=values, rounds=rounds)
+    return Call(_STEP, request, lambda answer: _result(answer.result), timeout_s)
+
+
+def _fork(study: str, run: str, step: int | None, new_run: str) -> Call[Run]:
+    return Call("ForkRun", run_pb2.ForkRunRequest(study=study, run=run, step=step, new_run=new_run), _run_of)
+
+
+def _restore(study: str, run: str, step: int, source_run: str) -> Call[Run]:
+    request = run_pb2.RestoreRunRequest(study=study, run=run, step=step, source_run=source_run)
+    return Call("RestoreRun", request, _run_of)
+
+
+def _close(study: str, run: str) -> Call[Run]:
+    return Call("CloseRun", run_pb2.CloseRunRequest(study=study, run=run), _run_of)
+
+
+def _run_of(answer: Any) -> Run:
+    return _run(answer.run)
 
 
 _STATES = {getattr(run_pb2, f"RUN_STATE_{state.name}"): state for state in RunState}

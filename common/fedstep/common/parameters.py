@@ -5,6 +5,7 @@ step-wise search are all written against that.
 """
 
 import math
+import numbers
 from abc import abstractmethod
 from collections.abc import Mapping
 from decimal import Decimal
@@ -322,6 +323,24 @@ class CategoricalParameter(BaseParameter):
 
 Parameter = FloatParameter | IntParameter | CategoricalParameter
 """Any parameter of a space."""
+
+
+def nearest(parameter: Parameter, value: Value) -> Value:
+    """The parameter's legal value nearest to a number; of what is no number, or a choice, the value as it is.
+
+    Args:
+        parameter: Of whatever kind.
+        value: As a program outside proposes it: past the ends of the range, or between two steps.
+    """
+    legal = parameter.normal(value)
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)  # numpy's too
+    if legal is not None or isinstance(parameter, CategoricalParameter) or not number:
+        return value if legal is None else legal
+    inside = min(max(float(value), parameter.low), parameter.high)
+    if isinstance(parameter, IntParameter):
+        steps = min(round((inside - parameter.low) / parameter.step), parameter.last_step)
+        return parameter.low + steps * parameter.step
+    return parameter.from_unit(parameter.to_unit(inside)) if parameter.step else inside
 
 
 def _check_range(low: float, high: float, log: bool, step: float | None) -> None:

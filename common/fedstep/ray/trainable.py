@@ -5,20 +5,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fedstep.api import Fedstep
 from fedstep.api.runs import Run, Runs, RunState
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.security import PLAIN, Security
-from fedstep.common.spec import StudySpec
-from fedstep.common.spec_proto import spec_from_proto
 from fedstep.ray.points import point_of
-from fedstep.v1 import study_pb2, study_pb2_grpc
 from ray.tune import PlacementGroupFactory, Trainable
 
 CHECKPOINT = "fedstep_run.json"
 WORST = 1e30
 """The objective of a step that failed, with the sign that is worse: Ray's schedulers compare numbers."""
 
-_CALL_TIMEOUT_S = 15.0
 _LOOK_EVERY_S = 0.5
 
 
@@ -60,7 +57,8 @@ class FederatedRun(Trainable):
             )
         self._study, self._rounds = study, rounds
         self._runs = Runs(address, study, security)
-        self._spec = self._read_spec()
+        with Fedstep(address, security) as fedstep:
+            self._spec = fedstep.study(study).spec
         self._begin()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -134,8 +132,3 @@ class FederatedRun(Trainable):
         while (run := self._runs.get(self._run)).state is RunState.STEPPING:
             time.sleep(_LOOK_EVERY_S)
         return run
-
-    def _read_spec(self) -> StudySpec:
-        stub: Any = study_pb2_grpc.StudyServiceStub(self._runs.channel)
-        request = study_pb2.GetStudyRequest(name=self._study)
-        return spec_from_proto(stub.GetStudy(request, timeout=_CALL_TIMEOUT_S).study.spec)

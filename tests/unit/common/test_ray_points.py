@@ -11,11 +11,12 @@ SPACE = Space.model_validate(
         "lr": {"low": 1e-3, "high": 1.0, "log": True},
         "dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
         "batch_size": {"low": 4, "high": 64},
+        "width": {"low": 4, "high": 30, "step": 8},
         "optimizer": {"choices": ["sgd", "adam"]},
         "momentum": {"low": 0.0, "high": 0.9, "when": {"optimizer": "sgd"}},
     }
 )
-LEGAL = {"lr": 0.1, "dropout": 0.2, "batch_size": 8, "optimizer": "sgd", "momentum": 0.5}
+LEGAL = {"lr": 0.1, "dropout": 0.2, "batch_size": 8, "width": 12, "optimizer": "sgd", "momentum": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,8 @@ LEGAL = {"lr": 0.1, "dropout": 0.2, "batch_size": 8, "optimizer": "sgd", "moment
         ("lr", np.float64(0.25), 0.25),
         ("batch_size", np.int64(76), 64),
         ("batch_size", 9.6, 10),
+        ("width", 17, 20),
+        ("width", np.int64(99), 28),
         ("dropout", 0.24, 0.2),
         ("dropout", 7.0, 0.5),
         ("optimizer", np.str_("adam"), "adam"),

@@ -5,11 +5,9 @@ from fedstep.common.errors import FieldViolation, InvalidInputError
 from fedstep.common.hyperparameters import Value
 from fedstep.common.validation import sentences
 from fedstep.server.api.handlers import Context
+from fedstep.server.api.pages import page_size
 from fedstep.server.coordination.outside import OutsideRuns, RunView, Step
 from fedstep.v1 import run_pb2, run_pb2_grpc
-
-DEFAULT_PAGE = 100
-MAX_PAGE = 1000
 
 
 class RunService(run_pb2_grpc.RunServiceServicer):
@@ -36,7 +34,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         self, request: run_pb2.ListRunsRequest, context: Context
     ) -> run_pb2.ListRunsResponse:
         """Runs by name, a page at a time."""
-        size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+        size = page_size(request.page_size)
         views = await self._runs.page(request.study, request.page_token, size)
         return run_pb2.ListRunsResponse(
             runs=[_run(view) for view in views],

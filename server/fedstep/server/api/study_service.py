@@ -1,6 +1,5 @@
 """StudyService: studies for people and programs."""
 
-import itertools
 from bisect import bisect_right
 from collections.abc import AsyncIterator
 
@@ -13,18 +12,20 @@ from fedstep.common.tensors import as_bytes
 from fedstep.server.api import convert
 from fedstep.server.api.convert_cost import cost_to_proto
 from fedstep.server.api.handlers import Context
+from fedstep.server.api.pages import page_size
 from fedstep.server.api.progress import ProgressFeed
 from fedstep.server.coordination.downloads import find_model
 from fedstep.server.coordination.fleet import Member
 from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.reading import in_parts
 from fedstep.server.coordination.studies import Studies
 from fedstep.server.coordination.transfers import Slots
-from fedstep.server.storage.base import AssignmentRecord, Event
+from fedstep.server.storage.base import Event
 from fedstep.server.storage.faults import where
 from fedstep.v1 import progress_pb2, study_pb2, study_pb2_grpc
 
-DEFAULT_PAGE = 100
-MAX_PAGE = 1000
+STEPS_AT_ONCE = 50
+"""Assignments whose steps are read at once."""
 MAX_DOWNLOADS = 4
 """Models that are read for operators at the same time, each of them in memory; whoever comes later waits."""
 LATEST_EVENTS = 100
@@ -65,7 +66,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         self, request: study_pb2.ListStudiesRequest, context: Context
     ) -> study_pb2.ListStudiesResponse:
         """Studies by name, a page at a time."""
-        size = _page_size(request.page_size)
+        size = page_size(request.page_size)
         records = await self._studies.page(request.page_token, size)
         return study_pb2.ListStudiesResponse(
             studies=[await self._study(record.spec.name) for record in records],
@@ -80,6 +81,14 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         ended = lambda: not self._studies.under_way(request.name)  # noqa: E731
         async for event in self._parts.feed.watch(request.name, request.after_event, ended):
             yield self._told(event)
+        self._check_draining()
+
+    def _check_draining(self) -> None:
+        """What ends a watch is not a study's end where the coordinator goes away.
+
+        Raises:
+            UnavailableError: It does.
+        """
         if self._studies.draining:
             raise UnavailableError("The coordinator is going away; ask it again when it is back.")
 
@@ -99,8 +108,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         interval_s = request.interval.seconds + request.interval.nanos / 1e9
         async for snapshot in self._progress.watch(request.name, interval_s):
             yield progress_pb2.WatchProgressResponse(snapshot=snapshot)
-        if self._studies.draining:
-            raise UnavailableError("The coordinator is going away; ask it again when it is back.")
+        self._check_draining()
 
     async def PauseStudy(  # noqa: N802
         self, request: study_pb2.PauseStudyRequest, context: Context
@@ -127,7 +135,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         self, request: study_pb2.ListTrialsRequest, context: Context
     ) -> study_pb2.ListTrialsResponse:
         """Trials by number, a page at a time."""
-        size = _page_size(request.page_size)
+        size = page_size(request.page_size)
         after = _number(request.page_token)
         trials = await self._parts.executors.storage.run(self._parts.store.trials, request.study, after, size)
         return study_pb2.ListTrialsResponse(
@@ -147,11 +155,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
             request.round if request.HasField("round") else None,
             request.client_name,
         )
-
-        def some() -> list[AssignmentRecord]:
-            return list(itertools.islice(found, 50))
-
-        while records := await storage.run(some):
+        async for records in in_parts(storage, found, STEPS_AT_ONCE):
             for record in records:
                 if record.steps is not None:
                     yield convert.steps(record)
@@ -192,7 +196,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
     ) -> study_pb2.ListClientsResponse:
         """Every client ever heard of by name, a page at a time."""
         fleet, paces = self._parts.fleet, self._parts.paces
-        size, records = _page_size(request.page_size), fleet.records()
+        size, records = page_size(request.page_size), fleet.records()
         first = bisect_right(records, request.page_token, key=lambda record: record.name)
         page = records[first : first + size]
         return study_pb2.ListClientsResponse(
@@ -219,10 +223,6 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
 
     async def _study(self, name: str) -> study_pb2.Study:
         return convert.study(await self._studies.view(name), where(make_url(self._parts.database_url)))
-
-
-def _page_size(asked: int) -> int:
-    return min(asked or DEFAULT_PAGE, MAX_PAGE)
 
 
 def _number(token: str) -> int:

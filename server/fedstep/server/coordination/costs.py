@@ -1,12 +1,9 @@
 """What a study has cost so far, read from the store a part at a time: it may be long, and others wait for it."""
 
-import itertools
-
 from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.reading import assignments_of, events_of
 from fedstep.server.report.cost import CostTally, StudyCost, cost_of_study, tuning_event_bytes
 from fedstep.server.storage.base import StudyRecord, all_trials
-
-_AT_ONCE = 1000
 
 
 async def cost_so_far(study: StudyRecord, delivered: int | None, parts: Parts) -> StudyCost:
@@ -20,18 +17,10 @@ async def cost_so_far(study: StudyRecord, delivered: int | None, parts: Parts) -
     storage, store, name = parts.executors.storage, parts.store, study.spec.name
     trials = await storage.run(all_trials, store, name)
     tally = CostTally()
-    records = await storage.run(store.assignments, name, None, None, "", False)
-
-    def count_some() -> bool:
-        some = [*itertools.islice(records, _AT_ONCE)]
-        tally.add(some)
-        return bool(some)
-
-    while await storage.run(count_some):
-        pass
-    event_bytes = after = 0
-    while page := await storage.run(store.events, name, after, _AT_ONCE):
-        event_bytes += tuning_event_bytes(page)
-        after = page[-1].number
+    async for assignments in assignments_of(name, parts):
+        await storage.run(tally.add, assignments)
+    event_bytes = 0
+    async for events in events_of(name, parts):
+        event_bytes += tuning_event_bytes(events)
     costs = await storage.run(store.costs, name)
     return cost_of_study(study, trials, delivered, costs, tally, await storage.run(store.overhead, name), event_bytes)

@@ -1,15 +1,13 @@
 """Who took part in a study so far, read from the store a part at a time: it may be long, and others wait for it."""
 
-import itertools
 from collections.abc import Collection
 
 from fedstep.server.coordination import narrate
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.reading import assignments_of, events_of
 from fedstep.server.report.participation import PARTICIPATION, Share, Tally
 from fedstep.server.storage.base import Event
-
-_AT_ONCE = 1000
 
 
 async def shares_in(study: str, there: Collection[str], parts: Parts) -> list[Share]:
@@ -20,18 +18,10 @@ async def shares_in(study: str, there: Collection[str], parts: Parts) -> list[Sh
         there: The clients that are there for it now, or were at its end.
         parts: The coordinator's.
     """
-    storage, store = parts.executors.storage, parts.store
     late = await updates_taken_late(study, parts)
     tally = Tally(there, [(taken.trial, taken.made_in, taken.client) for taken in late])
-    records = await storage.run(store.assignments, study, None, None, "", False)
-
-    def count_some() -> bool:
-        some = [*itertools.islice(records, _AT_ONCE)]
-        tally.add(some)
-        return bool(some)
-
-    while await storage.run(count_some):
-        pass
+    async for assignments in assignments_of(study, parts):
+        await parts.executors.storage.run(tally.add, assignments)
     return tally.shares()
 
 
@@ -48,9 +38,4 @@ async def updates_taken_late(study: str, parts: Parts) -> list[TakenLate]:
 
 async def _events(study: str, kind: str, parts: Parts) -> list[Event]:
     """A study's events of one kind."""
-    found: list[Event] = []
-    after = 0
-    while page := await parts.executors.storage.run(parts.store.events, study, after, _AT_ONCE, kind):
-        found += page
-        after = page[-1].number
-    return found
+    return [event async for events in events_of(study, parts, kind) for event in events]

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from fedstep.server.coordination.costs import cost_so_far
 from fedstep.server.coordination.parts import Parts
+from fedstep.server.coordination.reading import events_of
 from fedstep.server.report.page.page import write_report
 from fedstep.server.report.page.story import Holding, Story, ToldCost
 from fedstep.server.report.participation import Share, participation_text
-from fedstep.server.storage.base import Event, StudyRecord, TrialRecord
-
-_AT_ONCE = 1000
+from fedstep.server.storage.base import StudyRecord, TrialRecord
 
 
 async def report_of(
@@ -39,10 +38,7 @@ async def report_of(
     Raises:
         OSError: A file cannot be written.
     """
-    events: list[Event] = []
-    storage, store, name = parts.executors.storage, parts.store, study.spec.name
-    while page := await storage.run(store.events, name, events[-1].number if events else 0, _AT_ONCE):
-        events += page
+    events = [event async for some in events_of(study.spec.name, parts) for event in some]
     took_part = {share.client for share in shares}
     holdings = [
         Holding(record.name, record.train_samples, record.validation_samples)

@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import add
 
+from fedstep.common.amounts import fieldwise
 from fedstep.server.report.decisions import is_decision
 from fedstep.server.report.lineage import Role, Tree
 from fedstep.server.storage.base import (
@@ -67,8 +69,7 @@ class Spending:
     measuring_seconds: float = 0.0
 
     def __add__(self, other: "Spending") -> "Spending":
-        theirs = vars(other)
-        return Spending(**{name: mine + theirs[name] for name, mine in vars(self).items()})
+        return fieldwise(add, self, other)
 
     @property
     def payload_bytes(self) -> int:
@@ -108,8 +109,28 @@ class PurposeCost:
     tuning: bool
 
 
+class ByPurpose:
+    """What is told by purpose, summed up.
+
+    Attributes:
+        purposes: What was spent on each.
+    """
+
+    purposes: Sequence[PurposeCost]
+
+    @property
+    def total(self) -> Spending:
+        """All of it."""
+        return sum((one.spent for one in self.purposes), Spending())
+
+    @property
+    def tuning(self) -> Spending:
+        """What only tuning needs."""
+        return sum((one.spent for one in self.purposes if one.tuning), Spending())
+
+
 @dataclass(frozen=True)
-class StudyCost:
+class StudyCost(ByPurpose):
     """What a study has cost.
 
     Attributes:
@@ -127,16 +148,6 @@ class StudyCost:
     overhead: Overhead
     journal_bytes: int
     event_bytes: int
-
-    @property
-    def total(self) -> Spending:
-        """All of it."""
-        return sum((one.spent for one in self.purposes), Spending())
-
-    @property
-    def tuning(self) -> Spending:
-        """What only tuning needs."""
-        return sum((one.spent for one in self.purposes if one.tuning), Spending())
 
     @property
     def byte_share(self) -> float:

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from operator import add
 from typing import Any, TypeVar
 
+from fedstep.common.amounts import fieldwise
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.storage.costs import ArmCost, Overhead
@@ -78,11 +80,7 @@ class Spent:
     payload_bytes: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
-        return Spent(
-            self.rounds + other.rounds,
-            self.client_rounds + other.client_rounds,
-            self.payload_bytes + other.payload_bytes,
-        )
+        return fieldwise(add, self, other)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """What a study has cost beside its budget: by trial, and the coordinator's own work."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import add
+
+from fedstep.common.amounts import fieldwise
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,7 @@ class ArmCost:
     seconds: float = 0.0
 
     def __add__(self, other: "ArmCost") -> "ArmCost":
-        return ArmCost(
-            self.trial,
-            self.rounds + other.rounds,
-            self.client_rounds + other.client_rounds,
-            self.payload_bytes + other.payload_bytes,
-            self.update_bytes + other.update_bytes,
-            self.seconds + other.seconds,
-        )
+        return replace(fieldwise(add, self, other), trial=self.trial)
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,4 @@ class Overhead:
     cpu_seconds: float = 0.0
 
     def __add__(self, other: "Overhead") -> "Overhead":
-        return Overhead(
-            self.tuner_seconds + other.tuner_seconds,
-            self.tuner_cpu_seconds + other.tuner_cpu_seconds,
-            self.commit_seconds + other.commit_seconds,
-            self.cpu_seconds + other.cpu_seconds,
-        )
+        return fieldwise(add, self, other)

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from operator import add, sub
 from typing import Any, ClassVar, Protocol
 
+from fedstep.common.amounts import fieldwise
 from fedstep.common.hyperparameters import Hyperparameters
 
 
@@ -131,22 +133,10 @@ class Cost:
     update_bytes: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            self.rounds + other.rounds,
-            self.client_rounds + other.client_rounds,
-            self.payload_bytes + other.payload_bytes,
-            self.seconds + other.seconds,
-            self.update_bytes + other.update_bytes,
-        )
+        return fieldwise(add, self, other)
 
     def __sub__(self, other: "Cost") -> "Cost":
-        return Cost(
-            self.rounds - other.rounds,
-            self.client_rounds - other.client_rounds,
-            self.payload_bytes - other.payload_bytes,
-            self.seconds - other.seconds,
-            self.update_bytes - other.update_bytes,
-        )
+        return fieldwise(sub, self, other)
 
 
 @dataclass(frozen=True)

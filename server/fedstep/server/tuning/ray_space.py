@@ -6,7 +6,7 @@ from typing import Any
 
 from fedstep.common.errors import FieldViolation
 from fedstep.common.hyperparameters import Value
-from fedstep.common.parameters import CategoricalParameter, FloatParameter, Parameter
+from fedstep.common.parameters import CategoricalParameter, FloatParameter, Parameter, nearest
 from fedstep.common.space import Space
 from fedstep.server.tuning.ray_names import VARIANTS
 
@@ -82,11 +82,7 @@ class PlainSpace(RaySpace):
 
     def value(self, parameter: Parameter, told: Any) -> Value:
         """The value itself, or the nearest that the parameter has."""
-        normal = parameter.normal(told)
-        if normal is not None or isinstance(parameter, CategoricalParameter):
-            return told if normal is None else normal
-        inside = min(max(float(told), float(parameter.low)), float(parameter.high))
-        return parameter.from_unit(parameter.to_unit(inside))
+        return nearest(parameter, told)
 
     def _pulled_in(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration whose values are all of the space."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from fedstep.server.report.cost import ClientCost, PurposeCost, Spending, StudyCost
+from fedstep.server.report.cost import ByPurpose, ClientCost, PurposeCost, StudyCost
 from fedstep.server.report.courses import Course, courses_of
 from fedstep.server.report.lineage import Tree, has_arms
 from fedstep.server.report.participation import Share
@@ -32,7 +32,7 @@ class Holding:
 
 
 @dataclass(frozen=True)
-class ToldCost:
+class ToldCost(ByPurpose):
     """What a study has cost, as `report.cost.StudyCost` and the protocol's message `Cost` tell it.
 
     Attributes:
@@ -59,16 +59,6 @@ class ToldCost:
         spent = cost.overhead
         seconds = spent.tuner_seconds, spent.tuner_cpu_seconds, spent.cpu_seconds, cost.added_cpu_seconds
         return cls(cost.wall_seconds, cost.purposes, cost.clients, *seconds)
-
-    @property
-    def total(self) -> Spending:
-        """All of it."""
-        return sum((one.spent for one in self.purposes), Spending())
-
-    @property
-    def tuning(self) -> Spending:
-        """What only tuning needs."""
-        return sum((one.spent for one in self.purposes if one.tuning), Spending())
 
 
 @dataclass(frozen=True)
