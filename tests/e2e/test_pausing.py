@@ -45,6 +45,19 @@ async def paused_in_the_middle(host: Inside, fedstep: AsyncFedstep, work: TinyWo
     return len(await host.rounds("s"))
 
 
+async def test_its_snapshots_say_that_it_is_pausing_and_then_that_it_stands_still(host: Inside) -> None:
+    async with tiny_agent(host.address, "ann") as work, connect(host.address) as fedstep:
+        work.gate.clear()
+        await fedstep.create(spec_to_proto(spec(budget=LONG)))
+        await until(lambda: work.begun, "a round is under way")
+        await fedstep.pause("s")
+        states = []
+        async for snapshot in fedstep.snapshots("s"):
+            states.append(snapshot.state)
+            work.gate.set()
+        assert (states[0], states[-1]) == ("pausing", "paused")
+
+
 async def test_the_round_under_way_is_finished_and_no_other_begins(host: Inside) -> None:
     async with tiny_agent(host.address, "ann") as work, connect(host.address) as fedstep:
         assert await paused_in_the_middle(host, fedstep, work) == 1

@@ -22,7 +22,7 @@ from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.coordination.trained import FAULTS
 from fedstep.server.coordination.under_way import Kind, UnderWay
 from fedstep.server.report.progress import by_trials, trains_trials
-from fedstep.server.storage.base import Spent, TrialRecord, TrialState
+from fedstep.server.storage.base import Spent, StudyState, TrialRecord, TrialState
 from fedstep.v1 import progress_pb2 as pb
 
 MOST_CLIENTS = 100
@@ -40,7 +40,8 @@ def running(runner: StudyRunner, parts: Parts) -> pb.Snapshot:
     """A study that is run at this moment."""
     now_s = parts.clock.monotonic()
     trials = [*runner.trials.values()]
-    snapshot = _study(runner.spec, runner.state.value, trials, runner.best() if runner.begun else None, parts)
+    state = StudyState.PAUSING if runner.pausing and runner.state is not StudyState.STOPPING else runner.state
+    snapshot = _study(runner.spec, state.value, trials, runner.best() if runner.begun else None, parts)
     phases = [_phase(found, runner.engine, now_s) for found in runner.engine.under_way()]
     snapshot.phases.extend(phases)
     open_work = parts.ledger.under_way()

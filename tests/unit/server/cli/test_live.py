@@ -148,6 +148,16 @@ def test_nothing_is_promised_before_the_first_round() -> None:
     assert "nothing measured yet" in line(lines, "best")
 
 
+@pytest.mark.parametrize("state", ["stopping", "pausing"])
+def test_of_a_study_that_is_to_stop_or_to_pause_the_rounds_under_way_are_left(state: str) -> None:
+    found = snapshot()
+    found.state = state
+    lines = drawn(screen(found), 100, 36)
+    assert "the rounds under way" in line(lines, "left")
+    del found.phases[:]
+    assert not any(f"The study is {state}." in line for line in drawn(screen(found), 100, 36))
+
+
 def test_what_is_waited_for_is_said() -> None:
     found = snapshot()
     del found.phases[:]

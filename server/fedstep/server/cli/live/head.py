@@ -3,11 +3,16 @@
 from rich.text import Text
 
 from fedstep.common import hyperparameters as hp
-from fedstep.server.cli.live.marks import bar, bytes_text, seconds_text
+from fedstep.server.cli.live.marks import bar, seconds_text
+from fedstep.server.report.units import bytes_text
 from fedstep.v1 import progress_pb2 as pb
 
-_STATES = {"running": "green", "stopping": "yellow", "interrupted": "yellow", "failed": "bold red"}
-_UNDER_WAY = ("running", "stopping")
+_STATES = {"running": "green", "failed": "bold red"} | dict.fromkeys(
+    ("stopping", "pausing", "paused", "interrupted"), "yellow"
+)
+_LAST_ROUNDS = ("stopping", "pausing")
+UNDER_WAY = ("running", *_LAST_ROUNDS)
+"""States of a study in which clients work for it."""
 _NOUNS = {"trials": "trials", "rounds": "rounds", "client_rounds": "client-rounds"}
 _LABEL = 8
 
@@ -52,9 +57,9 @@ def _amount(spending: pb.BudgetUse) -> str:
 
 def _left(snapshot: pb.Snapshot) -> Text:
     if not snapshot.HasField("time_left"):
-        unknown = "known after the first round" if snapshot.state in _UNDER_WAY else "–"
+        unknown = "known after the first round" if snapshot.state in UNDER_WAY else "–"
         return _labelled("left", Text(unknown, "bright_black"))
-    if snapshot.state == "stopping":
+    if snapshot.state in _LAST_ROUNDS:
         return _labelled("left", "the rounds under way")
     left = snapshot.time_left
     if not left.most.ToTimedelta():
@@ -70,7 +75,7 @@ def _fleet(snapshot: pb.Snapshot) -> Text:
     text = _labelled("fleet", f"{fleet.connected} connected: {fleet.working} working, {idle} idle")
     if fleet.lost_touch:
         text.append(f", {fleet.lost_touch} lost touch", "yellow")
-    if snapshot.state not in _UNDER_WAY:
+    if snapshot.state not in UNDER_WAY:
         return text
     if fleet.for_study < fleet.needed:
         text.append(f"; {fleet.for_study} of the {fleet.needed} that a round needs", "bold yellow")

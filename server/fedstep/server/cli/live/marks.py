@@ -58,15 +58,6 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"
 
 
-def bytes_text(amount: float) -> str:
-    """An amount of data."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.3g} TB"
-
-
 def said(text: str) -> str:
     """What somebody else has said, in one line: no character of it moves anything on the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 from rich.text import Text
 
+from fedstep.server.cli.live.head import UNDER_WAY
 from fedstep.server.cli.live.marks import bar, loss_text, row, said, seconds_text, sparkline, trend
 from fedstep.v1 import progress_pb2 as pb
 
@@ -40,7 +41,7 @@ def wanted_rows(snapshot: pb.Snapshot) -> int:
 
 
 def _waiting(snapshot: pb.Snapshot) -> str:
-    if snapshot.state not in ("running", "stopping"):
+    if snapshot.state not in UNDER_WAY:
         return f"The study is {snapshot.state}."
     if snapshot.fleet.for_study < snapshot.fleet.needed:
         return "Waiting for clients."

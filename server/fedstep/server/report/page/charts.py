@@ -15,11 +15,11 @@ from fedstep.server.report.page.cost import PURPOSES
 from fedstep.server.report.page.importances import comparison_of, importances
 from fedstep.server.report.page.parallel import draw_parallel, place_of
 from fedstep.server.report.page.story import Story, ToldCost
-from fedstep.server.report.page.units import bytes_text
 from fedstep.server.report.participation_picture import draw_participation, participation_height
 from fedstep.server.report.picture import draw_courses, draw_parameters, parameters_height
 from fedstep.server.report.scales import ValueRange
 from fedstep.server.report.tree_picture import arms_height, draw_arms
+from fedstep.server.report.units import bytes_text
 from fedstep.server.report.words import short
 
 NARROW = 3.7

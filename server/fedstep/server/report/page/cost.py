@@ -5,7 +5,7 @@ from collections.abc import Collection
 from fedstep.server.report.cost import ClientCost, Purpose, Spending
 from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Tiles, Words
 from fedstep.server.report.page.story import Story, ToldCost
-from fedstep.server.report.page.units import bytes_text, duration_text
+from fedstep.server.report.units import bytes_text, duration_text
 from fedstep.server.report.words import short
 
 PURPOSES = {

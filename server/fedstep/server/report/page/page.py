@@ -19,7 +19,7 @@ from fedstep.server.report.page.search import search_section
 from fedstep.server.report.page.story import Story
 from fedstep.server.report.page.svg import inline_svg
 from fedstep.server.report.page.took_part import participation_section
-from fedstep.server.report.page.units import moment_text
+from fedstep.server.report.units import moment_text
 
 FILE, PICTURES = "report.html", "report"
 

@@ -16,7 +16,7 @@ from fedstep.server.report.courses import courses_of
 from fedstep.server.report.page.again import holdings_digest, study_toml
 from fedstep.server.report.page.importances import comparison_of, importances
 from fedstep.server.report.page.story import Holding
-from fedstep.server.report.page.units import bytes_text, duration_text
+from fedstep.server.report.units import bytes_text, duration_text
 from fedstep.server.storage.base import TrialRecord, TrialState
 
 ROOT = Path(__file__).resolve().parents[5]
