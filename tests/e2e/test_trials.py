@@ -103,7 +103,7 @@ async def test_a_stopped_study_ends_after_its_round_with_a_result(host: Inside) 
 
 async def test_a_study_out_of_time_ends_with_what_it_has(host: Inside) -> None:
     async with tiny_agent(host.address, "ann"):
-        await host.create(spec(tuner={"name": "optuna"}, budget={"trials": 1000, "rounds_per_trial": 3, "time": "1s"}))
+        await host.create(spec(tuner={"name": "optuna"}, budget={"trials": 1000, "rounds_per_trial": 3, "time": "3s"}))
         record = await host.until_over("s")
     assert record.state is StudyState.COMPLETED
     assert record.result is not None

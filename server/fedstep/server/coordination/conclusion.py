@@ -52,12 +52,8 @@ async def conclude(
             measured = {}
             why = error.message if isinstance(error, FedstepError) else f"{type(error).__name__}: {error}"
             text = f"The held-out set cannot be read, so the evaluation cohort's metrics stand: {why}"
-            await parts.feed.publish(
-                spec.name,
-                await parts.executors.storage.run(
-                    parts.store.commit, spec.name, Change(events=[NewEvent("held_out_unavailable", text)])
-                ),
-            )
+            change = Change(events=[NewEvent("held_out_unavailable", text)])
+            await parts.feed.commit(spec.name, lambda: parts.store.commit(spec.name, change))
         metrics, held_out = (measured, True) if measured else (metrics, False)
     result = StudyResult(run.model_sha256, metrics, held_out, model_path="")
     if parts.folder is None:

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from fedstep.server.coordination.executors import Executor
+from fedstep.server.coordination.executors import Executor, to_its_end
 from fedstep.server.storage.base import Event, Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,26 @@ class EventFeed:
     def when_published(self, call: Callable[[str, Sequence[Event]], None]) -> None:
         """Has `call` told of every commit's events: the study's name and the events. It must not block."""
         self._hooks.append(call)
+
+    async def commit(
+        self, study: str, commit: Callable[[], list[Event]], then: Callable[[], None] = lambda: None
+    ) -> None:
+        """Commits something of a study and tells its watchers: of the latest events that are kept here none is missing.
+
+        Both are done even where the caller is cancelled in between.
+
+        Args:
+            study: Its name.
+            commit: Commits on the storage thread, and answers with the events.
+            then: Called once that is done, before anybody is told.
+        """
+
+        async def both() -> None:
+            events = await self._storage.run(commit)
+            then()
+            await self.publish(study, events)
+
+        await to_its_end(both())
 
     async def publish(self, study: str, events: list[Event]) -> None:
         """Tells the watchers of a study what was committed, or only that its state has changed."""

@@ -191,8 +191,7 @@ class Studies:
         change = Change(state=StudyState.STOPPING, events=[NewEvent("study_stopping", f"Study {name} is stopping.")])
         if record.spec.task not in self._tasks:  # nothing of it runs, and nothing can
             change = Change(state=StudyState.STOPPED, events=[NewEvent("study_stopped", f"Study {name} is stopped.")])
-        events = await self._parts.executors.storage.run(self._parts.store.commit, name, change)
-        await self._parts.feed.publish(name, events)
+        await self._parts.feed.commit(name, lambda: self._parts.store.commit(name, change))
         if record.spec.task in self._tasks and (runner := await self._whoever_runs(name)) is not None:
             await runner.stop()
         return await self.record(name)
@@ -208,8 +207,7 @@ class Studies:
             NotFoundError: There is none of that name.
             PreconditionError: It has ended, or is stopping.
         """
-        events = await self._parts.executors.storage.run(ask_pause, self._parts.store, name)
-        await self._parts.feed.publish(name, events)
+        await self._parts.feed.commit(name, lambda: ask_pause(self._parts.store, name))
         if self._is_run(name):
             await self._runners[name].pause()
         else:  # nothing of it is under way
@@ -228,8 +226,7 @@ class Studies:
         return await self.record(name)
 
     async def _commit_paused(self, name: str) -> None:
-        events = await self._parts.executors.storage.run(commit_paused, self._parts.store, name)
-        await self._parts.feed.publish(name, events)
+        await self._parts.feed.commit(name, lambda: commit_paused(self._parts.store, name))
 
     def _is_run(self, name: str) -> bool:
         """Whether somebody runs the study, and will see what was committed to it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
@@ -373,7 +374,7 @@ class StudyRunner:
             while state is TrialState.RUNNING and not self.pausing and not self._over(arm.rounds):
                 outcome = await self._step(run, arm)
                 if committing is not None:
-                    await committing
+                    await to_its_end(committing)
                 state, notes = await to_its_end(self._observe(run, arm, outcome))
                 committing = asyncio.create_task(self._commit_round(run, outcome, state, notes))
                 run = outcome.run
@@ -551,8 +552,8 @@ class StudyRunner:
         for wait_s in itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
             try:
                 seconds = self.account.count_seconds()
-                commit = self._parts.executors.storage.run(commit_paused, self._parts.store, name, seconds, state)
-                await self._parts.feed.publish(name, await commit)
+                paused = functools.partial(commit_paused, self._parts.store, name, seconds, state)
+                await self._parts.feed.commit(name, paused)
                 return
             except StorageError as error:
                 log.warning("the pause of study %s cannot be committed yet: %s", name, error)
@@ -563,17 +564,18 @@ class StudyRunner:
 
         def commit(overhead: Overhead) -> list[Event]:
             """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""
-            state = self._tuner.state() if self._tuner is not None else None
+            tuner_state = self._tuner.state() if self._tuner is not None else None
             kept = change.state
             if kept is StudyState.RUNNING and self._parts.store.study(self.spec.name).state is StudyState.PAUSING:
                 kept = None  # it was told to pause while it began
-            whole = replace(change, seconds=seconds, tuner_state=state, overhead=overhead, state=kept)
+            whole = replace(change, seconds=seconds, tuner_state=tuner_state, overhead=overhead, state=kept)
             return self._parts.store.commit(self.spec.name, whole)
 
-        events = await self._parts.executors.storage.run(self._stopwatch.committing, commit)
-        if state is not None:
-            self.state = state
-        await self._parts.feed.publish(self.spec.name, events)
+        def then() -> None:
+            if state is not None:
+                self.state = state
+
+        await self._parts.feed.commit(self.spec.name, lambda: self._stopwatch.committing(commit), then)
 
     async def _ask(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the tuner where it may block; its time is counted."""
