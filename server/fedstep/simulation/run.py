@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,6 @@ from fedstep.common.task import Task
 from fedstep.common.tensors import Manifest, widen
 from fedstep.server.aggregation.registry import validate_aggregator
 from fedstep.server.coordination.events import EventFeed
-from fedstep.server.coordination.executors import Executor
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy
 from fedstep.server.coordination.lag import LoopLag
 from fedstep.server.coordination.ledger import Ledger
@@ -27,7 +26,7 @@ from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.structure import check_structure
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.selection.registry import validate_selector
-from fedstep.server.storage.base import AssignmentRecord, Event, NewEvent, RoundRecord, Store, StudyRecord, TrialRecord
+from fedstep.server.storage.base import AssignmentRecord, Event, NewEvent, RoundRecord, StudyRecord, TrialRecord
 from fedstep.server.storage.memory_blobs import MemoryBlobs
 from fedstep.server.storage.memory_store import MemoryStore
 from fedstep.server.tuning.outside import NAME as OUTSIDE
@@ -250,6 +249,8 @@ class _Simulation:
         store = MemoryStore(clock=clock)
         fleet = Fleet(clock, LeasePolicy(), [])  # a client that is away says itself when its lease runs out
         ledger = Ledger(fleet, clock)
+        feed = EventFeed(store, executors.storage)
+        feed.when_published(watch.heard)
         return Parts(
             store=store,
             blobs=MemoryBlobs(),
@@ -257,7 +258,7 @@ class _Simulation:
             ledger=ledger,
             paces=PaceBook(fleet, ledger),
             shelf=Shelf(),
-            feed=_Feed(store, executors.storage, watch.heard),
+            feed=feed,
             executors=executors,
             clock=clock,
             lag=LoopLag(),
@@ -323,12 +324,12 @@ class _Watch:
         """From now on there is a study to watch."""
         self._runner, self._study = runner, study
 
-    def heard(self, events: list[Event]) -> None:
-        """In the next turn of the loop, when the runner too knows of what was committed."""
+    def heard(self, study: str, events: Sequence[Event]) -> None:
+        """In the next turn of the loop: what is raised there ends the study, and no commit."""
         if events and (self._on_commit or self._on_event):
             asyncio.get_running_loop().call_soon(self._call, events)
 
-    def _call(self, events: list[Event]) -> None:
+    def _call(self, events: Sequence[Event]) -> None:
         if self.error is not None or self._runner is None or self._study is None:
             return
         try:
@@ -340,19 +341,6 @@ class _Watch:
         except Exception as error:
             self.error = error
             self._study.cancel()
-
-
-class _Feed(EventFeed):
-    """A feed that tells the one who simulates as well."""
-
-    def __init__(self, store: Store, storage: Executor, heard: Callable[[list[Event]], None]) -> None:
-        super().__init__(store, storage)
-        self._heard = heard
-
-    async def publish(self, study: str, events: list[Event]) -> None:
-        """See `EventFeed.publish`."""
-        await super().publish(study, events)
-        self._heard(events)
 
 
 def _first_of(failures: BaseExceptionGroup[BaseException]) -> BaseException:

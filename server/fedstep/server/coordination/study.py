@@ -449,8 +449,8 @@ class StudyRunner:
                 events.append(narrate.trial_ended(self.spec, trial))
             events += [narrate.decision(note) for note in notes]
             spent, cost = counted(outcome.due), cost_of_arm(run.trial, outcome.due)
-            await self._commit(Change([trial], outcome.record, outcome.assignments, events, spent=spent, cost=cost))
-            self.trials[run.trial] = trial
+            change = Change([trial], outcome.record, outcome.assignments, events, spent=spent, cost=cost)
+            await self._commit(change, then=lambda: self.trials.update({run.trial: trial}))
         await self._tidy({before.model_sha256, before.optimizer_sha256} - {b""})
         self._runs.went_on(run, outcome.run)
 
@@ -559,7 +559,10 @@ class StudyRunner:
                 log.warning("the pause of study %s cannot be committed yet: %s", name, error)
                 await asyncio.sleep(wait_s)
 
-    async def _commit(self, change: Change, state: StudyState | None = None) -> None:
+    async def _commit(
+        self, change: Change, state: StudyState | None = None, then: Callable[[], object] = lambda: None
+    ) -> None:
+        """Commits a change, enters the state, calls `then`, and tells the watchers, who find it as they are told."""
         seconds = self.account.count_seconds()
 
         def commit(overhead: Overhead) -> list[Event]:
@@ -571,11 +574,12 @@ class StudyRunner:
             whole = replace(change, seconds=seconds, tuner_state=tuner_state, overhead=overhead, state=kept)
             return self._parts.store.commit(self.spec.name, whole)
 
-        def then() -> None:
+        def known() -> None:
             if state is not None:
                 self.state = state
+            then()
 
-        await self._parts.feed.commit(self.spec.name, lambda: self._stopwatch.committing(commit), then)
+        await self._parts.feed.commit(self.spec.name, lambda: self._stopwatch.committing(commit), known)
 
     async def _ask(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the tuner where it may block; its time is counted."""
