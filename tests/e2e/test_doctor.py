@@ -14,6 +14,7 @@ import pytest
 from e2e.inside import inside
 from e2e.pki import PAST, TOKENS, Pki
 from e2e.processes import ROOT, Programs, fedstep
+from e2e.tunnels import tunnels
 
 from fedstep.client.doctor import machine, network, throughput
 from fedstep.client.doctor.checks import Finding, SkipError, Status
@@ -185,6 +186,42 @@ async def test_another_program_is_there_that_speaks_grpc() -> None:
     await server.start()
     fails(await examined(f"127.0.0.1:{port}"), "access", "no coordinator, or one older", "--upgrade")
     await server.stop(None)
+
+
+# a proxy on the way ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protected", [False, True], ids=["plain", "TLS"])
+async def test_through_a_proxy(tmp_path: Path, pki: Pki, monkeypatch: pytest.MonkeyPatch, protected: bool) -> None:
+    caller, protection = (pki.caller(Role.CLIENT, "ann"), pki.protection()) if protected else (PLAIN, None)
+    async with inside(tmp_path, protection=protection) as host, tunnels() as proxy:
+        monkeypatch.setenv("grpc_proxy", f"http://ann:secret@127.0.0.1:{proxy.port}")
+        found = await examined(host.address, caller)
+    assert {found[check].status for check in CHECKS if check != "tls"} <= {OK, SKIPPED}
+    assert found["tls"].status is (WARNING if protected else OK)  # a day is not much
+    assert f"the proxy 127.0.0.1:{proxy.port} connects to {host.address}" in found["reach"].text
+    assert proxy.asked  # by gRPC as well
+    assert all(f"CONNECT {host.address} " in head and "Basic YW5uOnNlY3JldA==" in head for head in proxy.asked)
+
+
+async def test_a_proxy_that_will_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with tunnels("403 Forbidden") as proxy:
+        monkeypatch.setenv("grpc_proxy", f"http://127.0.0.1:{proxy.port}")
+        found = await examined("fed.clinic.example:7433")
+    fails(found, "reach", "403 Forbidden", "grpc_proxy", "CONNECT to port 7433", "no_proxy")
+
+
+async def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with tunnels() as proxy:
+        monkeypatch.setenv("grpc_proxy", f"http://127.0.0.1:{proxy.port}")
+    fails(
+        await examined("fed.clinic.example:7433"), "reach", "correct grpc_proxy", "add fed.clinic.example to no_proxy"
+    )
+
+
+async def test_a_proxy_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("grpc_proxy", "http://nobody.invalid:3128")
+    fails(await examined("127.0.0.1:7433"), "name", "nobody.invalid", "correct grpc_proxy")
 
 
 # TLS -----------------------------------------------------------------------------------------------------------------

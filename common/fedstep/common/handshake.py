@@ -8,6 +8,7 @@ import ssl
 
 from fedstep.common.channel import Endpoint
 from fedstep.common.errors import FedstepError, InvalidInputError, UnauthenticatedError, UntrustedError
+from fedstep.common.proxy import connect
 from fedstep.common.security import Security
 
 TIMEOUT_S = 5.0
@@ -73,7 +74,7 @@ def caller_context(security: Security) -> ssl.SSLContext:
 
 async def _shake_hands(host: str, port: int, context: ssl.SSLContext) -> bool:
     """Whether the other side, its certificate accepted, takes us: it then says something, as HTTP/2 has it."""
-    reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+    reader, writer = await connect(host, port, context)
     try:
         return bool(await reader.read(1))
     except (ssl.SSLError, ConnectionError):

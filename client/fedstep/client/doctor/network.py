@@ -16,6 +16,7 @@ from fedstep.client.doctor.checks import Found
 from fedstep.common.channel import Endpoint, open_channel
 from fedstep.common.errors import PreconditionError, UnavailableError, UntrustedError, from_rpc
 from fedstep.common.handshake import caller_context, why_not
+from fedstep.common.proxy import Proxy, ProxyRefusalError, connect, proxy_to
 from fedstep.v1 import fleet_pb2 as pb
 from fedstep.v1.fleet_pb2_grpc import FleetServiceStub
 
@@ -30,33 +31,38 @@ _SOON = timedelta(days=14)
 
 
 async def resolve(coordinator: Endpoint) -> Found[list[str]]:
-    """The addresses that the coordinator's name stands for.
+    """The addresses that the coordinator's name stands for, or that of the proxy that looks it up.
 
     Raises:
         UnavailableError: There is no such name.
     """
     host, port = coordinator.host_and_port
+    proxy = proxy_to(host)
+    name, where = (proxy.host, f"{proxy.variable} in the environment") if proxy else (host, "--coordinator")
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:  # UnicodeError: what cannot be a name
         why = "the name server does not answer" if isinstance(error, TimeoutError) else "this machine finds none"
         raise UnavailableError(
-            f"There is no machine of the name {host} ({why}): correct --coordinator, or make the name known to this "
+            f"There is no machine of the name {name} ({why}): correct {where}, or make the name known to this "
             "machine's name server or hosts file."
         ) from error
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-    text = f"{host} is an address" if host in addresses else f"{host} is {', '.join(addresses)}"
-    return Found(addresses, text)
+    text = f"{name} is an address" if name in addresses else f"{name} is {', '.join(addresses)}"
+    return Found(addresses, f"{proxy.variable} leads through a proxy, which looks {host} up; {text}" if proxy else text)
 
 
 async def dial(coordinator: Endpoint, addresses: list[str]) -> Found[None]:
-    """Whether anything listens at one of the addresses.
+    """Whether anything listens at one of the addresses, or behind the proxy.
 
     Raises:
         UnavailableError: Nothing does, or nothing can be reached.
     """
-    _, port = coordinator.host_and_port
+    host, port = coordinator.host_and_port
+    proxy = proxy_to(host)
+    if proxy is not None:
+        return await _dial_through(proxy, coordinator)
     faults: dict[str, OSError] = {}
     for address in addresses:
         began = time.perf_counter()
@@ -73,6 +79,29 @@ async def dial(coordinator: Endpoint, addresses: list[str]) -> Found[None]:
             return Found(None, f"{text}; not at {', '.join(faults)}: clients try that first", warning=True)
         return Found(None, text)
     raise UnavailableError(_not_there(coordinator, list(faults.values())))
+
+
+async def _dial_through(proxy: Proxy, coordinator: Endpoint) -> Found[None]:
+    host, port = coordinator.host_and_port
+    began = time.perf_counter()
+    named = f"the proxy {proxy}, which {proxy.variable} in the environment names,"
+    without = f"or, where there is a way without it, add {host} to no_proxy"
+    try:
+        async with asyncio.timeout(_DIAL_S):
+            _, writer = await connect(host, port)
+    except ProxyRefusalError as error:
+        raise UnavailableError(
+            f"{coordinator} cannot be reached through {named} ({error}): have it let CONNECT to port {port} through "
+            f"and see that the coordinator runs, {without}."
+        ) from error
+    except OSError as error:
+        why = f"no answer within {_DIAL_S:g} s" if isinstance(error, TimeoutError) else error.strerror or str(error)
+        raise UnavailableError(
+            f"{coordinator} cannot be reached, since {named} cannot ({why}): correct {proxy.variable}, {without}."
+        ) from error
+    took_ms = (time.perf_counter() - began) * 1e3
+    writer.transport.abort()
+    return Found(None, f"the proxy {proxy} connects to {coordinator}, {took_ms:.1f} ms away")
 
 
 def _not_there(coordinator: Endpoint, faults: list[OSError]) -> str:
@@ -111,7 +140,7 @@ async def secure(coordinator: Endpoint) -> Found[None]:
     try:
         async with asyncio.timeout(_DIAL_S):
             context = await asyncio.to_thread(caller_context, security)
-            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+            _, writer = await connect(host, port, context)
     except OSError as error:
         raise UntrustedError(
             f"What listens at {coordinator} does not end a TLS handshake: correct the port in --coordinator, or look "
