@@ -11,7 +11,6 @@ from e2e.studies import spec
 from e2e.tiny import tiny_agent
 from unit.server.report.page.stories import Page, cells, words
 
-from fedstep.server.coordination import reporting
 from fedstep.server.storage.base import StudyState
 
 BUDGET = {"trials": 3, "rounds_per_trial": 2}
@@ -93,7 +92,7 @@ async def test_a_study_does_not_fail_because_its_report_cannot_be_drawn(
     def fails(*_: object) -> Path:
         raise ValueError("no colours")
 
-    monkeypatch.setattr(reporting, "write_report", fails)
+    monkeypatch.setattr("fedstep.server.report.page.page.write_report", fails)
     async with inside(tmp_path) as host, AsyncExitStack() as clients:
         await clients.enter_async_context(tiny_agent(host.address, "ann"))
         await host.create(spec())

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Set
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.inside import inside
@@ -26,11 +27,11 @@ async def test_a_round_committed_while_another_trial_tidies_up_keeps_its_model(
     decided, committed = asyncio.Event(), threading.Event()
     commit, retain = StudyRunner._commit, BlobStore.retain
 
-    async def commit_late(self: StudyRunner, change: Change, state: StudyState | None = None) -> None:
+    async def commit_late(self: StudyRunner, change: Change, *others: Any, **named: Any) -> None:
         held_back = change.round is not None and (change.round.trial, change.round.round) == (1, 0)
         if held_back:
             await asyncio.wait_for(decided.wait(), 20)
-        await commit(self, change, state)
+        await commit(self, change, *others, **named)
         if held_back:
             loop.call_later(0.1, committed.set)  # once whoever committed has gone on
 

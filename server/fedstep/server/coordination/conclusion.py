@@ -16,8 +16,7 @@ from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.reporting import report_of
 from fedstep.server.coordination.run import Run
 from fedstep.server.report.participation import Share
-from fedstep.server.report.picture import draw_study
-from fedstep.server.storage.base import Change, NewEvent, StudyResult, StudyState, TrialRecord
+from fedstep.server.storage.base import Change, NewEvent, RoundRecord, StudyRecord, StudyResult, StudyState, TrialRecord
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ async def _written(
     study = replace(await parts.executors.storage.run(parts.store.study, spec.name), state=state, result=result)
     rounds = await parts.executors.storage.run(parts.store.rounds, spec.name)
     try:
-        await parts.executors.drawing.run(draw_study, picture_path, study, trials, rounds, shares)
+        await parts.executors.drawing.run(_draw, picture_path, study, trials, rounds, shares)
     except Exception:  # a study is not lost because its picture is
         log.exception("study %s: the picture could not be drawn", spec.name)
         result = replace(result, picture_path="")
@@ -89,6 +88,18 @@ async def _written(
         log.exception("study %s: the report could not be written", spec.name)
         return result
     return replace(result, report_path=str(report))
+
+
+def _draw(
+    path: Path,
+    study: StudyRecord,
+    trials: Sequence[TrialRecord],
+    rounds: Sequence[RoundRecord],
+    shares: Sequence[Share],
+) -> None:
+    from fedstep.server.report.picture import draw_study  # matplotlib takes a second to load: not before it is used
+
+    draw_study(path, study, trials, rounds, shares)
 
 
 def _held_out(task: Task, run: Run, options: dict[str, str]) -> dict[str, float]:

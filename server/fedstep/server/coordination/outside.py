@@ -92,7 +92,7 @@ class OutsideRuns:
         number = await self._ask(study, lambda tuner: tuner.ask(name, step, hyperparameters, rounds))
         runner = self._studies.runner(study)
         if runner is not None:
-            await runner.until(lambda tuner: _is_done(runner, tuner, name, number))
+            await runner.tuner.until(lambda tuner: _is_done(runner, tuner, name, number))
         record = await self._record(study)
         answer = await self._step(record, _find(record, name), number)
         if answer is None:
@@ -125,7 +125,7 @@ class OutsideRuns:
             tuner.heard(self._parts.clock.now())
             return (answer,)
 
-        answer = await runner.steer(asked) if runner is not None else None
+        answer = await runner.tuner.steer(asked) if runner is not None else None
         if answer is None:
             raise _over(record if runner is None else await self._record(study))
         return answer[0]

@@ -8,7 +8,6 @@ from pathlib import Path
 from fedstep.server.coordination.costs import cost_so_far
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.reading import events_of
-from fedstep.server.report.page.page import write_report
 from fedstep.server.report.page.story import Holding, Story, ToldCost
 from fedstep.server.report.participation import Share, participation_text
 from fedstep.server.storage.base import StudyRecord, TrialRecord
@@ -49,4 +48,10 @@ async def report_of(
     told = replace(study, updated_at=events[-1].time) if events else study
     written_at = datetime.now(UTC)
     story = Story(told, trials, events, participation_text(shares), shares, holdings, cost, written_at)
-    return await parts.executors.drawing.run(write_report, folder, story)
+    return await parts.executors.drawing.run(_write, folder, story)
+
+
+def _write(folder: Path, story: Story) -> Path:
+    from fedstep.server.report.page.page import write_report  # matplotlib takes a second to load: not before it is used
+
+    return write_report(folder, story)

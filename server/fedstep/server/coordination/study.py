@@ -7,10 +7,8 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import replace
-from datetime import datetime
-from typing import ParamSpec, TypeVar
 
-from fedstep.common.errors import FedstepError, InvalidInputError, StorageError, UnavailableError
+from fedstep.common.errors import FedstepError, StorageError, UnavailableError
 from fedstep.common.logs import concerning
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
@@ -27,6 +25,7 @@ from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.pausing import PausedError, commit_paused
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
+from fedstep.server.coordination.shared_tuner import SharedTuner
 from fedstep.server.coordination.stopwatch import Stopwatch
 from fedstep.server.report.participation import participation
 from fedstep.server.selection.registry import create_selector
@@ -43,19 +42,14 @@ from fedstep.server.storage.base import (
     all_trials,
 )
 from fedstep.server.storage.costs import Overhead
-from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext, Tuner
+from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext
 from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import create_tuner
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 END_RETRIES_S = (0.5, 2.0, 5.0, 10.0)
 """Waits between tries to commit how a study ended, when the database has gone away."""
-
-_Answer = TypeVar("_Answer")
 
 _RECENT_ROUNDS = 20
 """Whoever took part in one of so many is expected back when the coordinator was started again."""
@@ -90,13 +84,12 @@ class StudyRunner:
         self._parts = parts
         self._tuner_state = record.tuner_state
         self._begun_before = record.updated_at > record.created_at
-        self._tuner: Tuner | None = None
-        self._tuning = asyncio.Condition()
-        self._searching: bool | None = None  # None: not yet
-        self._waits_until: datetime | None = None
         self._runs = Runs(record.spec, task, parts)
         self.account = Account(record, parts.clock)
         self._stopwatch = Stopwatch(parts.clock, parts.overhead)
+        self.tuner = SharedTuner(
+            parts.executors.storage, self._stopwatch, parts.clock, commit=lambda: self._commit(Change())
+        )
         self.engine = RunEngine(
             self.spec,
             task,
@@ -129,9 +122,9 @@ class StudyRunner:
         forget = self._parts.fleet.when_joined(self._mismatches.tell)
         try:
             await self._begin()
-            await self._is_searching(True)
+            await self.tuner.is_searching(True)
             await self._search()
-            await self._is_searching(False)
+            await self.tuner.is_searching(False)
             await self._conclude()
         except PausedError:
             await self._pause()
@@ -153,62 +146,21 @@ class StudyRunner:
         finally:
             forget()
             self._runs.close()
-            await self._is_searching(False)
-            if self._tuner is not None:
-                await self._parts.executors.storage.run(self._tuner.close)
+            await self.tuner.is_searching(False)
+            await self.tuner.close()
 
     async def stop(self) -> None:
         """Ends the study after the rounds under way."""
         if not self.state.ended:
             self.state = StudyState.STOPPING
             self.engine.cohorts.stop_waiting()
-            async with self._tuning:
-                self._tuning.notify_all()
-
-    async def steer(self, request: Callable[[Tuner], _Answer]) -> _Answer | None:
-        """Has somebody outside ask the tuner for something; it is committed before it is answered.
-
-        Args:
-            request: Called as the tuner's own methods are.
-
-        Returns:
-            What the request gave; None where the study searches no more.
-        """
-        async with self._tuning:
-            await self._tuning.wait_for(lambda: self._searching is not None)
-        return await to_its_end(self._steered(request))
-
-    async def _steered(self, request: Callable[[Tuner], _Answer]) -> _Answer | None:
-        async with self._tuning:
-            if not self._searching:
-                return None
-            answer = await self._parts.executors.storage.run(request, self._the_tuner())
-            await self._commit(Change())
-            self._tuning.notify_all()
-            return answer
-
-    async def until(self, condition: Callable[[Tuner], bool]) -> None:
-        """Waits until the tuner has come to something and it is committed, or the study searches no more.
-
-        Args:
-            condition: Asked again after every request and every observation, on the event loop.
-        """
-        async with self._tuning:
-            await self._tuning.wait_for(
-                lambda: self._searching is False or bool(self._searching and condition(self._the_tuner()))
-            )
-
-    async def _is_searching(self, searching: bool) -> None:
-        async with self._tuning:
-            self._searching = searching
-            self._tuning.notify_all()
+            await self.tuner.wake()
 
     async def pause(self) -> None:
         """Leaves off after the rounds under way, so that another runner can go on from there."""
         self.pausing = True
         self.engine.cohorts.stop_waiting()
-        async with self._tuning:
-            self._tuning.notify_all()
+        await self.tuner.wake()
 
     async def announce(self, event: NewEvent) -> None:
         """Commits an event by itself and tells the watchers."""
@@ -227,16 +179,16 @@ class StudyRunner:
     @property
     def begun(self) -> bool:
         """Whether it has read its trials, and knows what it needs."""
-        return self._tuner is not None
+        return self.tuner.is_there
 
     def kept_models(self) -> set[bytes]:
         """Digests of what a resumed study, or its result, would need."""
-        kept = self._tuner.keeps() if self._tuner is not None else set()
+        kept = self.tuner.inner.keeps() if self.tuner.is_there else set()
         return needed_models(self.spec, list(self.trials.values()), kept)
 
     def best(self) -> TrialRecord | None:
         """The trial the study would end with now."""
-        delivered = self._tuner.delivers() if self._tuner is not None else None
+        delivered = self.tuner.inner.delivers() if self.tuner.is_there else None
         if delivered is not None and self.trials[delivered].model_sha256:
             return self.trials[delivered]
         return best_trial(self.spec, self.trials.values())
@@ -248,11 +200,11 @@ class StudyRunner:
         storage = self._parts.executors.storage
         trials = await storage.run(all_trials, self._parts.store, self.spec.name)
         self.trials = {trial.number: trial for trial in trials}
-        tuner = await self._ask(create_tuner, self.spec, self._parts.database_url, self._task.defaults)
+        tuner = await self.tuner.ask(create_tuner, self.spec, self._parts.database_url, self._task.defaults)
         if self._begun_before:
             open_arms = [arm_of(trial) for trial in trials if trial.state is TrialState.RUNNING]
-            await self._ask(tuner.restore, self._tuner_state, open_arms)
-        self._tuner = tuner
+            await self.tuner.ask(tuner.restore, self._tuner_state, open_arms)
+        self.tuner.enter(tuner)
         kept = tuner.keeps()
         ended = [trial for trial in trials if trial.state is not TrialState.RUNNING and trial.model_sha256]
         await self._runs.restore(trial for trial in ended if trial.number in kept)
@@ -308,45 +260,31 @@ class StudyRunner:
 
     async def _propose(self) -> Run | None:
         """The next trial; None when there is none."""
-        async with self._tuning:
+        async with self.tuner.turn:
             while True:
                 number = len(self.trials)
-                per_trial = self._the_tuner().per_trial
+                per_trial = self.tuner.inner.per_trial
                 tried = per_trial and number >= self.spec.budget.trials
                 if self.pausing or tried or self._over(None if per_trial else 0):
                     return None
                 context = ProposeContext(1, number, self._runs.open, self.engine.prices())
-                arms = await self._ask(self._the_tuner().propose, context)
+                arms = await self.tuner.ask(self.tuner.inner.propose, context)
                 if arms and self._over(arms[0].rounds):
                     await self._withdraw(arms[0])
                     return None
                 if arms and self._runs.has_ended(arms[0].parents):
                     return await to_its_end(self._start(arms[0]))
                 if not arms and not self._runs.open:
-                    if self._over() or not await self._somebody_asks():
+                    if self._over() or not await self.tuner.somebody_asks():
                         return None
                     continue
-                await self._tuning.wait()  # for an observation, or for the parents' last commits; then it asks again
-
-    async def _somebody_asks(self) -> bool:
-        """Waits for somebody outside who may ask the tuner for an arm; False when it is too late for that."""
-        now = self._parts.clock.now()
-        until = await self._parts.executors.storage.run(self._the_tuner().waits_until, now)
-        if until is None or until <= now:
-            return False
-        if until != self._waits_until:  # a restart does not begin to wait anew
-            await self._commit(Change())
-            self._waits_until = until
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout((until - now).total_seconds()):
-                await self._tuning.wait()
-        return True
+                await self.tuner.turn.wait()  # for an observation, or for the parents' last commits; then it asks again
 
     async def _withdraw(self, arm: Arm) -> None:
         """The budget was used up while an arm was proposed: no trial of the tuner's own stays open for it."""
-        if self._the_tuner().per_trial:
+        if self.tuner.inner.per_trial:
             observation = Observation(arm.number, 0, None, failed=self._why_over())
-            await self._ask(self._the_tuner().observe, observation)
+            await self.tuner.ask(self.tuner.inner.observe, observation)
 
     async def _start(self, arm: Arm) -> Run:
         """A new arm, from the study's initial model or from where its parents ended."""
@@ -386,9 +324,9 @@ class StudyRunner:
                 await to_its_end(committing)
         if state is TrialState.RUNNING and not self.pausing:
             await to_its_end(self._give_up(run))
-        async with self._tuning:
-            self._runs.end(run.trial, self._the_tuner().keeps())
-            self._tuning.notify_all()
+        async with self.tuner.turn:
+            self._runs.end(run.trial, self.tuner.inner.keeps())
+            self.tuner.turn.notify_all()
         await self._tidy(None)  # which is the best may have changed, and what the tuner keeps
 
     async def _step(self, run: Run, arm: Arm) -> StepOutcome:
@@ -417,10 +355,10 @@ class StudyRunner:
             cost=outcome.cost,
         )
         self.account.spend(outcome.due)
-        async with self._tuning:
-            decision = await self._ask(self._the_tuner().observe, observation)
-            notes = self._the_tuner().notes()
-            self._tuning.notify_all()
+        async with self.tuner.turn:
+            decision = await self.tuner.ask(self.tuner.inner.observe, observation)
+            notes = self.tuner.inner.notes()
+            self.tuner.turn.notify_all()
         return _ENDS.get(decision, TrialState.COMPLETED if last else TrialState.RUNNING), notes
 
     async def _commit_round(
@@ -458,11 +396,11 @@ class StudyRunner:
         """The study is over before the trial is."""
         reason = self._why_over()
         observation = Observation(run.trial, run.rounds, None, failed=reason)
-        async with self._tuning:
-            await self._ask(self._the_tuner().observe, observation)
-            notes = self._the_tuner().notes()
+        async with self.tuner.turn:
+            await self.tuner.ask(self.tuner.inner.observe, observation)
+            notes = self.tuner.inner.notes()
             await self._commit_round(run, StepOutcome(run, None, failed=reason), TrialState.FAILED, notes)
-            self._tuning.notify_all()
+            self.tuner.turn.notify_all()
 
     def _over(self, rounds: int | None = None) -> bool:
         """Whether an arm of so many rounds may not begin, or go on; one of none is measured only."""
@@ -486,7 +424,7 @@ class StudyRunner:
         run = await self._runs.resume(best)
         self.trials[best.number] = best = replace(best, details={**best.details, "delivered": True})
         missing = self.spec.budget.rounds_per_trial + self.spec.budget.final_rounds - run.rounds
-        if self._the_tuner().per_trial and best.state is TrialState.COMPLETED and missing > 0 and not self._over():
+        if self.tuner.inner.per_trial and best.state is TrialState.COMPLETED and missing > 0 and not self._over():
             await self.announce(narrate.final_rounds(best, missing))
             try:
                 run = await self._train_on(run, missing)
@@ -528,14 +466,12 @@ class StudyRunner:
         One that `goes_on` by itself and was told to stop or to pause, even meanwhile, does so when it does.
         """
         event = NewEvent(f"study_{state.value}", f"Study {self.spec.name} is {state.value}: {message}", {})
-        for wait_s in waits_s or itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
-            try:
-                left = await self._asked(state) if goes_on else state
-                await self._commit(Change(state=left, message=message, events=[event]), left)
-                return
-            except StorageError as error:  # perhaps what ended the study; it may pass
-                log.warning("the end of study %s cannot be committed yet: %s", self.spec.name, error)
-                await asyncio.sleep(wait_s)
+
+        async def end() -> None:
+            left = await self._asked(state) if goes_on else state
+            await self._commit(Change(state=left, message=message, events=[event]), left)
+
+        await self._insist("the end", end, waits_s)
 
     async def _asked(self, otherwise: StudyState) -> StudyState:
         """What somebody has asked for, where that is still to be done."""
@@ -548,15 +484,26 @@ class StudyRunner:
 
     async def _pause(self) -> None:
         """Commits that the study stands still, unless it was resumed or stopped meanwhile."""
-        name, state = self.spec.name, self._the_tuner().state()
-        for wait_s in itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
+        name, state = self.spec.name, self.tuner.inner.state()
+
+        async def pause() -> None:
+            seconds = self.account.count_seconds()
+            await self._parts.feed.commit(
+                name, functools.partial(commit_paused, self._parts.store, name, seconds, state)
+            )
+
+        await self._insist("the pause", pause)
+
+    async def _insist(
+        self, what: str, commit: Callable[[], Awaitable[None]], waits_s: Iterable[float] | None = None
+    ) -> None:
+        """Commits, and again where the database has gone away, after each of these waits; without them for ever."""
+        for wait_s in waits_s or itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
             try:
-                seconds = self.account.count_seconds()
-                paused = functools.partial(commit_paused, self._parts.store, name, seconds, state)
-                await self._parts.feed.commit(name, paused)
+                await commit()
                 return
-            except StorageError as error:
-                log.warning("the pause of study %s cannot be committed yet: %s", name, error)
+            except StorageError as error:  # perhaps what ended the study; it may pass
+                log.warning("%s of study %s cannot be committed yet: %s", what, self.spec.name, error)
                 await asyncio.sleep(wait_s)
 
     async def _commit(
@@ -567,7 +514,7 @@ class StudyRunner:
 
         def commit(overhead: Overhead) -> list[Event]:
             """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""
-            tuner_state = self._tuner.state() if self._tuner is not None else None
+            tuner_state = self.tuner.inner.state() if self.tuner.is_there else None
             kept = change.state
             if kept is StudyState.RUNNING and self._parts.store.study(self.spec.name).state is StudyState.PAUSING:
                 kept = None  # it was told to pause while it began
@@ -580,15 +527,6 @@ class StudyRunner:
             then()
 
         await self._parts.feed.commit(self.spec.name, lambda: self._stopwatch.committing(commit), known)
-
-    async def _ask(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the tuner where it may block; its time is counted."""
-        return await self._parts.executors.storage.run(lambda: self._stopwatch.tuning(call, *args, **kwargs))
-
-    def _the_tuner(self) -> Tuner:
-        if self._tuner is None:
-            raise InvalidInputError("the study has not begun")
-        return self._tuner
 
 
 def _last_reason(trials: dict[int, TrialRecord]) -> str:

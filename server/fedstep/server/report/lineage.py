@@ -11,7 +11,8 @@ from enum import Enum, auto
 from itertools import pairwise
 
 from fedstep.common.hyperparameters import Hyperparameters
-from fedstep.server.storage.base import TrialRecord, TrialState
+from fedstep.server.storage.base import StudyRecord, TrialRecord, TrialState
+from fedstep.server.tuning.ranking import best_trial
 
 Point = tuple[int, float]
 """Rounds behind a model, and its objective."""
@@ -192,6 +193,12 @@ class Tree:
         """Whether an arm of a later comparison went on from where this one began."""
         others = [one for one in self.path if parents_of(one) == parents_of(trial) and one.rounds]
         return any(one.number > trial.number and _cohort(one) != _cohort(trial) for one in others)
+
+
+def tree_of(study: StudyRecord, trials: Sequence[TrialRecord]) -> Tree:
+    """The arms of a study, up to the one that it ended with, or would end with now."""
+    ending = best_trial(study.spec, trials)
+    return Tree(trials, ending.number if ending is not None else None)
 
 
 def parents_of(trial: TrialRecord) -> tuple[int, ...]:

@@ -28,14 +28,13 @@ from fedstep.server.report.canvas import (
     write_legend,
 )
 from fedstep.server.report.courses import BEST, Course
-from fedstep.server.report.lineage import Branch, Point, Role, Tree, phase_of
+from fedstep.server.report.lineage import Branch, Point, Role, Tree, phase_of, tree_of
 from fedstep.server.report.participation import Share
 from fedstep.server.report.participation_picture import draw_participation, participation_height
 from fedstep.server.report.scales import ValueRange
 from fedstep.server.report.tree_rows import draw_rows, rows_height
 from fedstep.server.report.words import cost, outcome, settings
 from fedstep.server.storage.base import RoundRecord, StudyRecord, TrialRecord
-from fedstep.server.tuning.ranking import best_trial
 
 _LEFT, _NAMES, _MAIN, _BELOW = 0.95, 0.22, 4.1, 0.22
 """Inches: left of the axes; of the names of the phases above the large ones, these themselves, and below them."""
@@ -124,12 +123,6 @@ def draw_tree(
     if participation_height(shares):
         draw_participation(figure, shares, _LEFT, height)
     return figure
-
-
-def tree_of(study: StudyRecord, trials: Sequence[TrialRecord]) -> Tree:
-    """The arms of a study, up to the one that it ended with, or would end with now."""
-    ending = best_trial(study.spec, trials)
-    return Tree(trials, ending.number if ending is not None else None)
 
 
 def arms_height(space: Space, trials: Sequence[TrialRecord]) -> float:

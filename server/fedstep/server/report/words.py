@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.server.report.courses import Course
+from fedstep.server.report.units import duration_text
 from fedstep.server.storage.base import RoundRecord, StudyRecord, StudyState
 
 _LONGEST_LINE = 145
@@ -46,7 +47,7 @@ def cost(study: StudyRecord, trials: int, rounds: Sequence[RoundRecord], noun: s
         _count(trials, noun),
         _count(len(rounds), "round"),
         _count(len(clients), "client"),
-        _duration(seconds),
+        duration_text(seconds),
     ]
     if study.state is not StudyState.COMPLETED:
         said.append(study.state.value)
@@ -77,10 +78,3 @@ def short(text: str, length: int) -> str:
 
 def _count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

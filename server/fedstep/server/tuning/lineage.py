@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.space import Space
@@ -79,6 +78,8 @@ class Phases:
 
 def sobol_points(space: Space, count: int, seed: Sequence[int]) -> list[dict[str, Value]]:
     """The first points of a scrambled Sobol sequence (Owen 1998) over the space."""
+    from scipy.stats import qmc  # takes a second to load, and few studies have a screen
+
     names = list(space.ordered)
     sequence = qmc.Sobol(len(names), scramble=True, rng=np.random.default_rng(seed))
     units = sequence.random_base2(max(0, (count - 1).bit_length()))

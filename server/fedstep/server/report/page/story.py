@@ -8,9 +8,8 @@ from functools import cached_property
 
 from fedstep.server.report.cost import ByPurpose, ClientCost, PurposeCost, StudyCost
 from fedstep.server.report.courses import Course, courses_of
-from fedstep.server.report.lineage import Tree, has_arms
+from fedstep.server.report.lineage import Tree, has_arms, tree_of
 from fedstep.server.report.participation import Share
-from fedstep.server.report.tree_picture import tree_of
 from fedstep.server.storage.base import Event, StudyRecord, TrialRecord
 
 LOSS, TRAIN_LOSS = "loss", "train_loss"
