@@ -93,7 +93,7 @@ class SelectorContract(ABC):
         assert 0 < selection.deadline_s <= 60.0
         assert 0 <= selection.latest_s <= 60.0
         assert set(selection.step_budgets) <= set(selection.cohort)
-        assert set(selection.unhurried) <= set(selection.cohort)
+        assert {*selection.unhurried, *selection.newcomers} <= set(selection.cohort)
         assert all(type(steps) is int and steps >= 1 for steps in selection.step_budgets.values())
 
     @inherited

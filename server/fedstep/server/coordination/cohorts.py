@@ -312,9 +312,13 @@ class Cohorts:
         return seed_of(self._spec.seed, "evaluate", cohort) if cohort else self._spec.seed
 
     def needs_late_clients(self) -> bool:
-        """Whether a round could not begin without the clients that are busy with late work."""
+        """Whether a round could not begin without the clients that are busy with late work.
+
+        It needs `min_clients`, but no more than it asks.
+        """
         there = int(np.count_nonzero(self._in_time()))
-        return there < min(self._spec.round.min_clients, self.count()) or not there
+        least = min(self._spec.round.min_clients, self._spec.round.cohort_size or self._spec.round.min_clients)
+        return there < min(least, self.count()) or not there
 
     def members(self, names: tuple[str, ...]) -> list[Member]:
         """The clients of these names, in their order."""

@@ -285,6 +285,7 @@ class RunEngine:
             late=late if take_late else None,
             quorum=quorum,
             unhurried=selection.unhurried,
+            newcomers=selection.newcomers,
         )
         members = self.cohorts.members(selection.cohort)
         work = self._dispatcher.trainings(phase, phase.time_left_s, run, arm, members, attempt, selection.step_budgets)

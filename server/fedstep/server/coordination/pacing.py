@@ -121,14 +121,16 @@ class PaceBook:
         """It was cut off before its last step. What it did not tell of is longer than the time that has passed."""
         planned, taken = assignment.plan.steps, len(assignment.log.step_ms)
         if taken < planned:
-            elapsed_s = assignment.elapsed_s
+            elapsed_s, still_s = assignment.elapsed_s, 0.0
             if assignment.told:  # it takes no more steps from then on
                 elapsed_s = assignment.told_at - assignment.sent_at
+                if not taken:  # and had sent its first one, were it done
+                    still_s = assignment.elapsed_s - elapsed_s
             elif assignment.late:  # of those that it has taken since nothing is known
                 elapsed_s = assignment.left_at - assignment.sent_at
             silent_s = elapsed_s - fetch_s - (step_s or 0.0) * taken
             # Where nothing was reported, all steps may be as far as one another; else the next one was under way.
-            least_s = silent_s / (1 if taken else planned)
+            least_s = max(silent_s / (1 if taken else planned), still_s)
             self._paces.steps_take_at_least(assignment.member.row, batch_size, least_s)
 
 

@@ -164,6 +164,7 @@ class TrainingPhase(Phase):
         late: Takes over what is open at the end; None where nobody does.
         quorum: Only where so many were in time.
         unhurried: Names of those whom the end of the round does not stop, where somebody takes over.
+        newcomers: Names of those who send what they have then, though enough others have answered.
     """
 
     kind = Kind.TRAIN
@@ -180,6 +181,7 @@ class TrainingPhase(Phase):
         late: LateUpdates | None = None,
         quorum: int = 1,
         unhurried: Collection[str] = (),
+        newcomers: Collection[str] = (),
     ) -> None:
         super().__init__(ledger, wanted, deadline_s)
         self._intake = intake
@@ -187,6 +189,7 @@ class TrainingPhase(Phase):
         self._late = late
         self._quorum = quorum
         self._unhurried = frozenset(unhurried if late else ())
+        self._newcomers = frozenset(newcomers)
         self._closed = False
         self._settled = asyncio.Event()
         self._ran_away: list[OpenAssignment] = []
@@ -206,8 +209,11 @@ class TrainingPhase(Phase):
         rounds = 1 + MAX_STALENESS if self._unhurried else 2 if self._late else 1
         return rounds * self.deadline_s
 
-    def _open(self, unhurried: bool) -> list[OpenAssignment]:
-        return [a for a in self._with(Status.OPEN) if (a.member.name in self._unhurried) is unhurried]
+    def _open(self, names: Collection[str]) -> list[OpenAssignment]:
+        return [a for a in self._with(Status.OPEN) if a.member.name in names]
+
+    def _hurried(self) -> list[OpenAssignment]:
+        return [a for a in self._with(Status.OPEN) if a.member.name not in self._unhurried]
 
     async def _until_over(self) -> None:
         began_s = self._ledger.clock.monotonic()
@@ -215,7 +221,7 @@ class TrainingPhase(Phase):
             now_s = self._ledger.clock.monotonic() - began_s
             if now_s >= self._end_s - _LEAST_WAIT_S:
                 raise TimeoutError
-            look_again_s = self._steering.look(self._open(unhurried=False), len(self.accepted), now_s)
+            look_again_s = self._steering.look(self._hurried(), len(self.accepted), now_s)
             wait_s = min(max(look_again_s - now_s, self._steering.least_wait_s), self._end_s - now_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_LEAST_WAIT_S, wait_s)):
@@ -229,9 +235,9 @@ class TrainingPhase(Phase):
 
     def _finish(self, status: Status, reason: str) -> None:
         if self._late is not None and len(self.accepted) >= self._quorum:
-            self._late.wait_for(self._open(unhurried=True), reason)
-            if status is Status.LATE:
-                self._late.take_over(self._with(Status.OPEN), reason)
+            self._late.wait_for(self._open(self._unhurried), reason)
+            late = self._open(self._newcomers) if status is Status.ABANDONED else self._with(Status.OPEN)
+            self._late.take_over(late, reason)
         if status is Status.ABANDONED and (left := self._with(Status.OPEN)):
             self.events.extend(narrate.dismissed(left, reason, left[0].message.round))
         super()._finish(status, reason)

@@ -141,6 +141,8 @@ class Selection:
         latest_s: Where it is worth it, the end may be put off to so many seconds after dispatch; 0: never.
         unhurried: Clients of the cohort whom the end of the round does not stop: they do all their steps, and a later
             round takes their update at a discount, where the study takes late updates.
+        newcomers: Clients of the cohort who send what they have when enough others have answered, instead of being
+            told that nobody wants it: a later round takes it, as with those that are unhurried.
     """
 
     cohort: tuple[str, ...]
@@ -149,6 +151,7 @@ class Selection:
     step_budgets: Mapping[str, int] = field(default_factory=dict)
     latest_s: float = 0.0
     unhurried: Collection[str] = ()
+    newcomers: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ class Selector(ABC):
 
     - The cohort is a subset of the candidates; `wanted` is at least 1 and at most the cohort's size; the deadline is
       above 0 and, put off or not, at most the study's own; a step budget is at least 1 and its client in the cohort,
-      as is whoever is unhurried.
+      as is whoever is unhurried or a newcomer.
     - The same candidates and context, after the same `observe`, give the same selection. `select` keeps nothing.
     - Whoever is in `context.earlier` and a candidate is in the cohort, before all others, as far as there is room. So
       arms that are compared are trained on the same clients, whatever was learnt between. A selector that learns

@@ -65,6 +65,8 @@ class DeadlineSelector(Selector):
       the end of the round, which the faster ones bring about: a later round takes that update.
       Such clients in turn, and those of whom nothing is known yet, take nobody's place: as many more are asked, up to
       twice what `over_selection` adds.
+    - *Newcomers*, of whom the study has no update yet, are not asked in vain where enough others were faster: they
+      send what they have then.
     - *Waited for* are those who were asked in vain since they last trained and whose promised rounds run out: some of
       them together make a round that asks no more than it needs and waits for all of them, beyond the deadline if not
       even one step fits. Else the faster ones would be first every time.
@@ -111,7 +113,8 @@ class DeadlineSelector(Selector):
             deadline_s = min(patience * deadline_s, context.deadline_s)
         latest_s = min(_MOST_LATER * deadline_s, context.deadline_s)
         names, closes_at = taken(candidates, cohort), min(closes_at, len(cohort))
-        return Selection(names, closes_at, deadline_s, budgets, latest_s, unhurried=frozenset(budgets))
+        newcomers = frozenset(taken(candidates, cohort[candidates.trained[cohort] == 0]))
+        return Selection(names, closes_at, deadline_s, budgets, latest_s, frozenset(budgets), newcomers)
 
     def _drawn(
         self,

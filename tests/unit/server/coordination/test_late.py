@@ -28,13 +28,13 @@ class Arm:
         self.round = 0
 
     async def collect(
-        self, quorum: int = 1, wanted: int = 0, unhurried: Collection[str] = ()
+        self, quorum: int = 1, wanted: int = 0, unhurried: Collection[str] = (), newcomers: Collection[str] = ()
     ) -> dict[str, OpenAssignment]:
         """Trains a round to its end, without making the next model; it waits for all unless fewer are wanted."""
         self.late.begin_round(self.round)
         count = wanted or sum(not member.busy for member in self.clients.members.values())
-        options = {"intake": self.intake, "late": self.late, "quorum": quorum, "unhurried": unhurried}
-        phase = self.clients.phase(count, 10.0, **options)
+        spared = {"unhurried": unhurried, "newcomers": newcomers}
+        phase = self.clients.phase(count, 10.0, intake=self.intake, late=self.late, quorum=quorum, **spared)
         work = self.clients.begin(phase, steps=10, round=self.round)
         await self.clients.push(work["good"], (0.0, 0.0), 10)
         await phase.wait()
@@ -99,6 +99,19 @@ def test_a_round_that_has_its_updates_stops_those_who_are_not() -> None:
         slow = (await arm.collect(wanted=1))["slow"]
         assert slow.standing is Status.ABANDONED
         assert [d.kind for d in arm.clients.told("slow")] == [pb.DIRECTIVE_KIND_ABANDON]
+
+    run(script)
+
+
+def test_a_newcomer_sends_what_it_has_when_others_were_faster() -> None:
+    async def script(arm: Arm) -> None:
+        slow = (await arm.collect(wanted=1, newcomers={"slow"}))["slow"]
+        assert slow.standing is Status.LATE
+        assert [d.kind for d in arm.clients.told("slow")] == [pb.DIRECTIVE_KIND_STOP_AND_SEND]
+        arm.aggregate()
+        assert await arm.clients.push(slow, (1.0, 1.0), 1) is None
+        await arm.collect()
+        assert arm.aggregate() > 0.0
 
     run(script)
 

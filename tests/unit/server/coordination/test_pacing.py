@@ -192,3 +192,10 @@ async def test_who_was_told_to_stop_takes_no_slower_steps_for_it() -> None:
     before, at = host.paces.known("a").step_ms, host.clock.monotonic()
     host.train(member, 60.0, Status.LATE, [100.0] * 10, told="too late", told_at=at + 1.05)
     assert host.paces.known("a").step_ms == pytest.approx(before)
+
+
+async def test_who_was_told_to_send_and_sends_nothing_is_in_its_first_step() -> None:
+    host = Host()
+    member, at = await host.join(), host.clock.monotonic()
+    host.train(member, 20.0, Status.LATE, [], told="enough", told_at=at + 5.0)
+    assert host.paces.known("a").step_ms > 10_000

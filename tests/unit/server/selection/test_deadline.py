@@ -98,6 +98,12 @@ def test_slow_clients_in_turn_take_nobodys_place_where_more_are_asked_than_neede
     assert (len(nobody_slow.cohort), nobody_slow.unhurried) == (13, frozenset())
 
 
+def test_whoever_has_not_trained_yet_is_a_newcomer() -> None:
+    selection = select(fleet(trained=np.where(np.arange(100) < 50, 0, 3)))
+    assert set(selection.newcomers) == {name for name in selection.cohort if name < "c050"}
+    assert 0 < len(selection.newcomers) < len(selection.cohort)
+
+
 def test_a_budget_fits_the_protocol_whatever_a_client_claims() -> None:
     claims = fleet(1e9, step_s=1e-6, beside_s=1e-6, steps=2**62)
     budgets = select(claims, attempt=2, deadline_s=1e5).step_budgets
