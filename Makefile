@@ -1,5 +1,5 @@
 # make demo   the whole of fedstep on this machine, in about a minute
-# make test   every test
+# make test   the tests
 # Both make the virtual environment first, and install into it.
 
 VENV ?= .venv
@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint generate bench clean
+.PHONY: demo test test-all lint generate bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -15,6 +15,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+test-all: $(VENV)/.installed-dev
+	$(BIN)/pytest --numprocesses auto --dist worksteal -m 'not docker'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

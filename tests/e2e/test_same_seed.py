@@ -69,7 +69,7 @@ def in_words(study: tuple[Any, ...]) -> str:
     "changes",
     [
         {"budget": {"trials": 5, "rounds_per_trial": 3, "final_rounds": 1}},
-        {"tuner": {"name": "stepwise"}, "budget": {"rounds": 30}},
+        pytest.param({"tuner": {"name": "stepwise"}, "budget": {"rounds": 30}}, marks=pytest.mark.exhaustive),
         {"tuner": {"name": "stepwise", "sampler": "TPESampler"}, "budget": {"rounds": 30}},
     ],
     ids=["trials by TPE", "step-wise", "step-wise by TPE"],

@@ -14,9 +14,10 @@ from e2e.waiting import eventually
 from sqlalchemy import NullPool, create_engine, text
 
 TRIALS, ROUNDS = 3, 10
+BUFFERED = {"mode": "buffered", "cohort_size": 2}
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of the coordinator's database."""
     return sqlite_in(tmp_path) if request.param == "sqlite" else str(request.getfixturevalue("postgres_database"))
@@ -103,7 +104,18 @@ def assert_whole(database: str, watching: Program) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("policy", [{}, {"mode": "buffered", "cohort_size": 2}], ids=["synchronous", "buffered"])
+@pytest.mark.parametrize(
+    ("database", "policy"),
+    [
+        pytest.param("sqlite", BUFFERED, id="sqlite, buffered"),
+        pytest.param("postgres", {}, marks=pytest.mark.postgres, id="PostgreSQL"),
+        pytest.param("sqlite", {}, marks=pytest.mark.exhaustive, id="sqlite"),
+        pytest.param(
+            "postgres", BUFFERED, marks=[pytest.mark.postgres, pytest.mark.exhaustive], id="PostgreSQL, buffered"
+        ),
+    ],
+    indirect=["database"],
+)
 def test_a_killed_coordinator_goes_on_and_nobody_notices_but_the_clock(
     programs: Programs, tmp_path: Path, database: str, policy: dict[str, Any]
 ) -> None:

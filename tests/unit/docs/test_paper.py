@@ -135,7 +135,13 @@ def run_small(line: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(330)
-@pytest.mark.parametrize("line", commands("demo"))
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, marks=[pytest.mark.exhaustive] if number else [])
+        for number, line in enumerate(commands("demo"))
+    ],
+)
 def test_every_study_over_the_network_runs(line: str, tmp_path: Path) -> None:
     ran = fedstep_program(*small(line, tmp_path), "--data-dir", tmp_path / "out", "--json", timeout_s=300)
     assert ran.code == 0, ran.err
