@@ -198,7 +198,8 @@ async def test_a_watch_that_its_caller_leaves_leaves_nothing_behind(host: Inside
         assert {await watch.code() for watch in watches} == {grpc.StatusCode.DEADLINE_EXCEEDED}
     await channel.close()
     feed = host.coordinator.parts.feed
-    await until(lambda: not feed._changed._waiters, "nobody waits for events")  # type: ignore[attr-defined]
+    waiting = lambda: sum(len(event._waiters) for event in feed._changed.values())  # type: ignore[attr-defined]  # noqa: E731
+    await until(lambda: not waiting(), "nobody waits for events")
     await until(lambda: len(_tasks()) <= len(before), "no task of theirs is left")
 
 

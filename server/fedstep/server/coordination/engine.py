@@ -286,6 +286,7 @@ class RunEngine:
             quorum=quorum,
             unhurried=selection.unhurried,
             newcomers=selection.newcomers,
+            open_end=selection.open_end,
         )
         members = self.cohorts.members(selection.cohort)
         work = self._dispatcher.trainings(phase, phase.time_left_s, run, arm, members, attempt, selection.step_budgets)

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from fedstep.server.coordination.executors import Executor, to_its_end
@@ -26,7 +26,7 @@ class EventFeed:
         self._store = store
         self._storage = storage
         self._recent: dict[str, deque[Event]] = {}
-        self._changed = asyncio.Condition()
+        self._changed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._hooks: list[Callable[[str, Sequence[Event]], None]] = []
 
     def when_published(self, call: Callable[[str, Sequence[Event]], None]) -> None:
@@ -49,18 +49,18 @@ class EventFeed:
         async def both() -> None:
             events = await self._storage.run(commit)
             then()
-            await self.publish(study, events)
+            self.publish(study, events)
 
         await to_its_end(both())
 
-    async def publish(self, study: str, events: list[Event]) -> None:
+    def publish(self, study: str, events: list[Event]) -> None:
         """Tells the watchers of a study what was committed, or only that its state has changed."""
         _log(study, events)
         for call in self._hooks:
             call(study, events)
         self._recent.setdefault(study, deque(maxlen=RECENT)).extend(events)
-        async with self._changed:
-            self._changed.notify_all()
+        if changed := self._changed.pop(study, None):
+            changed.set()
 
     async def watch(self, study: str, after: int, ended: Callable[[], bool]) -> AsyncIterator[Event]:
         """Every event with a greater number, until `ended` says that there will be no more and all have been given."""
@@ -74,9 +74,8 @@ class EventFeed:
                 continue
             if over:
                 return
-            async with self._changed:
-                while not ended() and self._newest(study) <= after:
-                    await self._changed.wait()
+            while not ended() and self._newest(study) <= after:
+                await self._changed[study].wait()
 
     def _newest(self, study: str) -> int:
         recent = self._recent.get(study)

@@ -141,6 +141,18 @@ def told_to_send(assignment: OpenAssignment, finish_s: float, end_s: float) -> N
     return NewEvent("client_told_to_send", text, _when(assignment, finish_s, end_s))
 
 
+def ended_early(left: Sequence[OpenAssignment], accepted: int, now_s: float) -> NewEvent:
+    """A round whose clients nobody knew yet is over: those that are left are far slower."""
+    names = [assignment.member.name for assignment in left]
+    text = (
+        f"{accepted} updates are there after {now_s:.2g} s, and {names_text(names)} would take far longer: the round "
+        "ends, and they send what they have."
+    )
+    message = left[0].message
+    told = {"trial": message.trial, "round": message.round, "updates": accepted, "seconds": now_s, "left": names}
+    return NewEvent("round_ended_early", text, told)
+
+
 def given_more_time(assignment: OpenAssignment, finish_s: float, deadline_s: float, end_s: float) -> NewEvent:
     """A round is put off, and a client has until then."""
     done = "is not known to be done in time" if math.isinf(finish_s) else f"will be done after {finish_s:.1f} s"

@@ -165,6 +165,7 @@ class TrainingPhase(Phase):
         quorum: Only where so many were in time.
         unhurried: Names of those whom the end of the round does not stop, where somebody takes over.
         newcomers: Names of those who send what they have then, though enough others have answered.
+        open_end: Whether the deadline is nobody's guess: the round ends sooner where waiting does not pay.
     """
 
     kind = Kind.TRAIN
@@ -182,10 +183,12 @@ class TrainingPhase(Phase):
         quorum: int = 1,
         unhurried: Collection[str] = (),
         newcomers: Collection[str] = (),
+        open_end: bool = False,
     ) -> None:
         super().__init__(ledger, wanted, deadline_s)
         self._intake = intake
-        self._steering = Steering(ledger, RoundEnd.at(deadline_s, latest_s), upload_s)
+        end = RoundEnd.at(deadline_s, latest_s)
+        self._steering = Steering(ledger, end, upload_s, may_end_from=quorum if open_end else 0)
         self._late = late
         self._quorum = quorum
         self._unhurried = frozenset(unhurried if late else ())

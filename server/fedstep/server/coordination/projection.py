@@ -20,6 +20,12 @@ UNKNOWN_STEP_SHARE = 0.1
 _ENDS = 16
 """Later ends of a round that are looked at, among all arrivals."""
 
+_CLEARLY = 2
+"""Times as many updates a second, to end a round of clients that are seen for the first time."""
+
+_SILENT = 4
+"""See `pays_to_wait`."""
+
 _ROUNDING_S = 1e-6
 _MARGIN_SHARE = 0.05
 _MARGIN_S = (0.1, 2.0)
@@ -181,3 +187,22 @@ def best_end(end: RoundEnd, accepted: int, running: Iterable[tuple[Progress, flo
         return (accepted + math.fsum(shares)) / time_s
 
     return max(ends, key=work_per_second)
+
+
+def pays_to_wait(accepted: int, running: Iterable[tuple[Progress, float]], now_s: float) -> bool:
+    """Whether a round that may end at any time goes on.
+
+    It does not where, whenever it ended, it had had less than half as many updates a second as now.
+
+    Args:
+        accepted: Updates that are there.
+        running: As in `best_end`; who has told of no step in half of the time is taken to be `_SILENT` times as late.
+        now_s: The time.
+    """
+
+    def arrival_s(progress: Progress, upload_s: float) -> float:
+        silent = math.isnan(progress.step_s) or progress.reported_s < now_s / 2
+        return (_SILENT * now_s if silent else progress.finish_s(now_s, now_s / REPORTS)) + upload_s
+
+    arrivals = sorted(arrival_s(*client) for client in running)
+    return any(_CLEARLY * count * now_s > accepted * at_s for count, at_s in enumerate(arrivals, accepted + 1))

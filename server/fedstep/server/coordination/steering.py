@@ -7,7 +7,7 @@ from dataclasses import replace
 from fedstep.server.coordination import narrate
 from fedstep.server.coordination.fleet import Member
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment
-from fedstep.server.coordination.projection import Advice, Progress, RoundEnd, best_end, project
+from fedstep.server.coordination.projection import Advice, Progress, RoundEnd, best_end, pays_to_wait, project
 from fedstep.server.storage.base import NewEvent
 
 UploadTime = Callable[[Member, int], float]
@@ -21,14 +21,16 @@ class Steering:
         ledger: Through which they are told.
         end: When the phase ends.
         upload_s: How long updates are on their way.
+        may_end_from: From so many updates on the round ends as soon as waiting does not pay; 0: it has a deadline.
 
     Attributes:
         end: When it ends now.
         events: What was told to whom, and why.
     """
 
-    def __init__(self, ledger: Ledger, end: RoundEnd, upload_s: UploadTime) -> None:
+    def __init__(self, ledger: Ledger, end: RoundEnd, upload_s: UploadTime, may_end_from: int = 0) -> None:
         self.end = end
+        self._may_end_from = may_end_from
         self.events: list[NewEvent] = []
         self._ledger = ledger
         self._upload_s = upload_s
@@ -47,6 +49,10 @@ class Steering:
             now_s: Seconds since the dispatch.
         """
         look_again_s, may_put_off = math.inf, self.end.latest_s > self.end.end_s
+        if self._may_end_from:
+            look_again_s = now_s
+            if accepted >= self._may_end_from and self._ends_now(running, accepted, now_s):
+                return now_s
         for assignment in running:
             if assignment.told:
                 continue
@@ -60,6 +66,14 @@ class Steering:
                 self.events.append(event)
             look_again_s = min(look_again_s, projected.look_again_s)
         return look_again_s
+
+    def _ends_now(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> bool:
+        """Ends the round where that is best; answers whether it did."""
+        if pays_to_wait(accepted, [(progress_of(a), self._upload_of(a)) for a in running], now_s):
+            return False
+        self.end = RoundEnd.at(now_s)
+        self.events.append(narrate.ended_early(running, accepted, now_s))
+        return True
 
     def _put_off(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> bool:
         """Puts the end off where that brings more than it costs; answers whether it did."""

@@ -324,7 +324,7 @@ class Studies:
         self._running.pop(name, None)
         if runner.begun:
             self._at_rest[name] = runner.kept_models()
-        self._beside(self._parts.feed.publish(name, []))
+        self._parts.feed.publish(name, [])
         if runner.state.ended and not self._draining:
             self._beside(self._lay_to_rest(name))
 

@@ -47,6 +47,10 @@ class AdaptiveDeadline:
         self._last: dict[int, float] = {}
         self._unmeasured_s: dict[int, float] = {}
 
+    def can_tell(self, candidates: Candidates) -> bool:
+        """Whether enough of them have been measured."""
+        return int(np.count_nonzero(candidates.measured)) >= min(_ENOUGH, len(candidates) / 2)
+
     def seconds(self, candidates: Candidates, longest_s: float) -> float:
         """The deadline of a round; the longest while too few have been measured.
 
@@ -54,9 +58,9 @@ class AdaptiveDeadline:
             candidates: The round's.
             longest_s: The study's own deadline.
         """
-        known = candidates.measured
-        if int(np.count_nonzero(known)) < min(_ENOUGH, len(candidates) / 2):
+        if not self.can_tell(candidates):
             return longest_s
+        known = candidates.measured
         times = quantile_s(candidates.log_time[known], candidates.log_time_sd[known], self._on_time)
         return min(max(float(np.quantile(times, self._quantile)) * self.factor, LEAST_S), longest_s)
 

@@ -143,6 +143,8 @@ class Selection:
             round takes their update at a discount, where the study takes late updates.
         newcomers: Clients of the cohort who send what they have when enough others have answered, instead of being
             told that nobody wants it: a later round takes it, as with those that are unhurried.
+        open_end: The deadline is the study's own, since nobody's time can be predicted: the round ends sooner where
+            waiting for the rest brings fewer updates a second.
     """
 
     cohort: tuple[str, ...]
@@ -152,6 +154,7 @@ class Selection:
     latest_s: float = 0.0
     unhurried: Collection[str] = ()
     newcomers: Collection[str] = ()
+    open_end: bool = False
 
 
 @dataclass(frozen=True)

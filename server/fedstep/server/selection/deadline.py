@@ -55,7 +55,8 @@ class DeadlineSelector(Selector):
     """Deadline-based selection (algorithm.md).
 
     - *The deadline* is a quantile of the clients' predicted times, adapted by what it pays (`AdaptiveDeadline`), and
-      never longer than the study's own. A round that is tried again has the study's own.
+      never longer than the study's own. A round that is tried again has the study's own. So has one before enough
+      clients were measured, and it ends sooner where waiting for the rest does not pay.
     - *For their worth* those are drawn who will be done by it with probability `on_time`: in proportion to Oort's
       utility (Lai et al. 2021), without replacement.
     - *In turn* come the rest of the cohort: who was never asked first, then by how long ago. It is how the
@@ -114,7 +115,8 @@ class DeadlineSelector(Selector):
         latest_s = min(_MOST_LATER * deadline_s, context.deadline_s)
         names, closes_at = taken(candidates, cohort), min(closes_at, len(cohort))
         newcomers = frozenset(taken(candidates, cohort[candidates.trained[cohort] == 0]))
-        return Selection(names, closes_at, deadline_s, budgets, latest_s, frozenset(budgets), newcomers)
+        open_end = context.attempt == 1 and not self._deadline.can_tell(candidates)
+        return Selection(names, closes_at, deadline_s, budgets, latest_s, frozenset(budgets), newcomers, open_end)
 
     def _drawn(
         self,

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedstep.server.coordination.projection import WINDOW, Advice, Progress, Projected, RoundEnd, best_end, project
+from fedstep.server.coordination.projection import (
+    WINDOW,
+    Advice,
+    Progress,
+    Projected,
+    RoundEnd,
+    best_end,
+    pays_to_wait,
+    project,
+)
 
 END = RoundEnd.at(10.0)
 """Of ten seconds: a margin of half a second, and half a second of patience."""
@@ -131,3 +140,23 @@ def test_a_round_is_not_put_off_for_one_where_most_are_done() -> None:
 
 def test_a_round_is_not_put_off_for_whom_nobody_knows() -> None:
     assert best_end(RoundEnd.at(10.0, 15.0), 0, [(Progress(30), 0.0)], 8.2) == 10.0
+
+
+@pytest.mark.parametrize(
+    ("accepted", "arrive_s", "waits"),
+    [
+        (7, [5.0], False),  # 8 in 5 s, where 7 are there after one
+        (7, [1.1], True),
+        (1, [1.1] * 7, True),
+        (4, [3.0] * 4, True),  # 8 in 3 s is more than half of 4 in one
+        (4, [9.0, 5.0, 1.5, 9.0], True),
+        (4, [math.inf] * 3, False),  # taken to be there after four seconds
+        (4, [math.inf] * 5, True),
+        (4, [], False),
+    ],
+)
+def test_waiting_pays_where_it_does_not_halve_what_comes_in_a_second(
+    accepted: int, arrive_s: list[float], waits: bool
+) -> None:
+    running = [(Progress(10, 1, math.nan if math.isinf(at) else (at - 1.0) / 9, 1.0), 0.0) for at in arrive_s]
+    assert pays_to_wait(accepted, running, 1.0) is waits

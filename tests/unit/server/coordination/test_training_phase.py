@@ -21,6 +21,8 @@ from fedstep.v1 import fleet_pb2 as pb
 
 T = TypeVar("T")
 
+STEPS_S = {"a": 0.1, "b": 0.11, "slow": 3.0}
+
 
 def run(script: Callable[[Clients], Coroutine[Any, Any, T]], *names: str) -> T:
     """Runs a script with these clients on a virtual clock."""
@@ -147,6 +149,26 @@ def test_a_round_is_put_off_within_what_its_selection_allows() -> None:
         assert all(10.0 < float(e.details["deadline_s"]) <= 14.0 for e in phase.events)
 
     run(script, "a", "b")
+
+
+@pytest.mark.parametrize("open_end", [True, False])
+def test_a_round_whose_clients_nobody_knew_does_not_wait_for_one_that_is_far_slower(open_end: bool) -> None:
+    async def script(clients: Clients) -> None:
+        phase = clients.phase(3, 1000.0, quorum=2, open_end=open_end)
+        work = clients.begin(phase, steps=20)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(clients.train(work[name], took_s)) for name, took_s in STEPS_S.items()]
+            await phase.wait()
+            now_s = clients.now_s()
+        assert [task.result() for task in tasks][:2] == [20, 20]
+        if open_end:
+            assert 2.2 <= now_s < 3.0
+            assert [e.kind for e in phase.events] == ["round_ended_early"]
+            assert phase.events[0].details["left"] == ["slow"]
+        else:
+            assert now_s == pytest.approx(60.0)
+
+    run(script, *STEPS_S)
 
 
 def test_a_round_that_was_put_off_ends_then_whoever_is_missing() -> None:
