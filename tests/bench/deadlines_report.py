@@ -23,7 +23,14 @@ COLUMNS = (
     "longest wait, s (rounds)",
     "never trained",
 )
-_COLORS = {"accepted": "#4f9a6e", "abandoned": "#7f8a97", "late": "#d1495b", "lost": "#5c4d7d", "failed": "#e07a2f"}
+_COLORS = {
+    "accepted": "#4f9a6e",
+    "goes_on": "#00798c",
+    "abandoned": "#7f8a97",
+    "late": "#d1495b",
+    "lost": "#5c4d7d",
+    "failed": "#e07a2f",
+}
 _LINES = ("#d1495b", "#00798c", "#e07a2f", "#5c4d7d", "#4f9a6e", "#2e4057", "#b8860b", "#9c6644")
 _FAINT = "#c9d1d9"
 
