@@ -72,7 +72,8 @@ class Steering:
         if pays_to_wait(accepted, [(progress_of(a), self._upload_of(a)) for a in running], now_s):
             return False
         self.end = RoundEnd.at(now_s)
-        self.events.append(narrate.ended_early(running, accepted, now_s))
+        if running:  # else all that are left go on, whatever the round does
+            self.events.append(narrate.ended_early(running, accepted, now_s))
         return True
 
     def _put_off(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> bool:

@@ -94,6 +94,20 @@ def test_the_end_of_a_round_does_not_stop_who_is_unhurried(wanted: int) -> None:
     run(script)
 
 
+def test_a_round_of_unknown_clients_ends_where_only_those_are_left_who_go_on() -> None:
+    async def script(arm: Arm) -> None:
+        options = {"intake": arm.intake, "late": arm.late, "unhurried": {"slow"}, "open_end": True}
+        phase = arm.clients.phase(2, 1000.0, **options)
+        work = arm.clients.begin(phase, steps=10)
+        waiting = asyncio.create_task(phase.wait())
+        await arm.clients.train(work["good"], 0.1)
+        await waiting
+        assert arm.clients.now_s() < 2.0
+        assert (work["slow"].standing, phase.events) == (Status.GOES_ON, [])
+
+    run(script)
+
+
 def test_a_round_that_has_its_updates_stops_those_who_are_not() -> None:
     async def script(arm: Arm) -> None:
         slow = (await arm.collect(wanted=1))["slow"]
