@@ -120,7 +120,7 @@ def _simulated(options: argparse.Namespace) -> None:
     title = f"{crowd.clients} simulated clients, speeds of sigma {crowd.sigma:g}, {crowd.away:.0%} away at any time"
     print_table(title, found, options.crowd_target)
     write_csv(options.out, "simulated", found, options.crowd_target)
-    draw_curves(options.out / "simulated-curves.png", title, found, options.crowd_target)
+    draw_curves(options.out / "simulated-curves.png", title, found, options.crowd_target, "log")
 
 
 def _say(ran: Ran) -> None:

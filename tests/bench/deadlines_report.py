@@ -94,13 +94,14 @@ def write_csv(folder: Path, part: str, found: Sequence[Ran], target: float) -> N
             csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def draw_curves(path: Path, title: str, found: Sequence[Ran], target: float) -> None:
-    """Accuracy over time, a line a policy."""
+def draw_curves(path: Path, title: str, found: Sequence[Ran], target: float, scale: str = "linear") -> None:
+    """Accuracy over time, a line a policy; the scale of time is matplotlib's `linear` or `log`."""
     figure = Figure((9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for ran, color in zip(found, _LINES, strict=False):
         axes.step(ran.seconds, ran.accuracy, where="post", color=color, label=ran.policy, linewidth=1.6)
+    axes.set_xscale(scale)
     axes.axhline(target, color=_FAINT, linewidth=1)
     axes.set(title=title, xlabel="seconds", ylabel="accuracy on data that nobody trains on")
     axes.legend(loc="lower right", frameon=False, fontsize="small")
