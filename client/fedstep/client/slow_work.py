@@ -11,7 +11,8 @@ class SlowWork:
     """Does what other work does, and waits until a poorer machine would have done it (see `fedstep.client.work.Work`).
 
     It waits inside every local step, before the step is reported, and at the end of a measurement. What is reported is
-    real time, the wait included. A change of plan ends a wait at once.
+    real time, the wait included. A step that is waited for is not taken yet: told to send what there is, it goes on to
+    its end; told to abandon, it ends at once and is not reported.
 
     Args:
         work: What trains and evaluates.
@@ -27,7 +28,13 @@ class SlowWork:
 
     def train(self, job: Job, control: Control, steps: StepSink) -> Trained:
         """See `Work.train`."""
-        return self._work.train(job, control, _SlowSteps(steps, lambda took_s: self._wait(control, took_s)))
+
+        def wait(took_s: float) -> float:
+            waited_s = self._wait(control, took_s)
+            control.go_on()  # abandoned meanwhile
+            return waited_s
+
+        return self._work.train(job, control, _SlowSteps(steps, wait))
 
     def evaluate(self, job: Job, control: Control) -> Evaluated:
         """See `Work.evaluate`."""

@@ -144,13 +144,14 @@ class Control:
         return self.instruction is Instruction.GO_ON
 
     def rest(self, seconds: float) -> None:
-        """Waits in the working thread: so long, or until the plan changes or the deadline passes."""
+        """Waits in the working thread: so long, or until it is told to abandon or the deadline passes."""
         until_s = self.clock() + seconds
-        while self.instruction is Instruction.GO_ON:
+        while self.instruction is not Instruction.ABANDON:
             left_s = min(until_s, self.deadline_s) - self.clock()
             if left_s <= 0:
                 return
             self._told.wait(left_s)
+            self._told.clear()
 
     def time_left_s(self) -> float:
         """Seconds until the deadline, at least 0."""

@@ -130,6 +130,14 @@ class Space(RootModel[dict[str, Parameter]]):
         if faults:
             raise InvalidInputError(sentences(faults), faults)
 
+    def in_own_types(self, values: Hyperparameters) -> dict[str, Value]:
+        """The values in their parameters' types where that is the same: 1 as 1.0, 8.0 as 8; all others as they are."""
+        found = {}
+        for name, value in values.items():
+            normal = self.root[name].normal(value) if name in self.root else None
+            found[name] = value if normal is None else normal
+        return found
+
     def _faults(self, values: Hyperparameters) -> list[FieldViolation]:
         faults = []
         active = dict(self.active(values))

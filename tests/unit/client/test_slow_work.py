@@ -90,16 +90,31 @@ def test_a_measurement_takes_longer_too() -> None:
     assert clock() == pytest.approx(110)
 
 
-@pytest.mark.parametrize("instruction", [Instruction.ABANDON, Instruction.STOP_AND_SEND])
-def test_a_directive_ends_the_wait_inside_a_step(instruction: Instruction) -> None:
+def test_told_to_abandon_it_waits_no_longer_and_tells_of_no_step() -> None:
     """It would be a thousand seconds, and a test ends after two minutes."""
     clock, control, steps = Time(), Control(math.inf), Steps()
     work = SlowWork(Quick(clock, (1.0,)), Handicap(slowdown=1000), clock)
-    thread = threading.Thread(target=work.train, args=(JOB, control, steps), daemon=True)
+
+    def train() -> None:
+        with pytest.raises(AbandonedError, match="enough"):
+            work.train(JOB, control, steps)
+
+    thread = threading.Thread(target=train, daemon=True)
     thread.start()
-    control.tell(instruction, "enough")
+    control.tell(Instruction.ABANDON, "enough")
     thread.join()
-    assert len(steps.rows) == 1
+    assert steps.rows == []
+
+
+def test_told_to_send_what_it_has_it_takes_the_step_under_way_to_its_end() -> None:
+    clock, control = Time(), Control(math.inf)
+    control.tell(Instruction.STOP_AND_SEND, "enough")
+    began_s = time.monotonic()
+    steps = Steps()
+    SlowWork(Quick(clock, (1.0,)), Handicap(slowdown=1.2), time.monotonic).train(JOB, control, steps)
+    assert time.monotonic() - began_s >= 0.19
+    ((_, _, step_ms),) = steps.rows
+    assert step_ms >= 1199
 
 
 def test_a_measurement_that_is_called_off_while_it_waits_sends_nothing() -> None:

@@ -56,10 +56,13 @@ def download(
     """Download a model of STUDY: the final one, or the best so far.
 
     Its SHA-256 is compared with the coordinator's; the file is there whole, or not at all. TorchScript and ONNX need
-    the first sample of the task's held-out data, which --data and --option are for.
+    the first sample of the task's held-out data, which --data and --option are for; ONNX also needs the packages onnx
+    and onnxscript.
     """
     path = output or Path(f"{study}{FORMATS[format_]}")
     sha256 = _digest(digest)
+    if path.exists() and not path.is_file():
+        raise InvalidInputError(f"--output {path} is no ordinary file: name another one.")
     if format_ == "onnx":
         _check_onnx()
     plain = path if format_ == "safetensors" else path.with_name(f"{path.name}.safetensors")

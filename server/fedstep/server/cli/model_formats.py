@@ -83,4 +83,5 @@ def _write(format_: str, network: nn.Module, example: torch.Tensor, path: Path) 
             torch.jit.save(torch.jit.trace(network, example), str(path))  # type: ignore[no-untyped-call]
         else:
             batch = torch.export.Dim("batch")
-            torch.onnx.export(network, (example,), str(path), dynamic_shapes=({0: batch},), verbose=False)
+            shapes = ({0: batch},)
+            torch.onnx.export(network, (example,), str(path), dynamic_shapes=shapes, external_data=False, verbose=False)

@@ -5,6 +5,7 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -115,6 +116,8 @@ class Cohorts:
         context = self._context(run, attempt, rng, self._spec.over_selection, self._history.earlier(draw))
         selection = self._selector.select(self._candidates(rows, run, arm), self.wanted(run, arm), context)
         self._history.drawn(draw, selection.cohort)
+        if arm.cohort:  # one of several that are compared: who is late in one would be missing in its next cohort only
+            return replace(selection, newcomers=(), open_end=False)
         return selection
 
     def choose(self, run: Run, arm: Arm, places: int, number: int, without: Collection[str]) -> tuple[str, ...]:
@@ -395,7 +398,8 @@ class Cohorts:
             here = self.names()
             until = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S UTC")
             text = (
-                f"Waiting until {until} for {wanted} of task {self._spec.task}; here now: {', '.join(here) or 'none'}."
+                f"Waiting until {until} for {wanted} of task {self._spec.task}; here now: {', '.join(here) or 'none'}"
+                f"{self._of_the_drained()}."
             )
             await self._announce(
                 NewEvent("waiting_for_clients", text, {"needed": least, "here": here, "wait_s": wait_s})
@@ -403,11 +407,17 @@ class Cohorts:
         if not await self._fleet.wait_until(ready, wait_s):
             raise UnavailableError(
                 f"Only {self.count()} of the {wanted} of task {self._spec.task} that are "
-                f"needed came within {wait_s:g} s: start more with `fedstep client --task {self._spec.task}`."
+                f"needed came within {wait_s:g} s{self._of_the_drained()}: start more with `fedstep client --task "
+                f"{self._spec.task}`."
             )
         if cohort is not None:
             await self._rank(cohort)
         return self.count() >= least
+
+    def _of_the_drained(self) -> str:
+        roll, count = self._fleet.roll, len(self._fleet.roll)
+        drained = int(np.count_nonzero(roll.drained[:count] & roll.connected[:count]))
+        return f" ({drained} drained; `fedstep fleet undrain` gives them work again)" if drained else ""
 
     def wanted(self, run: Run, arm: Arm) -> int:
         """Updates that a round waits for; 0 for everybody's."""

@@ -428,5 +428,6 @@ class RunEngine:
 def _missed_too_often(run: Run, trained: Trained) -> UnavailableError:
     return UnavailableError(
         f"Round {run.rounds} of trial {run.trial} missed its quorum {ATTEMPTS} times: "
-        f"{narrate.reasons(trained.faults)}."
+        f"{narrate.reasons(trained.faults)}. See that they are there, or give them longer (round.deadline), or ask for "
+        "fewer (round.quorum)."
     )

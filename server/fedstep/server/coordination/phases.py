@@ -31,6 +31,14 @@ MAX_METRIC_NAME = 100
 
 _LEAST_WAIT_S = 0.001
 
+_MOST = 0.75
+"""Of those who measure: when they have answered, the rest are not waited for until the deadline."""
+
+_PATIENCE = 10.0
+"""Times as long as most have taken; a client of a tenth of their speed is in time."""
+
+_LEAST_PATIENCE_S = 2.0
+
 
 class Phase(ABC):
     """Assignments that are waited for together.
@@ -296,9 +304,42 @@ class TrainingPhase(Phase):
 
 
 class EvaluationPhase(Phase):
-    """Measures one model on the validation sets of a cohort."""
+    """Measures one model on the validation sets of a cohort.
+
+    It does not wait for who has fallen silent until the deadline: once most have answered, the others have `_PATIENCE`
+    times as long, which is time enough for the slow.
+
+    Args:
+        ledger: See `Phase`.
+        wanted: See `Phase`.
+        deadline_s: See `Phase`.
+    """
 
     kind = Kind.MEASURE
+
+    def __init__(self, ledger: Ledger, wanted: int, deadline_s: float) -> None:
+        super().__init__(ledger, wanted, deadline_s)
+        self._began_s = 0.0
+        self._waiting: asyncio.Timeout | None = None
+        self._patience_s: float | None = None
+
+    @property
+    def _end_s(self) -> float:
+        return self.deadline_s if self._patience_s is None else self._patience_s
+
+    async def _until_over(self) -> None:
+        self._began_s = asyncio.get_running_loop().time()
+        async with asyncio.timeout(self.deadline_s) as self._waiting:
+            await self._over.wait()
+
+    def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
+        """Ends one assignment; the others may be waited for shorter now."""
+        super().settle(assignment, status, message)
+        most = len(self.accepted) >= _MOST * len(self.assignments)
+        if most and self._patience_s is None and self._waiting is not None and not self._waiting.expired():
+            took_s = asyncio.get_running_loop().time() - self._began_s
+            self._patience_s = min(self.deadline_s, max(_PATIENCE * took_s, _LEAST_PATIENCE_S))
+            self._waiting.reschedule(self._began_s + self._patience_s)
 
     async def take_update(
         self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary

@@ -22,8 +22,8 @@ TakenLate = tuple[int, int, str]
 """A late update that was taken: the trial and the round that it was made for, and its client."""
 
 _TAKEN = "accepted"
-_LATE = "late"
-_MISSED = (_LATE, "lost", "failed")
+_LATE = ("late", "goes_on")
+_MISSED = (*_LATE, "lost", "failed")
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Tally:
                 self._measuring = record.trial, record.round
             share = self._shares.setdefault(record.client, Share(record.client))
             if record.work == "train":
-                late = record.status == _LATE and (record.trial, record.round, record.client) in self._late
+                late = record.status in _LATE and (record.trial, record.round, record.client) in self._late
                 share.asked += 1
                 share.taken += late or record.status == _TAKEN
                 share.missed += record.status in _MISSED and not late

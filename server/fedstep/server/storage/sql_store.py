@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, false, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, delete, func, insert, null, select, tuple_
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
 
@@ -214,11 +214,10 @@ class SqlStore(Store):
             AssignmentRow.assignment_id,
         )
         size = _PAGE if with_steps else _PAGE_WITHOUT_STEPS
-        steps_too = StepsRow.assignment_id == AssignmentRow.assignment_id if with_steps else false()
-        query = (
-            select(AssignmentRow, StepsRow).outerjoin(StepsRow, steps_too).where(*chosen).order_by(*order).limit(size)
-        )
-        page = query
+        query = select(AssignmentRow, StepsRow) if with_steps else select(AssignmentRow, null())
+        if with_steps:
+            query = query.outerjoin(StepsRow, StepsRow.assignment_id == AssignmentRow.assignment_id)
+        page = query = query.where(*chosen).order_by(*order).limit(size)
         while True:
             with self._reading() as session:
                 found = [records.assignment_record(row, steps) for row, steps in session.execute(page)]

@@ -137,11 +137,12 @@ class OutsideTuner(Tuner):
 
         Raises:
             NotFoundError: There is no such run.
-            InvalidInputError: That is no point of the space.
+            InvalidInputError: That is no point of the space, or the rounds are more than the study's budget.
             PreconditionError: The run is closed, another step of it is under way, or it is not this step's turn.
             AlreadyExistsError: The step under way was asked with other words.
         """
         run = self._run(name, "run")
+        hyperparameters = self._spec.space.in_own_types(hyperparameters)
         if 0 < step < run.next_step:
             return self._asked_before(run, step, hyperparameters, rounds)
         if run.closed:
@@ -153,6 +154,10 @@ class OutsideTuner(Tuner):
             text = f"is {step}, and the next step of {name} is {run.next_step}: ask for that one."
             raise _refused(PreconditionError, "step", text)
         self._check_point(hyperparameters)
+        most = self._spec.budget.rounds
+        if most and rounds > most:
+            text = f"is {rounds}, and the study's budget is {most} in all: ask for fewer."
+            raise _refused(InvalidInputError, "rounds", text)
         self._turns += 1
         asked = Asked(run.next_step, self._turns, dict(hyperparameters), rounds)
         self._put(replace(run, asked=asked, next_step=run.next_step + 1))

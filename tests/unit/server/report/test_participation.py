@@ -14,11 +14,11 @@ def measured(round: int, client: str, loss: float) -> AssignmentRecord:
     return AssignmentRecord(f"e{round}{client}", 0, round, 1, client, "evaluate", "accepted", metrics={"loss": loss})
 
 
-def federation() -> list[AssignmentRecord]:
+def federation(late: str = "late") -> list[AssignmentRecord]:
     """Two clients train every round, one is late but for once, one is never asked; the slow ones' data is harder."""
     records = []
     for round in range(8):
-        records += [trained(round, "a"), trained(round, "b"), trained(round, "c", "late" if round else "accepted")]
+        records += [trained(round, "a"), trained(round, "b"), trained(round, "c", late if round else "accepted")]
         records += [measured(round, name, loss) for name, loss in (("a", 1.0), ("b", 1.0), ("c", 2.0), ("d", 2.0))]
     return records
 
@@ -59,9 +59,10 @@ def test_a_measurement_by_nobody_else_says_nothing() -> None:
     assert "relative_loss" not in participation(shares_of(only, ["a", "b"])).details
 
 
-def test_a_late_update_that_was_taken_was_not_missed() -> None:
+@pytest.mark.parametrize("late", ["late", "goes_on"])
+def test_a_late_update_that_was_taken_was_not_missed(late: str) -> None:
     """One of the seven that came late was taken."""
-    _, _, c, _ = shares_of(federation(), ["a", "b", "c", "d"], [(0, 3, "c"), (1, 4, "c"), (0, 3, "a")])
+    _, _, c, _ = shares_of(federation(late), ["a", "b", "c", "d"], [(0, 3, "c"), (1, 4, "c"), (0, 3, "a")])
     assert (c.asked, c.taken, c.missed) == (8, 2, 6)
 
 

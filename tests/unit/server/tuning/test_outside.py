@@ -181,6 +181,21 @@ def test_refusals_name_the_field_and_the_fix() -> None:
     assert refused(NotFoundError, "source_run", tuner.move, "alpha", 0, "b")
 
 
+def test_a_value_counts_in_its_parameters_own_type() -> None:
+    tuner = outside()
+    tuner.open("a")
+    tuner.ask("a", 0, {"lr": 1}, 1)
+    (arm,) = tuner.propose(ProposeContext(1, 0))
+    assert arm.hyperparameters == {"lr": 1.0}
+    assert isinstance(arm.hyperparameters["lr"], float)
+
+
+def test_a_step_of_more_rounds_than_the_study_has_is_refused() -> None:
+    tuner = outside()
+    tuner.open("a")
+    assert "budget is 20" in refused(InvalidInputError, "rounds", tuner.ask, "a", 0, {"lr": 0.1}, 21)
+
+
 def test_a_study_needs_a_bound() -> None:
     assert "is missing" in refused(InvalidInputError, "budget.rounds", validate_tuner, study(budget={"trials": 3}))
     validate_tuner(study(budget={"time": "1h"}))
