@@ -151,12 +151,17 @@ def _users(path: Path, features: int) -> Iterator[tuple[str, Features, Indices]]
 
     found = False
     try:
+        counts = zip(_first(path, "users"), _first(path, "num_samples"), strict=False)
+        listed = {str(user): count for user, count in counts}
         with _open(path) as file:
             for user, content in ijson.kvitems(file, "user_data", use_float=True):
                 found = True
                 x, y = _arrays(path, user, content, features)
+                _check_count(path, user, listed.pop(user, len(y)), len(y))
                 if len(y):
                     yield user, x, y
+        for user, count in listed.items() if found else ():
+            _check_count(path, user, count, 0)
     except (ijson.JSONError, UnicodeDecodeError, EOFError, zlib.error, OSError) as error:
         raise InvalidInputError(
             f"{path} cannot be read ({_reason(error)}): make it again with LEAF's preprocess script."
@@ -168,12 +173,29 @@ def _users(path: Path, features: int) -> Iterator[tuple[str, Features, Indices]]
         )
 
 
+def _first(path: Path, key: str) -> list[object]:
+    """The list under a key of a file, which LEAF writes before the data; [] where there is none."""
+    import ijson
+
+    with _open(path) as file:
+        found: object = next(iter(ijson.items(file, key, use_float=True)), [])
+    return found if isinstance(found, list) else []
+
+
+def _check_count(path: Path, user: str, said: object, count: int) -> None:
+    if said != count:
+        raise InvalidInputError(
+            f"{path} says under num_samples that the user {user} has {said} samples, and {count} are there: make it "
+            "again with LEAF's preprocess script, or correct users and num_samples."
+        )
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, EOFError):
         return "it ends too early"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
         return "not gzipped, or damaged"
-    return error.strerror or str(error) if isinstance(error, OSError) else "it is not whole JSON"
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is no whole JSON, which has no NaN"
 
 
 def _open(path: Path) -> BinaryIO:

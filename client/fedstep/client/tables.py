@@ -71,3 +71,5 @@ def _check(path: Path, names: Sequence[str], there: Sequence[str]) -> None:
             near = nearest(name, there)
             hint = f"did you mean {near}?" if near else f"there are {', '.join(there[:20]) or 'none'}."
             raise InvalidInputError(f"{path} has no column {name}: {hint}")
+        if there.count(name) > 1:
+            raise InvalidInputError(f"{path} has {there.count(name)} columns {name}: give each a name of its own.")

@@ -137,6 +137,11 @@ ONE = [[0.5] * 784]
         ({"user_data": {"a": {"x": ONE, "y": ["A"]}}}, "labels that are no whole numbers"),
         ({"user_data": {"a": {"x": [[1e300] * 784], "y": [1]}}}, "not finite"),
         ({"user_data": {"a": {"x": [], "y": []}}}, "Nobody in .* has a sample"),
+        ({"users": ["a"], "num_samples": [9], "user_data": {"a": {"x": ONE, "y": [1]}}}, "a has 9 samples, and 1 are"),
+        (
+            {"users": ["a", "b"], "num_samples": [1, 2], "user_data": {"a": {"x": ONE, "y": [1]}}},
+            "b has 2 samples, and 0 are",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -149,10 +154,10 @@ def test_json_that_is_not_leafs_is_named(tmp_path: Path, content: object, senten
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.json", b'{"user_data": {"a": {"x": [[0.', "it is not whole JSON"),
-        ("a.json", b"", "it is not whole JSON"),
-        ("a.json", b"nonsense", "it is not whole JSON"),
-        ("a.json", b"\xff\xfe{}", "it is not whole JSON"),
+        ("a.json", b'{"user_data": {"a": {"x": [[0.', "it is no whole JSON, which has no NaN"),
+        ("a.json", b"", "it is no whole JSON, which has no NaN"),
+        ("a.json", b"nonsense", "it is no whole JSON, which has no NaN"),
+        ("a.json", b"\xff\xfe{}", "it is no whole JSON, which has no NaN"),
         ("a.json.gz", b"nonsense", "not gzipped, or damaged"),
         ("a.json.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x00", "it ends too early|damaged"),
     ],

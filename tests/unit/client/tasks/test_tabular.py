@@ -105,6 +105,7 @@ def test_parquet_says_the_same(tmp_path: Path, table: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
+        ("a,b,b,kind\n1,2,3,0\n", r"has 2 columns b: give each a name of its own"),
         ("a,b,type\n1,2,0\n", r"has no column kind: there are a, b, type\."),
         ("a,bb,kind\n1,2,0\n", "has no column b: did you mean bb"),
         ("", r"has no column a: there are none\."),
