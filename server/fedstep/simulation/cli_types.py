@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fedstep.common.errors import InvalidInputError
 from fedstep.common.handicap_options import BandwidthType, DurationType, SlowdownType, StallsType
 
 
@@ -44,21 +45,39 @@ spread_option = click.option(
 )
 """As `SpeedModel` allows, which is not imported for it: `fedstep --help` needs no NumPy."""
 
+_SHARE, _AWAY_FOR_S = 1.0, 600.0
+
 _HARDSHIP = (
-    click.option("--slow-share", default=1.0, type=Finite(0, 1), help="The part of the clients that is made slow."),
+    click.option("--slow-share", default=_SHARE, type=Finite(0, 1), help="The part of the clients that is made slow."),
     click.option(
         "--slowdown", default=1.0, type=SlowdownType(), help="A slow client's steps take so many times as long."
     ),
     click.option("--stall-every", "stalls", type=StallsType(), help="A slow client stands still, such as 30s:10s."),
     click.option("--bandwidth", default=math.inf, type=BandwidthType(), help="A slow client's, each way, as 2MiB/s."),
     click.option("--away", default=0.0, type=Finite(0, 0.99), help="The part of the clients away at any time, as 0.2."),
-    click.option("--away-for", default=600.0, type=DurationType(), help="Mean length of an absence.  [default: 10m]"),
+    click.option("--away-for", default=_AWAY_FOR_S, type=DurationType(), help="An absence's mean length.  [default: 10m]"),
     click.option(
         "--trace",
         type=click.Path(dir_okay=False, path_type=Path),
         help="Absences from a CSV instead: client,away_from_s,away_until_s.",
     ),
 )
+
+
+def _check_use(slow: bool, slow_share: float, away: float, away_for: float, trace: Path | None) -> None:
+    """Raises where an option would change nothing.
+
+    Raises:
+        InvalidInputError: It would.
+    """
+    if slow_share != _SHARE and not slow:
+        raise InvalidInputError(
+            f"--slow-share {slow_share:g} makes nobody slow by itself: add --slowdown, --stall-every or --bandwidth."
+        )
+    if away_for != _AWAY_FOR_S and not away:
+        raise InvalidInputError("--away-for says how long absences are, and there are none: add --away, such as 0.2.")
+    if trace is not None and away:
+        raise InvalidInputError(f"--trace {trace} says who is away when, and so does --away {away:g}: leave one out.")
 
 
 def hardship_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -83,6 +102,7 @@ def hardship_options(command: Callable[..., None]) -> Callable[..., None]:
         from fedstep.simulation.hardship import Hardship
 
         slow = Handicap(slowdown, Pauses.every(*stalls) if stalls else NEVER, bandwidth)
+        _check_use(slow != Handicap(), slow_share, away, away_for, trace)
         hardship = Hardship(slow, slow_share, away, away_for, read_trace(trace) if trace else {})
         command(*arguments, hardship=hardship, **others)
 

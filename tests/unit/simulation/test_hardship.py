@@ -250,3 +250,17 @@ def test_a_hardship_that_there_is_not_is_refused(
     result = CliRunner().invoke(command, [str(study_file), option, value])
     assert result.exit_code == 2
     assert said in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--slow-share", "0.25"], "makes nobody slow by itself"),
+        (["--away-for", "10s"], "add --away"),
+        (["--trace", "trace.csv", "--away", "0.2"], "leave one out"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(study_file: Path, options: list[str], said: str) -> None:
+    result = CliRunner().invoke(simulate_command, [str(study_file), *options])
+    assert result.exit_code != 0
+    assert said in f"{result.output} {result.exception}"
