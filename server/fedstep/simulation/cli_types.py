@@ -55,7 +55,7 @@ _HARDSHIP = (
     click.option("--stall-every", "stalls", type=StallsType(), help="A slow client stands still, such as 30s:10s."),
     click.option("--bandwidth", default=math.inf, type=BandwidthType(), help="A slow client's, each way, as 2MiB/s."),
     click.option("--away", default=0.0, type=Finite(0, 0.99), help="The part of the clients away at any time, as 0.2."),
-    click.option("--away-for", default=_AWAY_FOR_S, type=DurationType(), help="An absence's mean length.  [default: 10m]"),
+    click.option("--away-for", default=_AWAY_FOR_S, type=DurationType(), help="How long in the mean.  [default: 10m]"),
     click.option(
         "--trace",
         type=click.Path(dir_okay=False, path_type=Path),
