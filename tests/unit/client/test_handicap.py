@@ -44,7 +44,7 @@ class CountingBucket(Bucket):
         return super().claim(size_bytes)
 
 
-async def test_a_directive_reaches_a_step_that_sleeps_and_heartbeats_go_on(coordinator: FakeCoordinator) -> None:
+async def test_a_step_that_sleeps_is_called_off_and_heartbeats_go_on(coordinator: FakeCoordinator) -> None:
     work, digest = SteppedWork(), coordinator.store(STATE)
     async with running_agent(coordinator, work, settings=settings(ENDLESS)):
         coordinator.assign(assignment(digest))
@@ -54,10 +54,11 @@ async def test_a_directive_reaches_a_step_that_sleeps_and_heartbeats_go_on(coord
         await eventually(lambda: coordinator.heartbeats > before)
         assert not coordinator.steps_of("a")
         await eventually(lambda: not work._leave._value)  # it has taken its step, and sleeps in it
-        coordinator.direct(pb.AssignmentRef(assignment_id="a", attempt=1), pb.DIRECTIVE_KIND_STOP_AND_SEND)
-        await eventually(lambda: coordinator.accepted)
-    [(header, _)] = coordinator.accepted
-    assert header.summary.steps == 1
+        coordinator.direct(pb.AssignmentRef(assignment_id="a", attempt=1), pb.DIRECTIVE_KIND_ABANDON)
+        await eventually(lambda: coordinator.outcomes)
+    assert coordinator.outcomes[0].status == pb.OUTCOME_STATUS_ABANDONED
+    assert coordinator.push_headers == []
+    assert not coordinator.steps_of("a")  # it was not taken to its end
 
 
 async def test_an_agent_is_stopped_in_a_step_that_sleeps(coordinator: FakeCoordinator) -> None:
