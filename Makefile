@@ -5,6 +5,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+PYTEST = $(BIN)/pytest --numprocesses auto --dist worksteal
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-all lint generate bench clean
@@ -14,10 +15,10 @@ demo: $(VENV)/.installed
 	$(BIN)/fedstep demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto --dist worksteal
+	$(PYTEST)
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/pytest --numprocesses auto --dist worksteal -m 'not docker'
+	$(PYTEST) -m 'not docker'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

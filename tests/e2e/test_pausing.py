@@ -33,11 +33,16 @@ async def until_paused(host: Inside, name: str = "s") -> None:
     await until_true(paused, f"study {name} is paused")
 
 
-async def paused_in_the_middle(host: Inside, fedstep: AsyncFedstep, work: TinyWork) -> int:
-    """A study that was paused while a client trained; answers with the rounds that are behind it."""
+async def in_a_round(fedstep: AsyncFedstep, work: TinyWork) -> None:
+    """Begins a study whose client trains until its gate is opened."""
     work.gate.clear()
     await fedstep.create(spec_to_proto(spec(budget=LONG)))
     await until(lambda: work.begun, "a round is under way")
+
+
+async def paused_in_the_middle(host: Inside, fedstep: AsyncFedstep, work: TinyWork) -> int:
+    """A study that was paused while a client trained; answers with the rounds that are behind it."""
+    await in_a_round(fedstep, work)
     assert (await fedstep.pause("s")).state == study_pb2.STUDY_STATE_PAUSING
     assert (await fedstep.pause("s")).state == study_pb2.STUDY_STATE_PAUSING  # asked twice is no other thing
     work.gate.set()
@@ -47,9 +52,7 @@ async def paused_in_the_middle(host: Inside, fedstep: AsyncFedstep, work: TinyWo
 
 async def test_its_snapshots_say_that_it_is_pausing_and_then_that_it_stands_still(host: Inside) -> None:
     async with tiny_agent(host.address, "ann") as work, connect(host.address) as fedstep:
-        work.gate.clear()
-        await fedstep.create(spec_to_proto(spec(budget=LONG)))
-        await until(lambda: work.begun, "a round is under way")
+        await in_a_round(fedstep, work)
         await fedstep.pause("s")
         states = []
         async for snapshot in fedstep.snapshots("s"):
@@ -110,9 +113,7 @@ async def test_it_stays_paused_over_a_restart_and_keeps_its_model(tmp_path: Path
 async def test_killed_while_it_was_pausing_it_is_paused_and_resumed_like_any_other(tmp_path: Path, state: str) -> None:
     """Drained in the middle of a round that nobody finishes, told to pause before; or not told."""
     async with inside(tmp_path) as host, connect(host.address) as fedstep, tiny_agent(host.address, "ann") as work:
-        work.gate.clear()
-        await fedstep.create(spec_to_proto(spec(budget=LONG)))
-        await until(lambda: work.begun, "a round is under way")
+        await in_a_round(fedstep, work)
         if state == "pausing":
             await fedstep.pause("s")
         port = host.coordinator.port
@@ -136,9 +137,7 @@ async def test_a_study_that_was_interrupted_for_want_of_clients_is_resumed(host:
 
 async def test_resumed_before_it_stood_still_it_goes_on(host: Inside) -> None:
     async with tiny_agent(host.address, "ann") as work, connect(host.address) as fedstep:
-        work.gate.clear()
-        await fedstep.create(spec_to_proto(spec(budget=LONG)))
-        await until(lambda: work.begun, "a round is under way")
+        await in_a_round(fedstep, work)
         await fedstep.pause("s")
         assert (await fedstep.resume("s")).state == study_pb2.STUDY_STATE_RUNNING
         work.gate.set()
@@ -149,9 +148,7 @@ async def test_resumed_before_it_stood_still_it_goes_on(host: Inside) -> None:
 @pytest.mark.parametrize("when", ["pausing", "paused"])
 async def test_a_paused_study_can_be_stopped(host: Inside, when: str) -> None:
     async with tiny_agent(host.address, "ann") as work, connect(host.address) as fedstep:
-        work.gate.clear()
-        await fedstep.create(spec_to_proto(spec(budget=LONG)))
-        await until(lambda: work.begun, "a round is under way")
+        await in_a_round(fedstep, work)
         await fedstep.pause("s")
         if when == "pausing":
             await fedstep.stop("s")

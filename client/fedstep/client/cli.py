@@ -175,8 +175,9 @@ def check_address(address: str) -> None:
         InvalidInputError: It is not.
     """
     host, _, port = address.rpartition(":")
-    if "/" in host:
-        raise InvalidInputError(f"--coordinator {address} is not HOST:PORT: leave {address.split('//')[0]}// out.")
+    scheme, divider, _ = address.partition("://")
+    if divider:
+        raise InvalidInputError(f"--coordinator {address} is not HOST:PORT: leave {scheme}{divider} out.")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InvalidInputError(f"--coordinator {address} is not HOST:PORT: give one such as 192.168.1.5:7433.")
 

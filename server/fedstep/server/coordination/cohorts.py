@@ -415,8 +415,8 @@ class Cohorts:
         return self.count() >= least
 
     def _of_the_drained(self) -> str:
-        roll, count = self._fleet.roll, len(self._fleet.roll)
-        drained = int(np.count_nonzero(roll.drained[:count] & roll.connected[:count]))
+        there = self._fitting()
+        drained = int(np.count_nonzero(there & self._fleet.roll.drained[: len(there)]))
         return f" ({drained} drained; `fedstep fleet undrain` gives them work again)" if drained else ""
 
     def wanted(self, run: Run, arm: Arm) -> int:
@@ -430,6 +430,11 @@ class Cohorts:
 
     def _matching(self) -> NDArray[np.bool_]:
         """Who of the roll's rows could train for this study, busy or not."""
+        there = self._fitting()
+        return there & ~self._fleet.roll.drained[: len(there)]
+
+    def _fitting(self) -> NDArray[np.bool_]:
+        """The same, with those that are drained."""
         roll, count = self._fleet.roll, len(self._fleet.roll)
         if len(self._fits) < count:
             self._fits = grown(self._fits, len(roll.names), False)
@@ -437,8 +442,7 @@ class Cohorts:
         for row in np.flatnonzero(self._looked_at[:count] != roll.sessions[:count]).tolist():
             self._fits[row] = self.mismatch(self._fleet.at(row)) is None
             self._looked_at[row] = roll.sessions[row]
-        can = self._fits[:count] & roll.connected[:count] & ~roll.drained[:count]
-        there: NDArray[np.bool_] = can & (roll.train_samples[:count] > 0)
+        there: NDArray[np.bool_] = self._fits[:count] & roll.connected[:count] & (roll.train_samples[:count] > 0)
         return there
 
     def _in_time(self) -> NDArray[np.bool_]:

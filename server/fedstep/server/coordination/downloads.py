@@ -73,11 +73,11 @@ def _best(store: Store, study: str, _: bytes) -> bytes:
     if record.result is not None:
         return record.result.model_sha256
     best = best_trial(record.spec, all_trials(store, study))
-    if (best is None or not best.model_sha256) and record.state.ended:
+    if best is not None and best.model_sha256:
+        return best.model_sha256
+    if record.state.ended:
         raise PreconditionError(f"Study {study} is {record.state} and has no model: there is none to download.")
-    if best is None or not best.model_sha256:
-        raise PreconditionError(f"Study {study} has no model yet ({record.state}): ask again after its first round.")
-    return best.model_sha256
+    raise PreconditionError(f"Study {study} has no model yet ({record.state}): ask again after its first round.")
 
 
 def _named(store: Store, study: str, sha256: bytes) -> bytes:

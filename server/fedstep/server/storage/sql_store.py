@@ -214,10 +214,12 @@ class SqlStore(Store):
             AssignmentRow.assignment_id,
         )
         size = _PAGE if with_steps else _PAGE_WITHOUT_STEPS
-        query = select(AssignmentRow, StepsRow) if with_steps else select(AssignmentRow, null())
-        if with_steps:
-            query = query.outerjoin(StepsRow, StepsRow.assignment_id == AssignmentRow.assignment_id)
-        page = query = query.where(*chosen).order_by(*order).limit(size)
+        rows = (
+            select(AssignmentRow, StepsRow).outerjoin(StepsRow, StepsRow.assignment_id == AssignmentRow.assignment_id)
+            if with_steps
+            else select(AssignmentRow, null())
+        )
+        page = query = rows.where(*chosen).order_by(*order).limit(size)
         while True:
             with self._reading() as session:
                 found = [records.assignment_record(row, steps) for row, steps in session.execute(page)]
