@@ -4,6 +4,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from e2e.waiting import eventually
 
 from fedstep.common.security_options import VARIABLES
 from fedstep.server.cli.coordinator import DATABASE_VARIABLES
@@ -16,6 +17,8 @@ def test_they_take_nothing_that_is_for_another_coordinator(tmp_path: Path, monke
     monkeypatch.setenv("KEPT", "yes")
     with Processes(tmp_path / "logs") as processes:
         pid = processes.start_client("ann", ["--coordinator", "127.0.0.1:9", "--task", "digits"])
-        environment = psutil.Process(pid).environ()
+        process = psutil.Process(pid)
+        eventually(process.environ, "the program has its environment")  # empty for a moment, while it is begun
+        environment = process.environ()
     assert not environment.keys() & {*VARIABLES, *DATABASE_VARIABLES}
     assert environment["KEPT"] == "yes"
