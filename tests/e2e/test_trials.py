@@ -164,3 +164,31 @@ async def test_the_best_trial_decides_the_final_model(host: Inside) -> None:
     assert [(r.trial, r.round) for r in await host.rounds("s")] == [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]
     last = (await host.rounds("s"))[-1]
     assert record.result.model_sha256 == last.model_sha256
+
+
+async def test_the_best_final_round_is_known_after_a_restart(tmp_path: Path) -> None:
+    """It is the second of four, and the coordinator is stopped after the third."""
+
+    def by_round(job: Job) -> float:
+        number = int(job.label.split("round ")[1])
+        if number == 3:
+            work.gate.clear()  # nobody goes on before the coordinator is back
+        return 0.9 if number == 2 else 0.4
+
+    work = TinyWork(by_round)
+    async with AsyncExitStack() as clients:
+        async with inside(tmp_path) as host:
+            port = host.coordinator.port
+            await clients.enter_async_context(tiny_agent(host.address, "ann", work))
+            await host.create(spec(budget={"trials": 1, "rounds_per_trial": 1, "final_rounds": 4}))
+            await host.until_event("s", "round_committed", lambda event: event.details["round"] == 3)
+        work.gate.set()
+        async with inside(tmp_path, port=port) as host:
+            record = await host.until_over("s")
+            rounds = await host.rounds("s")
+            (told,) = await host.events("s", "best_final_round")
+    assert record.result is not None
+    best = max(rounds, key=lambda r: r.value or 0.0)
+    assert (best.round, len(rounds)) == (told.details["round"], 5)
+    assert record.result.model_sha256 == best.model_sha256
+    assert record.result.metrics["accuracy"] == pytest.approx(0.9)

@@ -215,7 +215,7 @@ class Budget(Part):
     Attributes:
         trials: Trials in all.
         rounds_per_trial: Rounds of an unpruned trial.
-        final_rounds: Rounds that the best trial's model is trained on for, at the end.
+        final_rounds: Rounds that the best trial's model is trained on for, at the end; the best one's is delivered.
         time: No round is started after this; None for no limit.
         rounds: No round is started after so many of the whole study; two at the same time count twice. 0: no limit.
         client_rounds: The same in trainings asked of clients.

@@ -455,7 +455,9 @@ class Budget(_message.Message):
     rounds_per_trial: _builtins.int
     """Rounds of a trial that is not pruned."""
     final_rounds: _builtins.int
-    """Rounds that the best trial's model is trained on for, at the end."""
+    """Rounds that the best trial's model is trained on for, at the end. The model of the one that measures best is
+    delivered, of equals the last one's.
+    """
     rounds: _builtins.int
     """Start no further round after so many rounds of the whole study, two that
     run at the same time counted twice; 0 for no limit.

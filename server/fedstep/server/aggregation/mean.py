@@ -8,8 +8,9 @@ import torch
 from fedstep.server.aggregation.base import Aggregator
 from fedstep.server.aggregation.local_work import WHOLE, LocalWork
 
-LEAST_SHARE = 0.1
-"""The least share of its work that a partial update is taken to hold: one step is not blown up to a hundred."""
+LEAST_SHARE = 0.25
+"""The least share of its work that a partial update is taken to hold. It is blown up four times at most: so a client
+that holds a quarter of a cohort's data moves the model by no more than its update did its own (ADR 0017)."""
 
 
 class NormalisedMean(Aggregator):

@@ -12,6 +12,7 @@ from fedstep.common.evaluate import evaluate, held_out_samples
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import unpack
+from fedstep.server.coordination.final_rounds import as_delivered
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.reporting import report_of
 from fedstep.server.coordination.run import Run
@@ -35,13 +36,13 @@ async def conclude(
     Args:
         spec: The study.
         task: Its task.
-        run: The best trial's run at its end.
+        run: What is delivered: the best trial's run at its end, or after its best final round.
         trials: All trials.
         shares: Every client's part.
         parts: The coordinator's.
         state: How the study ends, for the picture.
     """
-    trial = next(t for t in trials if t.number == run.trial)
+    trial = as_delivered(next(t for t in trials if t.number == run.trial))
     metrics, held_out = dict(trial.metrics), False
     if spec.evaluation.held_out:
         try:

@@ -11,7 +11,7 @@ from fedstep.server.coordination.trained import Trained
 from fedstep.server.coordination.versions import versions
 from fedstep.server.report.progress import plan_text
 from fedstep.server.report.words import names_text
-from fedstep.server.storage.base import NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
+from fedstep.server.storage.base import BEST_FINAL_ROUND, NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
 from fedstep.server.tuning.base import Note
 
 LATE_UPDATE = "late_update_taken"
@@ -246,6 +246,18 @@ def final_rounds(trial: TrialRecord, rounds: int) -> NewEvent:
         "final_rounds",
         f"Trial {trial.number} is the best; its model is trained on for {rounds_text(rounds)}.",
         {"trial": trial.number, "rounds": rounds},
+    )
+
+
+def best_final_round(spec: StudySpec, trial: TrialRecord) -> NewEvent:
+    """A final round before the last measured best."""
+    best, metric = trial.details[BEST_FINAL_ROUND], spec.objective.metric
+    last = "no value" if trial.value is None else f"{trial.value:.4f}"
+    return NewEvent(
+        "best_final_round",
+        f"Of the final rounds of trial {trial.number} round {best['rounds'] - 1} measured best: its model is "
+        f"delivered ({metric} {best['value']:.4f}), not the last one ({last}).",
+        {"trial": trial.number, "round": best["rounds"] - 1, "value": best["value"], "last_value": trial.value},
     )
 
 

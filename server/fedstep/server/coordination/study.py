@@ -5,14 +5,15 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from typing import Any
 
 from fedstep.common.errors import FedstepError, StorageError, UnavailableError
 from fedstep.common.logs import concerning
 from fedstep.common.task import Task
 from fedstep.server.aggregation.registry import create_aggregator, create_server_optimizer
-from fedstep.server.coordination import conclusion, narrate
+from fedstep.server.coordination import checkpoint, conclusion, final_rounds, narrate
 from fedstep.server.coordination.account import Account, cost_of_arm, counted
 from fedstep.server.coordination.arms import arm_of, details_of
 from fedstep.server.coordination.engine import RunEngine
@@ -362,7 +363,12 @@ class StudyRunner:
         return _ENDS.get(decision, TrialState.COMPLETED if last else TrialState.RUNNING), notes
 
     async def _commit_round(
-        self, run: Run, outcome: StepOutcome, state: TrialState, notes: Sequence[Note] = ()
+        self,
+        run: Run,
+        outcome: StepOutcome,
+        state: TrialState,
+        notes: Sequence[Note] = (),
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         """The model first, then all that names it in one transaction, then the model before it may go."""
         trial = before = self.trials[run.trial]
@@ -376,6 +382,7 @@ class StudyRunner:
                     metrics=outcome.metrics,
                     model_sha256=outcome.run.model_sha256,
                     optimizer_sha256=await self._runs.save(outcome.run),
+                    details=dict(trial.details if details is None else details),
                 )
                 events.append(narrate.round_committed(self.spec, outcome.record))
             elif outcome.failed:
@@ -431,6 +438,7 @@ class StudyRunner:
             finally:
                 self.engine.end(run.trial)
             self._check_pause()
+        run = await self._best_final(run)
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
         shares = await shares_in(self.spec.name, self.engine.cohorts.names(), self._parts)
         trials = list(self.trials.values())
@@ -454,9 +462,21 @@ class StudyRunner:
                 if outcome.record is None:
                     break
                 self.account.spend(outcome.due)
-                await to_its_end(self._commit_round(run, outcome, self.trials[run.trial].state))
+                trial = self.trials[run.trial]
+                details = final_rounds.noted(self.spec, trial, outcome)
+                await to_its_end(self._commit_round(run, outcome, trial.state, details=details))
                 run = outcome.run
         return run
+
+    async def _best_final(self, run: Run) -> Run:
+        """Of the final rounds the best one's run; the last where it is the best, or there were none."""
+        last = self.trials[run.trial]
+        best = final_rounds.as_delivered(last)
+        if best is last:
+            return run
+        await self.announce(narrate.best_final_round(self.spec, last))
+        load = self._parts.executors.compute.run
+        return await load(checkpoint.load, self.spec, self._task, best, self._parts.blobs)
 
     async def _end(
         self, state: StudyState, message: str, waits_s: Iterable[float] | None = None, goes_on: bool = False

@@ -98,6 +98,10 @@ class StudyRecord:
     result: StudyResult | None = None
 
 
+BEST_FINAL_ROUND = "best_final_round"
+"""In the details of a trial."""
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """A trial as it stands; also what its run is resumed from.
@@ -114,7 +118,8 @@ class TrialRecord:
         message: Why it failed, in one sentence.
         first_round: Rounds that were behind its model when it began: those of the trials it goes on from.
         details: JSON types. The attributes of its `tuning.base.Arm` that are not as in a plain trial; "value", the
-            objective of one that was only measured; "delivered" in the one whose model the study ended with.
+            objective of one that was only measured; "delivered" in the one whose model the study ended with;
+            `BEST_FINAL_ROUND`: of its final rounds the best one's rounds, value, metrics and model (its digest in hex).
     """
 
     number: int

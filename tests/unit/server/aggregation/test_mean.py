@@ -28,7 +28,7 @@ class TestWeightedMean(AggregatorContract):
         done: NDArray[np.float64],
         due: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        return normalised(updates, weights, np.maximum(0.1, done / due))
+        return normalised(updates, weights, np.maximum(0.25, done / due))
 
 
 class TestFedNova(AggregatorContract):
@@ -82,7 +82,7 @@ def test_a_single_step_of_a_thousand_is_not_blown_up() -> None:
     for _ in range(9):
         mean.add(torch.tensor([0.0]), 1.0)
     mean.add(torch.tensor([1.0]), 1.0, LocalWork(1, 1000))
-    assert mean.finish().item() == pytest.approx(0.91)
+    assert mean.finish().item() == pytest.approx(0.37)
 
 
 def test_fednova_goes_to_the_minimum_of_what_the_clients_lose_together_and_fedavg_does_not() -> None:
