@@ -182,6 +182,26 @@ async def test_a_round_below_its_quorum_is_tried_again_then_the_study_is_interru
     assert await host.rounds("s") == []
 
 
+async def test_rounds_shorter_than_a_lease_wait_for_a_client_that_was_cut_off(impatient: Inside) -> None:
+    """They are over three times before its lease is: until then nobody knows that it is gone."""
+    work = TinyWork()
+    work.gate.clear()
+    async with (
+        proxy(impatient.address) as network,
+        tiny_agent(impatient.address, "near"),
+        tiny_agent(network.address, "far", work),
+    ):
+        policy = {"min_clients": 2, "deadline": "0.3s", "quorum": 1.0, "wait_for_clients": "60s"}
+        await impatient.create(spec(round=policy, budget={"rounds_per_trial": 1}))
+        await until(lambda: work.begun, "the far client trains")
+        network.silence()
+        await impatient.until_event("s", "waiting_for_clients", lambda event: event.details["here"] == ["near"])
+        work.gate.set()
+        network.restore()
+        assert (await impatient.until_over("s")).state is StudyState.COMPLETED
+    assert [e.details["attempt"] for e in await impatient.events("s", "round_missed")] == [1, 2]
+
+
 async def test_a_failing_client_says_why_and_the_round_goes_on(host: Inside) -> None:
     async def fail(client: RawClient, assignment: pb.Assignment) -> None:
         outcome = pb.Outcome(ref=assignment.ref, status=pb.OUTCOME_STATUS_FAILED, message="its disk is full")

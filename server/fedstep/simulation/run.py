@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -247,7 +248,8 @@ class _Simulation:
     def _parts(self, clock: Clock, watch: "_Watch") -> Parts:
         executors = InlineExecutors()
         store = MemoryStore(clock=clock)
-        fleet = Fleet(clock, LeasePolicy(), [])  # a client that is away says itself when its lease runs out
+        # A client that is away says so itself, and when its lease runs out.
+        fleet = Fleet(clock, LeasePolicy(heartbeat_interval=timedelta(0)), [])
         ledger = Ledger(fleet, clock)
         feed = EventFeed(store, executors.storage)
         feed.when_published(watch.heard)

@@ -375,6 +375,18 @@ class Cohorts:
             await self._announce(NewEvent("clients_missing", text, {"missing": absent}))
             await self._fleet.wait_until(lambda: self._stopping or not missing(), RETURN_WAIT_S)
 
+    async def hear_of(self, members: Sequence[Member]) -> None:
+        """Waits until each of these has been heard of again, or its lease has run out and it counts as gone.
+
+        A round of a second misses its quorum three times before anybody knows that a network is down. Clients that
+        are there break their silence well within a lease.
+        """
+        since = [(member, member.heard_at) for member in members]
+        for _ in range(60):  # looks; a lease that has run out is found after nine eighths of it
+            if self._stopping or not any(self._fleet.in_doubt(member, heard_at) for member, heard_at in since):
+                return
+            await asyncio.sleep(self._fleet.policy.lease.total_seconds() / 48)
+
     async def wait_for(self, least: int, cohort: int | None = None) -> bool:
         """Waits until so many clients are there, busy ones included.
 

@@ -262,6 +262,8 @@ class RunEngine:
         """An attempt has missed its quorum: it is charged at once, since it may have been the last thing done."""
         outcome.charged.append(outcome.trained[-1])
         await self._charge(run.trial, outcome.trained[-1], narrate.round_missed(run.trial, run.rounds, trained))
+        if trained.attempt == ATTEMPTS - 1:
+            await self.cohorts.hear_of([a.member for a in trained.assignments if a.status is not Status.ACCEPTED])
 
     async def _train_once(self, run: Run, arm: Arm, attempt: int, last: bool) -> Trained:
         """Select, dispatch, collect. Updates go into the aggregator as they land."""

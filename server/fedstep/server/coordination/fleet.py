@@ -28,7 +28,7 @@ class LeasePolicy:
 
     Attributes:
         lease: A client unheard of for this long is taken to be gone.
-        heartbeat_interval: How often it is asked to say that it is alive.
+        heartbeat_interval: How often it is asked to say that it is alive; 0 where one that is connected always is.
         report_interval: Step reports come at the latest after this time.
         report_max_steps: And at the latest after this many steps.
     """
@@ -246,6 +246,12 @@ class Fleet:
         if member.presence is Presence.GONE:
             member.presence = Presence.CONNECTED if member.streaming else Presence.LOST_TOUCH
             self.wake()
+
+    def in_doubt(self, member: Member, heard_at: float) -> bool:
+        """Whether a client that was last heard of then may be gone, and is not known to be."""
+        if member.presence is Presence.CONNECTED and not self.policy.heartbeat_interval:
+            return False
+        return member.presence is not Presence.GONE and member.heard_at == heard_at
 
     def session(self, session_id: str) -> Member:
         """The client of a session.
