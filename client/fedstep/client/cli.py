@@ -141,7 +141,12 @@ def client(
         enrolled = security.pair.identity if security.pair else None
         named = name or (enrolled and enrolled.name) or default_name(partition, held)
         info = ClientInfo(named, partition, options)
-        absences = read_trace(trace).get(info.name, NEVER) if trace else NEVER
+        absences = NEVER
+        if trace:
+            of_all = read_trace(trace)
+            absences = of_all.get(info.name, NEVER)
+            if info.name not in of_all:
+                click.echo(f"The trace {trace} does not name {info.name}, so this client is never away.", err=True)
         handicap = Handicap(slowdown, Pauses.every(*stalls) if stalls else NEVER, bandwidth, absences)
         settings = AgentSettings(handicap=handicap, security=security)
         profile, trainer = prepare(reference, info, device, precision, take_cores(threads, held))

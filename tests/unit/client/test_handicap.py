@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from unit.client.fake_coordinator import FakeCoordinator, eventually
 from unit.client.test_cli import refused
 from unit.client.test_transfers import link, state, update
@@ -13,6 +14,7 @@ from unit.client.work_kit import STATE, SteppedWork, assignment, running_agent
 
 from fedstep.client.agent import AgentSettings
 from fedstep.client.bucket import Bucket
+from fedstep.client.cli import client
 from fedstep.client.events import ClientEvent
 from fedstep.client.fetch import ModelFetcher
 from fedstep.client.link import Link
@@ -132,3 +134,11 @@ def test_a_trace_is_looked_up_by_the_clients_name(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("client,away_from_s,away_until_s\nann,3,2\n")
     assert "ann,3,2 is no interval" in refused("--task", "digits", "--name", "ann", "--trace", str(trace))
+
+
+def test_a_trace_without_the_clients_name_is_spoken_of(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("client,away_from_s,away_until_s\nann,2,3\n")
+    as_ben = ("--task", "digits", "--name", "ben", "--trace", str(trace), "--device", "nothing of the kind")
+    said = CliRunner().invoke(client, ["--coordinator", "127.0.0.1:1", *as_ben]).output
+    assert f"The trace {trace} does not name ben, so this client is never away." in said

@@ -15,6 +15,8 @@ from fedstep.server.storage.base import BEST_FINAL_ROUND, NewEvent, RoundRecord,
 from fedstep.server.tuning.base import Note
 
 LATE_UPDATE = "late_update_taken"
+USED_UP, WAS_STOPPED = "the study's budget is used up", "the study was stopped"
+"""Why a trial ends that did nothing wrong."""
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -227,6 +229,8 @@ def trial_ended(spec: StudySpec, trial: TrialRecord) -> NewEvent:
         TrialState.PRUNED: "is pruned",
         TrialState.FAILED: "failed",
     }[trial.state]
+    if trial.message in (USED_UP, WAS_STOPPED):
+        how = "is cut off"
     why = f": {trial.message.removesuffix('.')}" if trial.message else ""
     after = f" after {rounds_text(trial.rounds)}"
     if trial.state is TrialState.FAILED:

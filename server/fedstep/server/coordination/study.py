@@ -405,8 +405,8 @@ class StudyRunner:
         observation = Observation(run.trial, run.rounds, None, failed=reason)
         async with self.tuner.turn:
             await self.tuner.ask(self.tuner.inner.observe, observation)
-            notes = self.tuner.inner.notes()
-            await self._commit_round(run, StepOutcome(run, None, failed=reason), TrialState.FAILED, notes)
+            self.tuner.inner.notes()  # what it decided upon that nobody acts on
+            await self._commit_round(run, StepOutcome(run, None, failed=reason), TrialState.FAILED)
             self.tuner.turn.notify_all()
 
     def _over(self, rounds: int | None = None) -> bool:
@@ -415,7 +415,7 @@ class StudyRunner:
         return self.state is StudyState.STOPPING or used_up
 
     def _why_over(self) -> str:
-        return "the study was stopped" if self.state is StudyState.STOPPING else "the study's budget is used up"
+        return narrate.WAS_STOPPED if self.state is StudyState.STOPPING else narrate.USED_UP
 
     # conclude -------------------------------------------------------------------------------------------------------
 
