@@ -251,6 +251,23 @@ async def test_a_certificate_of_ones_own_that_has_expired(tmp_path: Path, pki: P
     fails(found, "tls", "does not take the certificate", "ann.crt")
 
 
+def test_a_certificate_that_cannot_be_read_is_one_finding_among_others(tmp_path: Path, pki: Pki) -> None:
+    files = (
+        "--tls-ca",
+        tmp_path / "pki" / "ca.crt",
+        "--tls-cert",
+        tmp_path / "no.crt",
+        "--tls-key",
+        tmp_path / "no.key",
+    )
+    ran = fedstep("doctor", "--coordinator", "127.0.0.1:9", "--task", "digits", *files, "--json")
+    found = {finding["check"]: finding for finding in ran.json[:-1]}
+    assert list(found) == CHECKS
+    assert [check for check in CHECKS if found[check]["status"] == FAILED] == ["reach", "tls"]
+    assert f"{tmp_path / 'no.crt'} cannot be read" in found["tls"]["text"]
+    assert found["data"]["status"] == OK
+
+
 async def test_no_certificate_where_one_is_asked_for(tmp_path: Path, pki: Pki) -> None:
     async with inside(tmp_path, protection=pki.protection()) as host:
         fails(await examined(host.address, pki.stranger()), "tls", "--tls-cert", "fedstep pki enroll")
@@ -276,7 +293,7 @@ async def test_tls_to_a_program_that_says_nothing(monkeypatch: pytest.MonkeyPatc
 async def test_plain_text_to_another_machine_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async with inside(tmp_path) as host:
         monkeypatch.setattr(network, "_is_this_machine", lambda host: False)
-        found = await network.secure(Endpoint(host.address))
+        found = await network.secure(Endpoint(host.address), None)
     assert found.warning
     assert "--tls-ca" in found.text
 
@@ -406,15 +423,11 @@ def test_the_command_says_how_it_went(programs: Programs, tmp_path: Path) -> Non
     assert fedstep("fleet", "list", "--coordinator", address, "--json").json == []
 
 
-def test_an_option_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
-    for arguments, words in (
-        (("--coordinator", "somewhere"), "HOST:PORT"),
-        (("--tls-ca", tmp_path / "none.crt"), "cannot be read"),
-    ):
-        ran = fedstep("doctor", *arguments)
-        assert ran.code == 2
-        assert ran.err.count("\n") == 1
-        assert words in ran.err
+def test_an_option_that_cannot_be_used_is_one_sentence() -> None:
+    ran = fedstep("doctor", "--coordinator", "somewhere")
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert "HOST:PORT" in ran.err
 
 
 def test_a_machine_that_only_trains_has_all_that_it_needs(programs: Programs, tmp_path: Path) -> None:

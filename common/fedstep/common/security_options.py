@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fedstep.common.security import read_security
+from fedstep.common.security import Security, read_security
 
 TOKEN_VARIABLE = "FEDSTEP_TOKEN"
 VARIABLES = ("FEDSTEP_TLS_CA", "FEDSTEP_TLS_CERT", "FEDSTEP_TLS_KEY", "FEDSTEP_TOKEN_FILE", TOKEN_VARIABLE)
@@ -19,6 +19,20 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 def security_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command `--tls-ca`, `--tls-cert`, `--tls-key` and `--token-file`; it gets them as one `security`."""
+
+    @unread_security_options
+    @functools.wraps(command)
+    def with_security(read: Callable[[], Security], **others: Any) -> Any:
+        return command(security=read(), **others)
+
+    return with_security
+
+
+def unread_security_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same options for a command that goes on where their files cannot be used; it gets what reads them as `read`.
+
+    `read` raises as `read_security` does.
+    """
 
     @click.option(
         "--tls-ca",
@@ -40,6 +54,6 @@ def security_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         # Never an option itself: everybody on the machine reads command lines.
         token = os.environ.get(TOKEN_VARIABLE)
-        return command(security=read_security(tls_ca, tls_cert, tls_key, token_file, token), **others)
+        return command(read=lambda: read_security(tls_ca, tls_cert, tls_key, token_file, token), **others)
 
     return with_security

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from fedstep.client.cli import check_address, client, need_torch
 from fedstep.client.doctor.checks import Finding, Status
 from fedstep.common import loop
 from fedstep.common.channel import Endpoint
+from fedstep.common.errors import InvalidInputError
 from fedstep.common.options import collecting_data
-from fedstep.common.security import Security
-from fedstep.common.security_options import security_options
+from fedstep.common.security import PLAIN, Security
+from fedstep.common.security_options import unread_security_options
 
 if TYPE_CHECKING:
     from fedstep.client.doctor.patient import Patient
@@ -35,7 +37,7 @@ EXIT_FAILED = 1
 # What a client takes it takes too, word for word; what changes no check is passed over.
 @click.command(params=[option for option in client.params if option.name not in _ITS_OWN])
 @click.option("--task", "reference", metavar="TASK", help="What the client is to train: loads it and its data.")
-@security_options
+@unread_security_options
 @collecting_data
 def doctor(
     coordinator: str,
@@ -46,7 +48,7 @@ def doctor(
     device: str | None,
     precision: str | None,
     threads: int | None,
-    security: Security,
+    read: Callable[[], Security],
     as_json: bool,
     **_: object,
 ) -> None:
@@ -61,11 +63,16 @@ def doctor(
     from fedstep.client.naming import default_name
     from fedstep.common.task import ClientInfo
 
+    security, unusable = PLAIN, None
+    try:
+        security = read()
+    except InvalidInputError as error:
+        unusable = error
     enrolled = security.pair.identity if security.pair else None
     with ExitStack() as held:
         named = name or (enrolled and enrolled.name) or default_name(partition, held)
     info = ClientInfo(named, partition, options)
-    patient = Patient(Endpoint(coordinator, security), reference, info, device, precision, threads)
+    patient = Patient(Endpoint(coordinator, security), reference, info, device, precision, threads, unusable)
     console = Console()
     if as_json or not console.is_terminal:
         findings = loop.run(examine(patient, _print_json if as_json else _print))

@@ -20,7 +20,8 @@ async def examine(
     checkup, there = Checkup(listener, begins), patient.coordinator
     name = await checkup.run("name", lambda: network.resolve(there))
     reach = await checkup.run("reach", lambda: network.dial(there, name.value), name)
-    tls = await checkup.run("tls", lambda: network.secure(there), reach)
+    needs = () if patient.unusable else (reach,)
+    tls = await checkup.run("tls", lambda: network.secure(there, patient.unusable), *needs)
     access = await checkup.run("access", lambda: network.ask(there, patient.info.name), tls)
     await checkup.run("versions", lambda: machine.compare_versions(access.value), access)
     device = await checkup.run("device", lambda: machine.try_device(patient.device, patient.precision))

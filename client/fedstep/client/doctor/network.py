@@ -14,7 +14,7 @@ import grpc.aio
 
 from fedstep.client.doctor.checks import Found
 from fedstep.common.channel import Endpoint, open_channel
-from fedstep.common.errors import PreconditionError, UnavailableError, UntrustedError, from_rpc
+from fedstep.common.errors import FedstepError, PreconditionError, UnavailableError, UntrustedError, from_rpc
 from fedstep.common.handshake import caller_context, why_not
 from fedstep.common.proxy import Proxy, ProxyRefusalError, connect, proxy_to
 from fedstep.v1 import fleet_pb2 as pb
@@ -120,15 +120,19 @@ def _not_there(coordinator: Endpoint, faults: list[OSError]) -> str:
     return f"{coordinator} cannot be reached ({why}): check this machine's network and the address in --coordinator."
 
 
-async def secure(coordinator: Endpoint) -> Found[None]:
+async def secure(coordinator: Endpoint, unusable: FedstepError | None) -> Found[None]:
     """Whether both sides mean the same by a safe connection, and until when.
 
+    Args:
+        coordinator: The other side.
+        unusable: Why this side's files cannot be used.
+
     Raises:
-        FedstepError: They do not, as `why_not` says it.
+        FedstepError: They do not, as `why_not` says it, or a file cannot be used.
         UntrustedError: The other side never ended the handshake.
     """
     address, security = str(coordinator), coordinator.security
-    fault = await why_not(address, security)
+    fault = unusable or await why_not(address, security)
     if fault is not None:
         raise fault
     host, port = coordinator.host_and_port

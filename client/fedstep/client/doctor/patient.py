@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fedstep.common.channel import Endpoint
+from fedstep.common.errors import FedstepError
 from fedstep.common.task import ClientInfo
 
 
@@ -17,6 +18,7 @@ class Patient:
         device: As `--device` has it.
         precision: As `--precision` has it.
         threads: As `--threads` has it.
+        unusable: Why its certificate, key or token cannot be used; None where they can be.
     """
 
     coordinator: Endpoint
@@ -25,3 +27,4 @@ class Patient:
     device: str | None = None
     precision: str | None = None
     threads: int | None = None
+    unusable: FedstepError | None = None

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def load(data: Path, partition: tuple[int, int] | None = None, name: str = "ann"
 
 
 def writers_of(share: ClientData) -> set[int]:
-    return {int(value) for samples in (share.train, share.validation) for value in tensors(samples)[0][:, 0, 0, 0]}
+    return {int(value * 64) for samples in (share.train, share.validation) for value in tensors(samples)[0][:, 0, 0, 0]}
 
 
 def tensors(samples: object) -> tuple[torch.Tensor, ...]:
@@ -147,3 +148,26 @@ def test_the_real_writers_load(tmp_path: Path) -> None:
     assert images.max() == 1
     assert images[:, 0, 0, 0].mean() > 0.99  # white paper
     assert set(targets.tolist()) == set(range(10))
+
+
+def rewritten(data: Path, factor: float) -> None:
+    """The training files again, with other pixels."""
+    for file in (data / "train").iterdir():
+        content = json.loads(file.read_text())
+        for user in content["user_data"].values():
+            user["x"] = [[factor * pixel for pixel in image] for image in user["x"]]
+        file.write_text(json.dumps(content))
+
+
+def test_pixels_from_0_to_255_are_scaled(data: Path) -> None:
+    (as_leaf, _) = tensors(load(data, (1, 6)).train)
+    rewritten(data, 255)
+    (scaled, _) = tensors(load(data, (1, 6)).train)
+    torch.testing.assert_close(scaled, as_leaf)
+
+
+@pytest.mark.parametrize("factor", [-1, 1000])
+def test_what_is_no_pixel_is_refused(data: Path, factor: float) -> None:
+    rewritten(data, factor)
+    with pytest.raises(InvalidInputError, match=r"have pixels from .*: give them from 0 to 1"):
+        load(data, (1, 6))
