@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from unit.simulation.kit import Clouds, study
+from unit.simulation.kit import Clouds, points, study
 
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.spec import StudySpec
+from fedstep.common.task import ClientData, ClientInfo
 from fedstep.server.storage.base import StudyState, TrialState
 from fedstep.simulation.measuring import held_out_metrics
 from fedstep.simulation.population import Population
@@ -285,3 +286,13 @@ def test_a_trial_that_is_better_for_a_while_does_not_cost_the_study_its_best_mod
     found = simulated(study(seed=seed, budget={"trials": 4, "rounds_per_trial": 4}))
     assert found.record.state is StudyState.COMPLETED, found.record.message
     assert found.weights is not None
+
+
+def test_a_federation_without_a_sample_to_measure_on_says_so() -> None:
+    class Untested(Clouds):
+        def load_data(self, client: ClientInfo) -> ClientData:
+            return ClientData(super().load_data(client).train, points(0, 1))
+
+    found = simulate(study(), Untested(), Federation(8))
+    assert found.record.state is StudyState.INTERRUPTED
+    assert "None of the 8 clients of task clouds that are here has a sample to measure on" in found.record.message
