@@ -994,7 +994,7 @@ class StudyEvent(_message.Message):
     """For people."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When it was committed."""
+        """When it happened, where that is known; else when it was committed. It may be before that of a smaller number."""
 
     @_builtins.property
     def details(self) -> _struct_pb2.Struct:

@@ -43,6 +43,17 @@ def test_slow_clients_send_what_they_have_and_rounds_end_in_time(aggregator: str
     assert len(training) < partial  # most that would have been late are not
 
 
+def test_what_clients_are_told_has_its_own_time() -> None:
+    """Not that of the commit, which comes after the whole round and its measurement."""
+    found = simulated()
+    ended = {event.details["round"]: event.time for event in found.events if event.kind == "round_committed"}
+    told = [event for event in found.events if event.kind == "client_told_to_send"]
+    assert told
+    for event in told:
+        before = (ended[event.details["round"]] - event.time).total_seconds()
+        assert 0.1 < before < 6.5  # after a deadline of 6 s at the latest
+
+
 def test_late_updates_count_and_every_round_says_how_many() -> None:
     found = simulated()
     late = [event for event in found.events if event.kind == "late_update_taken"]

@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -250,7 +251,9 @@ class TrainingPhase(Phase):
             late = self._open(self._newcomers) if status is Status.ABANDONED else self._with(Status.OPEN)
             self._late.take_over(late, reason)
         if status is Status.ABANDONED and (left := self._with(Status.OPEN)):
-            self.events.extend(narrate.dismissed(left, reason, left[0].message.round))
+            now = self._ledger.clock.now()
+            dismissed = narrate.dismissed(left, reason, left[0].message.round)
+            self.events.extend(replace(event, happened_at=now) for event in dismissed)
         super()._finish(status, reason)
 
     def call_off(self, status: Status, reason: str) -> None:

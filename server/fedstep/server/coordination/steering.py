@@ -63,7 +63,7 @@ class Steering:
                 may_put_off = False
                 event = narrate.told_to_send(assignment, projected.finish_s, self.end.end_s)
                 self._ledger.stop_and_send(assignment, event.text)
-                self.events.append(event)
+                self._note(event)
             look_again_s = min(look_again_s, projected.look_again_s)
         return look_again_s
 
@@ -73,7 +73,7 @@ class Steering:
             return False
         self.end = RoundEnd.at(now_s)
         if running:  # else all that are left go on, whatever the round does
-            self.events.append(narrate.ended_early(running, accepted, now_s))
+            self._note(narrate.ended_early(running, accepted, now_s))
         return True
 
     def _put_off(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> bool:
@@ -87,8 +87,11 @@ class Steering:
             finish_s = progress.finish_s(now_s, self.end.patience_s) + upload_s
             event = narrate.given_more_time(assignment, finish_s, self.end.deadline_s, end_s)
             self._ledger.extend(assignment, max(end_s, assignment.deadline_s), event.text)
-            self.events.append(event)
+            self._note(event)
         return True
+
+    def _note(self, event: NewEvent) -> None:
+        self.events.append(replace(event, happened_at=self._ledger.clock.now()))
 
     def _upload_of(self, assignment: OpenAssignment) -> float:
         return 0.0 if assignment.message.report_only else self._upload_s(assignment.member, assignment.update_bytes)

@@ -239,16 +239,21 @@ class NewEvent:
         kind: Such as "round_committed".
         text: One sentence for people.
         details: JSON types, for programs.
+        happened_at: None: as it is committed.
     """
 
     kind: str
     text: str
     details: dict[str, Any] = field(default_factory=dict)
+    happened_at: datetime | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
 class Event(NewEvent):
-    """An event in its place: `number` grows with every commit, in one study and over all."""
+    """An event in its place: `number` grows with every commit, in one study and over all.
+
+    What happened in a round is committed with it: its `time` may be before that of an event with a smaller number.
+    """
 
     number: int = 0
     time: datetime = datetime.min

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from fedstep.common.clock import Clock, SystemClock
 from fedstep.common.errors import AlreadyExistsError, InternalError, NotFoundError, StorageError
 from fedstep.common.spec import StudySpec
+from fedstep.server.storage import records
 from fedstep.server.storage.base import (
     AssignmentRecord,
     Change,
@@ -110,7 +111,7 @@ class MemoryStore(Store):
         _check(kept, change)
         now = self._now()
         first = self._memory.events + 1
-        events = [Event(e.kind, e.text, e.details, number, now) for number, e in enumerate(change.events, first)]
+        events = [records.numbered(e, number, now) for number, e in enumerate(change.events, first)]
         self._memory.events += len(events)
         kept.events += events
         kept.trials.update((trial.number, trial) for trial in change.trials)

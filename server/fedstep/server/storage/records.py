@@ -256,9 +256,9 @@ def event_columns(study_id: int, event: Event) -> Columns:
     }
 
 
-def numbered(event: NewEvent, number: int, time: datetime) -> Event:
+def numbered(event: NewEvent, number: int, committed_at: datetime) -> Event:
     """The event in its place."""
-    return Event(event.kind, event.text, event.details, number, time)
+    return Event(event.kind, event.text, event.details, number, event.happened_at or committed_at)
 
 
 def event_record(row: EventRow) -> Event:
