@@ -369,11 +369,6 @@ class RunEngine:
                 raise StoppedError("the study was stopped before the model was measured")
             began = self._clock.monotonic()
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
-            if evaluating and not cohort:
-                raise UnavailableError(
-                    f"None of the {self.cohorts.count()} clients of task {self._spec.task} that are here has a sample "
-                    "to measure on: have the task keep some of each client's data for that (ClientData.validation)."
-                )
             phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
             members = self.cohorts.members(cohort)
             work = self._dispatcher.evaluations(phase, phase.time_left_s, run, members, attempt)

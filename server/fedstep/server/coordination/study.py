@@ -425,7 +425,8 @@ class StudyRunner:
         if best is None:
             await self._end(
                 StudyState.STOPPED if stopped else StudyState.FAILED,
-                "no trial came to a value, so there is no model" + _last_reason(self.trials),
+                "no trial came to a value, so there is no model"
+                + (_last_reason(self.trials) or self._nobody_measures()),
             )
             return
         run = await self._runs.resume(best)
@@ -448,6 +449,15 @@ class StudyRunner:
         delivered = self.trials[best.number]
         events = [participation(shares), event]
         await self._commit(Change(trials=[delivered], state=state, result=result, events=events), state)
+
+    def _nobody_measures(self) -> str:
+        here = self.engine.cohorts.count()
+        if not here or self.engine.cohorts.evaluators():
+            return ""
+        return (
+            f"; none of the {here} clients that are here has a sample to measure on: have the task keep some of each "
+            "client's data for that (ClientData.validation)"
+        )
 
     async def _train_on(self, run: Run, rounds: int) -> Run:
         """The final rounds of the best trial's model, as many as there is time for."""
