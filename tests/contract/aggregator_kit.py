@@ -82,12 +82,13 @@ class AggregatorContract(ABC):
             results.append(aggregator.finish())
         assert torch.equal(*results)
 
-    def test_partial_work_pulls_no_less_towards_its_own_data(self) -> None:
-        """Two clients of like data and opposite directions, of equal strength a step: neither wins."""
+    def test_partial_work_counts_by_its_part(self) -> None:
+        """Two clients of like data and opposite directions, of equal strength a step: who did more wins by that."""
         aggregator = self.make(1)
         aggregator.add(torch.tensor([-10.0]), 3.0, LocalWork(10.0, 10.0))
         aggregator.add(torch.tensor([5.0]), 3.0, LocalWork(5.0, 10.0))
-        assert aggregator.finish().tolist() == [0.0]
+        whole, part = 2 / 3, 1 / 3
+        assert aggregator.finish().item() == pytest.approx((whole + part / 2) * (whole * -10 + part * 10))
 
     @inherited
     @given(updates)

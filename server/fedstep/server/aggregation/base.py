@@ -15,11 +15,10 @@ OptimizerState = Mapping[str, torch.Tensor]
 class Aggregator(ABC):
     """Combines a round's updates into one.
 
-    What an implementation promises: `add` does not keep the update it is given; memory does not depend on the number
-    of updates (a robust aggregator that must hold them says so); the same updates in the same order give the same
-    result, bit for bit; a client that did less than was due pulls no less towards its own data than one that did all
-    of it (Wang et al. 2020); where everybody did the same share of what is due, the shares change nothing; after
-    `finish` it is ready for the next round.
+    What an implementation promises: `add` does not keep the update it is given; memory does not depend on the number of
+    updates (a robust aggregator that must hold them says so); the same updates in the same order give the same result,
+    bit for bit; an update of a part of what was due counts by that part; where everybody did the same share of what is
+    due, the shares change nothing; after `finish` it is ready for the next round.
     """
 
     @abstractmethod

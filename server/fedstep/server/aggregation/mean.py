@@ -8,17 +8,15 @@ import torch
 from fedstep.server.aggregation.base import Aggregator
 from fedstep.server.aggregation.local_work import WHOLE, LocalWork
 
-LEAST_SHARE = 0.25
-"""The least share of its work that a partial update is taken to hold. It is blown up four times at most: so a client
-that holds a quarter of a cohort's data moves the model by no more than its update did its own (ADR 0017)."""
-
 
 class NormalisedMean(Aggregator):
     """Averages updates by what they are a step, and steps as far as they went on average.
 
     With pᵢ the weights' shares and lᵢ the lengths of the updates Δᵢ it gives (Σ pᵢ lᵢ) · Σ pᵢ Δᵢ / lᵢ: the rule of
     Wang et al. 2020, Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization, with
-    τ_eff = Σ pᵢ lᵢ. Where all lengths are equal that is the plain weighted mean, bit for bit.
+    τ_eff = Σ pᵢ lᵢ. Where all lengths are equal that is the plain weighted mean, bit for bit. A partial update weighs
+    as much of its client's weight as it is of the work that was due: else the few steps of a slow client, blown up to
+    all of them, upset small federations (ADR 0017).
 
     One float32 [elements] buffer serves every round: it holds the sum of the updates, each times its weight, over its
     length, both over the first one's. Only ratios enter float32, so clients of a billion samples overflow no sooner
@@ -34,6 +32,7 @@ class NormalisedMean(Aggregator):
         self._sum = torch.zeros(elements, dtype=torch.float32)
         self._unit_weight = 1.0
         self._unit_length = 1.0
+        self._unit_share = 1.0
         self._weight = 0.0
         self._weighted_length = 0.0
         self._count = 0
@@ -50,15 +49,15 @@ class NormalisedMean(Aggregator):
         if not (math.isfinite(weight) and weight > 0):
             raise ValueError(f"The update's weight is {weight}; it must be a finite number greater than 0.")
         work.check()
-        length = self.length(work)
+        length, share = self.length(work), work.done / work.due
         if self._count == 0:
             self._sum.copy_(update)
-            self._unit_weight, self._unit_length = weight, length
-        else:
-            relative = length / self._unit_length
-            self._sum.add_(update, alpha=weight / self._unit_weight / relative)
-        self._weight += weight
-        self._weighted_length += weight * (length / self._unit_length)
+            self._unit_weight, self._unit_length, self._unit_share = weight, length, share
+        longer, more = length / self._unit_length, share / self._unit_share
+        if self._count:
+            self._sum.add_(update, alpha=weight / self._unit_weight * (more / longer))
+        self._weight += weight * more
+        self._weighted_length += weight * more * longer
         self._count += 1
 
     @property
@@ -81,12 +80,12 @@ class NormalisedMean(Aggregator):
 class WeightedMean(NormalisedMean):
     """FedAvg: whole updates are averaged as they are, however many local steps they are of.
 
-    A partial one is an update of that share of the client's own work (at least `LEAST_SHARE`).
+    A partial one is an update of that share of the client's own work.
     """
 
     def length(self, work: LocalWork) -> float:
         """The share of its work that was done."""
-        return max(LEAST_SHARE, work.done / work.due)
+        return work.done / work.due
 
 
 class FedNova(NormalisedMean):

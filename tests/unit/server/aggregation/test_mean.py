@@ -28,7 +28,7 @@ class TestWeightedMean(AggregatorContract):
         done: NDArray[np.float64],
         due: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        return normalised(updates, weights, np.maximum(0.25, done / due))
+        return normalised(updates, weights * done / due, done / due)
 
 
 class TestFedNova(AggregatorContract):
@@ -42,7 +42,7 @@ class TestFedNova(AggregatorContract):
         done: NDArray[np.float64],
         due: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        return normalised(updates, weights, done)
+        return normalised(updates, weights * done / due, done)
 
 
 def test_whole_updates_of_any_length_are_averaged_bit_for_bit_as_they_were() -> None:
@@ -70,19 +70,19 @@ def test_fednova_by_hand() -> None:
 
 
 def test_a_partial_update_by_hand() -> None:
-    """Weights 1/2 each; one did all, one a quarter: 5/8 · (1/2 · 8 + 1/2 · 4 / (1/4)) = 7.5."""
+    """One did all, one a quarter: weights 4/5 and 1/5, and (4/5 + 1/5 · 1/4) · (4/5 · 8 + 1/5 · 4 / (1/4)) = 8.16."""
     mean = WeightedMean(1)
     mean.add(torch.tensor([8.0]), 5.0, LocalWork(40, 40))
     mean.add(torch.tensor([4.0]), 5.0, LocalWork(10, 40))
-    assert mean.finish().tolist() == [7.5]
+    assert mean.finish().item() == pytest.approx(8.16)
 
 
-def test_a_single_step_of_a_thousand_is_not_blown_up() -> None:
+def test_a_single_step_of_a_thousand_is_not_blown_up_and_dilutes_nothing() -> None:
     mean = WeightedMean(1)
     for _ in range(9):
-        mean.add(torch.tensor([0.0]), 1.0)
+        mean.add(torch.tensor([1.0]), 1.0)
     mean.add(torch.tensor([1.0]), 1.0, LocalWork(1, 1000))
-    assert mean.finish().item() == pytest.approx(0.37)
+    assert mean.finish().item() == pytest.approx(1.11, abs=0.01)
 
 
 def test_fednova_goes_to_the_minimum_of_what_the_clients_lose_together_and_fedavg_does_not() -> None:
