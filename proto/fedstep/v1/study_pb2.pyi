@@ -723,6 +723,7 @@ class Trial(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     COHORT_FIELD_NUMBER: _builtins.int
     DISCARDED_FIELD_NUMBER: _builtins.int
+    ROUNDS_DELIVERED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """From 0 in its study."""
     state: Global___TrialState.ValueType
@@ -741,6 +742,10 @@ class Trial(_message.Message):
     """
     discarded: _builtins.bool
     """It was a question to the clients, and its updates were thrown away."""
+    rounds_delivered: _builtins.int
+    """Rounds behind the model that the study delivers of it: fewer than all where one of the final rounds before the last
+    measured best. 0 where the study delivers none of it.
+    """
     @_builtins.property
     def hyperparameters(self) -> _containers.MessageMap[_builtins.str, _hyperparameters_pb2.HyperparameterValue]:
         """The point of the space."""
@@ -774,10 +779,11 @@ class Trial(_message.Message):
         phase: _builtins.str = ...,
         cohort: _builtins.int = ...,
         discarded: _builtins.bool = ...,
+        rounds_delivered: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "cohort", b"cohort", "discarded", b"discarded", "hyperparameters", b"hyperparameters", "message", b"message", "metrics", b"metrics", "number", b"number", "parents", b"parents", "phase", b"phase", "rounds", b"rounds", "state", b"state", "value", b"value", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "cohort", b"cohort", "discarded", b"discarded", "hyperparameters", b"hyperparameters", "message", b"message", "metrics", b"metrics", "number", b"number", "parents", b"parents", "phase", b"phase", "rounds", b"rounds", "rounds_delivered", b"rounds_delivered", "state", b"state", "value", b"value", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015

@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 from unit.simulation.kit import Clouds, study
 
+from fedstep.server.api import convert
+from fedstep.server.cli.records import trial_records
+from fedstep.server.report.lineage import Tree
 from fedstep.server.storage.base import StudyState
 from fedstep.simulation.run import Federation, Simulated, simulate
 
@@ -34,10 +37,15 @@ def test_the_model_of_the_best_final_round_is_delivered(seed: int, direction: st
     told = [event for event in found.events if event.kind == "best_final_round"]
     assert bool(told) == (final[-1] != chosen)
     assert found.record.result.model_sha256 == best.model_sha256 or told
+    behind = len(best.values) - best.values[::-1].index(chosen)  # of equals the last
+    assert best.rounds_delivered == behind
+    (message,) = [trial for trial in map(convert.trial, found.trials) if trial.rounds_delivered]
+    (shown,) = Tree(trial_records([message]).values(), best.number).schedule()
+    assert (shown.first, shown.last) == (1, behind)
 
 
 def test_some_of_these_do_not_end_with_their_last_model() -> None:
     """Else the test above shows nothing."""
     told = [e.text for seed in range(6) for e in simulated(seed).events if e.kind == "best_final_round"]
     assert told
-    assert all("measured best: its model is delivered (accuracy" in text for text in told)
+    assert all("measured best: the model after its" in text for text in told)

@@ -66,6 +66,7 @@ def trial(record: TrialRecord) -> study_pb2.Trial:
         phase=record.details.get("phase", ""),
         cohort=record.details.get("cohort", 0),
         discarded=record.details.get("discard", False),
+        rounds_delivered=record.rounds_delivered if record.details.get("delivered") else 0,
     )
 
 

@@ -109,7 +109,7 @@ def _print_schedule(
     number = study.best_trial.number
     console.print(
         f"\n[bold]{'The model' if over else 'The best model so far'}[/bold]: trial {number}, "
-        f"{trials[number].rounds_behind} rounds behind it, trained with"
+        f"{trials[number].rounds_delivered} rounds behind it, trained with"
     )
     rows: list[list[str | Text]] = []
     before: Stretch | None = None

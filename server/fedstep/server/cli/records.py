@@ -13,7 +13,15 @@ from fedstep.common import hyperparameters as hp
 from fedstep.common.spec_proto import spec_from_proto
 from fedstep.server.report.lineage import parents_of
 from fedstep.server.report.participation import Share
-from fedstep.server.storage.base import Event, StudyRecord, StudyResult, StudyState, TrialRecord, TrialState
+from fedstep.server.storage.base import (
+    BEST_FINAL_ROUND,
+    Event,
+    StudyRecord,
+    StudyResult,
+    StudyState,
+    TrialRecord,
+    TrialState,
+)
 from fedstep.v1 import study_pb2
 
 _STUDY_STATES = {getattr(study_pb2, f"STUDY_STATE_{state.name}"): state for state in StudyState}
@@ -66,6 +74,8 @@ def _trial(message: study_pb2.Trial) -> TrialRecord:
         details["cohort"] = message.cohort
     if message.discarded:
         details["discard"] = True
+    if message.rounds_delivered:
+        details |= {"delivered": True, BEST_FINAL_ROUND: {"rounds": message.rounds_delivered}}
     if details and not message.rounds and message.HasField("value"):  # it was measured only
         details |= {"rounds": 0, "value": message.value}
     return TrialRecord(

@@ -259,8 +259,8 @@ def best_final_round(spec: StudySpec, trial: TrialRecord) -> NewEvent:
     last = "no value" if trial.value is None else f"{trial.value:.4f}"
     return NewEvent(
         "best_final_round",
-        f"Of the final rounds of trial {trial.number} round {best['rounds'] - 1} measured best: its model is "
-        f"delivered ({metric} {best['value']:.4f}), not the last one ({last}).",
+        f"Of the final rounds of trial {trial.number} round {best['rounds'] - 1} measured best: the model after its "
+        f"{best['rounds']} rounds is delivered ({metric} {best['value']:.4f}), not the last one ({last}).",
         {"trial": trial.number, "round": best["rounds"] - 1, "value": best["value"], "last_value": trial.value},
     )
 

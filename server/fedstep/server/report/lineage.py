@@ -137,7 +137,7 @@ class Tree:
                 stretches.append(
                     Stretch(
                         trial.first_round + 1,
-                        trial.first_round + trial.rounds,
+                        trial.rounds_delivered,
                         (trial.number,),
                         (phase_of(trial),) if phase_of(trial) else (),
                         trial.hyperparameters,

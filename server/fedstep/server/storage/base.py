@@ -144,6 +144,12 @@ class TrialRecord:
         return self.first_round + (0 if self.details.get("discard") else self.rounds)
 
     @property
+    def rounds_delivered(self) -> int:
+        """Rounds behind the model that the study delivers of it, if it does."""
+        best = self.details.get(BEST_FINAL_ROUND)
+        return best["rounds"] if best else self.rounds_behind
+
+    @property
     def value(self) -> float | None:
         """The objective after the last round, or when it was measured."""
         return self.values[-1] if self.values else self.details.get("value")

@@ -52,7 +52,7 @@ def _tiles(story: Story) -> list[tuple[str, str]]:
     elif best is not None and best.value is not None:
         found = [(number_text(best.value), f"{metric}, on validation data")]
     if best is not None:
-        found += [(f"{best.rounds_behind:,}", "rounds behind the model"), (str(best.number), "trial")]
+        found += [(f"{best.rounds_delivered:,}", "rounds behind the model"), (str(best.number), "trial")]
     return found
 
 
