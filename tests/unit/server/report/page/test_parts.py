@@ -16,7 +16,7 @@ from fedstep.server.report.courses import courses_of
 from fedstep.server.report.page.again import holdings_digest, study_toml
 from fedstep.server.report.page.importances import comparison_of, importances
 from fedstep.server.report.page.story import Holding
-from fedstep.server.report.units import bytes_text, duration_text
+from fedstep.server.report.units import bytes_text, duration_text, seconds_text
 from fedstep.server.storage.base import TrialRecord, TrialState
 
 ROOT = Path(__file__).resolve().parents[5]
@@ -130,3 +130,11 @@ def test_bytes_for_people(count: int, text: str) -> None:
 )
 def test_seconds_for_people(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0 s"), (0.02716, "0.0272 s"), (2.20716, "2.21 s"), (10.0, "10 s"), (1234.5, "1,230 s")],
+)
+def test_seconds_in_a_sentence(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
