@@ -115,9 +115,10 @@ def round_missed(trial: int, number: int, trained: Trained) -> NewEvent:
     )
 
 
-def round_unmeasured(trial: int, number: int) -> NewEvent:
-    """A round was trained, and then nobody was there to measure it."""
-    text = f"Round {number} of trial {trial} was trained and could not be measured: it is trained again."
+def round_unmeasured(trial: int, number: int, again: bool) -> NewEvent:
+    """A round was trained, and then nobody was there to measure it; it is trained again unless the study is over."""
+    then = "it is trained again" if again else "the study is over"
+    text = f"Round {number} of trial {trial} was trained and could not be measured: {then}."
     return NewEvent("round_unmeasured", text, {"trial": trial, "round": number})
 
 
