@@ -69,6 +69,9 @@ class StudyRunner:
         announce_soon: Commits an event where nobody can wait for it.
     """
 
+    then = "Then run the same study file again to go on."
+    """What a person does when the cause of an interruption is gone."""
+
     def __init__(
         self,
         record: StudyRecord,
@@ -135,11 +138,11 @@ class StudyRunner:
             await self._end(StudyState.INTERRUPTED, text, END_RETRIES_S, goes_on=True)
             raise
         except UnavailableError as error:
-            await self._end(StudyState.INTERRUPTED, f"{error.message} Then run the same study file again to go on.")
+            await self._end(StudyState.INTERRUPTED, f"{error.message} {self.then}".rstrip())
         except StorageError as error:
             self.lost_storage = taken_up_again
-            then = "The study goes on by itself." if taken_up_again else "Then run the same study file again to go on."
-            await self._end(StudyState.INTERRUPTED, f"{error.message} {then}", goes_on=taken_up_again)
+            then = "The study goes on by itself." if taken_up_again else self.then
+            await self._end(StudyState.INTERRUPTED, f"{error.message} {then}".rstrip(), goes_on=taken_up_again)
         except FedstepError as error:
             await self._end(StudyState.FAILED, error.message)
         except Exception as error:  # a task's own code may raise anything
