@@ -7,6 +7,7 @@ many, in the same run. Between two draws a cohort is given out and comes back, a
 """
 
 import argparse
+import math
 import statistics
 import time
 
@@ -65,7 +66,7 @@ async def measure(selector: str, fleet: Fleet, book: PaceBook, cohort: int, runs
             "round": {"cohort_size": cohort},
         }
     )
-    cohorts = Cohorts(spec, fleet, book, create_selector(spec.selector), SystemClock(), _unheard)
+    cohorts = Cohorts(spec, fleet, book, create_selector(spec.selector), SystemClock(), _unheard, lambda: math.inf)
     cohorts.compare_with(fleet.at(0).manifest)
     started = initial_run(spec, task, 0, DEFAULTS)
     arm = Arm(0, {}, cohort=1)

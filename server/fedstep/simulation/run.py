@@ -115,6 +115,8 @@ class SimulatedRunner(StudyRunner):
         parts: What it works with.
     """
 
+    then = ""  # nothing is kept of a simulation that could go on
+
     def __init__(self, record: StudyRecord, task: Task, parts: Parts) -> None:
         super().__init__(record, task, parts, self._tidy_memory, self.announce_later)
         self._models = parts.blobs

@@ -47,6 +47,7 @@ def test_a_study_that_does_not_complete_exits_with_one(study_file: Path) -> None
     result = CliRunner().invoke(simulate, [str(study_file), "--clients", "6"])
     assert result.exit_code == 1
     assert "missed its quorum" in result.output
+    assert "again to go on" not in result.output
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from fedstep.api.aio import connect
 from fedstep.common.channel import Endpoint
 from fedstep.common.loop import run as run_loop
 from fedstep.server.cli.show import coordinator_option, enum_word, json_option, print_json, print_table
+from fedstep.server.report.units import seconds_text
 from fedstep.v1 import study_pb2
 
 
@@ -51,7 +52,7 @@ def list_clients(coordinator: Endpoint, as_json: bool) -> None:
                     str(client.validation_samples),
                     str(client.updates_accepted),
                     str(client.faults),
-                    _step(client.pace),
+                    step_text(client.pace),
                     _rates(client.pace),
                     "drained: it is given nothing new" if client.drained else client.message,
                 ]
@@ -99,9 +100,12 @@ def undrain(client: str, coordinator: Endpoint, as_json: bool) -> None:
     run_loop(one())
 
 
-def _step(pace: study_pb2.Pace) -> str:
+def step_text(pace: study_pb2.Pace) -> str:
     """What a local step takes, and on how large a batch."""
-    return f"{pace.step_ms:.3g} ms of {pace.batch_size}" if pace.step_ms else ""
+    if not pace.step_ms:
+        return ""
+    took = f"{pace.step_ms:.3g} ms" if pace.step_ms < 999.5 else seconds_text(pace.step_ms / 1000)
+    return f"{took} of {pace.batch_size}"
 
 
 def _rates(pace: study_pb2.Pace) -> str:

@@ -1,5 +1,6 @@
 """What a study has spent, and whether its budget allows another round."""
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -61,6 +62,12 @@ class Account:
         return self._seconds + self._clock.monotonic() - self._counted_at
 
     @property
+    def time_left_s(self) -> float:
+        """Of its budget's time; below 0 once that is overrun, infinite where it has none."""
+        time = self._budget.time
+        return math.inf if time is None else time.total_seconds() - self.seconds
+
+    @property
     def used_up(self) -> bool:
         """Whether no round may begin any more."""
         budget, spent = self._budget, self.spent
@@ -73,10 +80,7 @@ class Account:
     @property
     def used_up_for_measuring(self) -> bool:
         """Whether not even a measurement may begin, which costs time and bytes, but no rounds."""
-        budget, spent = self._budget, self.spent
-        return (
-            budget.time is not None and self.seconds >= budget.time.total_seconds()
-        ) or 0 < budget.payload_bytes <= spent.payload_bytes
+        return self.time_left_s <= 0 or 0 < self._budget.payload_bytes <= self.spent.payload_bytes
 
     def spend(self, cost: Cost) -> None:
         """Adds what was spent; whatever it was spent on is committed with it, see `counted`."""

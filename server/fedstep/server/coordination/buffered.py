@@ -70,11 +70,11 @@ class BufferedArm:
 
         Raises:
             UnavailableError: Too few clients came.
-            StoppedError: The study was stopped before.
+            StoppedError: The study was over before.
         """
         buffer = self.buffer
         if not await self._cohorts.wait(self._run, self._arm, under_way=bool(buffer.open)):
-            raise StoppedError("the study was stopped before the round began")
+            raise StoppedError("the study was over before the round began")
         began_s = self._ledger.clock.monotonic()
         self._attempt = attempt
         self._cohorts.count_draw(self._run, self._arm, attempt)

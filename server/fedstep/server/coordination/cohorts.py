@@ -25,6 +25,7 @@ from fedstep.server.coordination.pacing import PaceBook, steps_of
 from fedstep.server.coordination.pricing import MOST_CLIENTS, Experience, PriceList, priced
 from fedstep.server.coordination.roll import grown
 from fedstep.server.coordination.run import Run, resolve, rng_of, seed_of
+from fedstep.server.report.units import seconds_text
 from fedstep.server.report.words import names_text
 from fedstep.server.selection.base import Candidates, RoundSeen, Selection, SelectionContext, Selector
 from fedstep.server.selection.evaluation import Ranks
@@ -36,6 +37,9 @@ BUSY_WAIT_S = 5.0
 
 RETURN_WAIT_S = 8.0
 """Clients that lost their coordinator try again every five seconds or sooner."""
+
+_A_MOMENT_S = 0.001
+"""A timer may ring a hair early: waited for so much longer, a study's time is used up for certain."""
 
 HASHED_AT_ONCE = 5_000
 """Names whose ranks are worked out before the event loop has its turn again: a few milliseconds."""
@@ -56,10 +60,18 @@ class Cohorts:
         selector: Chooses among those who can train.
         clock: For people, who are told until when clients are waited for.
         announce: For what cannot wait.
+        time_left_s: Seconds until the study's time is used up: nobody is waited for any longer.
     """
 
     def __init__(
-        self, spec: StudySpec, fleet: Fleet, paces: PaceBook, selector: Selector, clock: Clock, announce: Announce
+        self,
+        spec: StudySpec,
+        fleet: Fleet,
+        paces: PaceBook,
+        selector: Selector,
+        clock: Clock,
+        announce: Announce,
+        time_left_s: Callable[[], float],
     ) -> None:
         self._spec = spec
         self._fleet = fleet
@@ -67,6 +79,7 @@ class Cohorts:
         self._selector = selector
         self._clock = clock
         self._announce = announce
+        self._time_left_s = time_left_s
         self._history = History(fleet.roll)
         self._ranks = Ranks()
         self._layout: Manifest | None = None
@@ -332,6 +345,14 @@ class Cohorts:
         self._stopping = True
         self._fleet.wake()
 
+    def _over(self) -> bool:
+        """Whether nobody is waited for any more."""
+        return self._stopping or self._time_left_s() <= 0
+
+    def _at_most_s(self, wait_s: float) -> float:
+        """So long, or until the study's time is used up."""
+        return min(wait_s, max(0.0, self._time_left_s()) + _A_MOMENT_S)
+
     async def wait(self, run: Run, arm: Arm, under_way: bool = False) -> bool:
         """Waits until a round can start, and says who is missing and until when.
 
@@ -343,23 +364,23 @@ class Cohorts:
             under_way: Whether clients train for it already, so that none need be free.
 
         Returns:
-            False when the study was stopped meanwhile.
+            False when the study was stopped meanwhile, or its time is used up.
 
         Raises:
             UnavailableError: Too few clients came.
         """
 
         def can_go_on() -> bool:
-            return self._stopping or under_way or self._free() >= (self.wanted(run, arm) or self._share())
+            return self._over() or under_way or self._free() >= (self.wanted(run, arm) or self._share())
 
         least = self._spec.round.min_clients
         await self.wait_for(least)
         while not can_go_on():
-            await self._fleet.wait_until(can_go_on, BUSY_WAIT_S)
+            await self._fleet.wait_until(can_go_on, self._at_most_s(BUSY_WAIT_S))
             await self.wait_for(least)
         if arm.measured and arm.cohort:
             await self._rank(arm.cohort)
-        return not self._stopping
+        return not self._over()
 
     async def wait_for_return(self, names: Collection[str]) -> None:
         """Waits a little for clients that were there before the coordinator was started again."""
@@ -367,13 +388,14 @@ class Cohorts:
         def missing() -> set[str]:
             return set(names).difference(self.names())
 
+        wait_s = self._at_most_s(RETURN_WAIT_S)
         if absent := sorted(missing()):
             text = (
-                f"Waiting {RETURN_WAIT_S:g} s for clients that trained before and are not back yet: "
+                f"Waiting {seconds_text(wait_s)} for clients that trained before and are not back yet: "
                 f"{names_text(absent)}."
             )
             await self._announce(NewEvent("clients_missing", text, {"missing": absent}))
-            await self._fleet.wait_until(lambda: self._stopping or not missing(), RETURN_WAIT_S)
+            await self._fleet.wait_until(lambda: self._stopping or not missing(), wait_s)
 
     async def hear_of(self, members: Sequence[Member]) -> None:
         """Waits until each of these has been heard of again, or its lease has run out and it counts as gone.
@@ -383,7 +405,7 @@ class Cohorts:
         """
         since = [(member, member.heard_at) for member in members]
         for _ in range(60):  # looks; a lease that has run out is found after nine eighths of it
-            if self._stopping or not any(self._fleet.in_doubt(member, heard_at) for member, heard_at in since):
+            if self._over() or not any(self._fleet.in_doubt(member, heard_at) for member, heard_at in since):
                 return
             await asyncio.sleep(self._fleet.policy.lease.total_seconds() / 48)
 
@@ -395,12 +417,13 @@ class Cohorts:
             cohort: The evaluation cohort that will be asked for, if any.
 
         Returns:
-            False when the study was stopped meanwhile.
+            False when the study was stopped meanwhile, or its time was used up before they came.
 
         Raises:
             UnavailableError: Too few clients came.
         """
-        wait_s = self._spec.round.wait_for_clients.total_seconds()
+        longest_s = self._spec.round.wait_for_clients.total_seconds()
+        wait_s = self._at_most_s(longest_s)
         wanted = f"{least} client{'s' * (least != 1)}"
 
         def ready() -> bool:
@@ -409,6 +432,7 @@ class Cohorts:
         if not ready():
             here = self.names()
             until = (self._clock.now() + timedelta(seconds=wait_s)).strftime("%H:%M:%S UTC")
+            until += ", when the study's time is used up," if wait_s < longest_s else ""
             text = (
                 f"Waiting until {until} for {wanted} of task {self._spec.task}; here now: {', '.join(here) or 'none'}"
                 f"{self._of_the_drained()}."
@@ -417,6 +441,8 @@ class Cohorts:
                 NewEvent("waiting_for_clients", text, {"needed": least, "here": here, "wait_s": wait_s})
             )
         if not await self._fleet.wait_until(ready, wait_s):
+            if self._over():
+                return False
             raise UnavailableError(
                 f"Only {self.count()} of the {wanted} of task {self._spec.task} that are "
                 f"needed came within {wait_s:g} s{self._of_the_drained()}: start more with `fedstep client --task "

@@ -67,6 +67,7 @@ class RunEngine:
         make_aggregator: Makes the aggregator of a round, for so many elements.
         server_optimizer: Makes the next model.
         announce: For what cannot wait.
+        time_left_s: See `Cohorts`.
         charge: Commits what an arm's work cost that came to nothing, a missed quorum or a round unmeasured, with its
             event.
     """
@@ -86,6 +87,7 @@ class RunEngine:
         make_aggregator: Callable[[int], Aggregator],
         server_optimizer: ServerOptimizer,
         announce: Announce,
+        time_left_s: Callable[[], float],
         charge: Callable[[int, Cost, NewEvent], Awaitable[None]],
     ) -> None:
         self._spec = spec
@@ -95,7 +97,7 @@ class RunEngine:
         self._shelf = shelf
         self._executors = executors
         self._clock = clock
-        self.cohorts = Cohorts(spec, fleet, paces, selector, clock, announce)
+        self.cohorts = Cohorts(spec, fleet, paces, selector, clock, announce, time_left_s)
         self._make_aggregator = make_aggregator
         self._server_optimizer = server_optimizer
         self._charge = charge
@@ -136,7 +138,7 @@ class RunEngine:
 
         Raises:
             UnavailableError: Not enough clients came, or they failed round after round for reasons of their own.
-            StoppedError: The study was stopped before the round began, or before it was measured.
+            StoppedError: The study was over before the round began, or before it was measured.
         """
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
@@ -154,7 +156,8 @@ class RunEngine:
                 if stepped is not run:
                     self._shelf.drop(stepped.model_sha256)
                 if isinstance(error, UnavailableError | StoppedError):
-                    await self._charge(run.trial, due, narrate.round_unmeasured(run.trial, run.rounds))
+                    again = isinstance(error, UnavailableError)
+                    await self._charge(run.trial, due, narrate.round_unmeasured(run.trial, run.rounds, again))
                 raise
         except _FailedError as failure:
             return replace(self._priced(run, outcome, started), failed=str(failure))
@@ -176,7 +179,7 @@ class RunEngine:
 
         Raises:
             UnavailableError: Not enough clients came.
-            StoppedError: The study was stopped before.
+            StoppedError: The study was over before.
         """
         started = self._clock.monotonic()
         outcome = StepOutcome(run)
@@ -271,7 +274,7 @@ class RunEngine:
         late.begin_round(run.rounds)
         self._free_clients()
         if not await self.cohorts.wait(run, arm):
-            raise StoppedError("the study was stopped before the round began")
+            raise StoppedError("the study was over before the round began")
         self._free_clients()  # of those that came back meanwhile
         # From here to `begin` nothing else runs: cohorts stay disjoint.
         selection = self.cohorts.select(run, arm, attempt)
@@ -366,7 +369,7 @@ class RunEngine:
         """Measures a model on its evaluation cohort; again, on those who are there then, where all were lost."""
         for attempt in range(1, ATTEMPTS + 1):
             if evaluating and not await self.cohorts.wait_for(1, arm.cohort):
-                raise StoppedError("the study was stopped before the model was measured")
+                raise StoppedError("the study was over before the model was measured")
             began = self._clock.monotonic()
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
             phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())

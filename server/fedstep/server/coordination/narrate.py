@@ -10,6 +10,7 @@ from fedstep.server.coordination.ledger import OpenAssignment
 from fedstep.server.coordination.trained import Trained
 from fedstep.server.coordination.versions import versions
 from fedstep.server.report.progress import plan_text
+from fedstep.server.report.units import seconds_text
 from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import BEST_FINAL_ROUND, NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
 from fedstep.server.tuning.base import Note
@@ -115,9 +116,10 @@ def round_missed(trial: int, number: int, trained: Trained) -> NewEvent:
     )
 
 
-def round_unmeasured(trial: int, number: int) -> NewEvent:
-    """A round was trained, and then nobody was there to measure it."""
-    text = f"Round {number} of trial {trial} was trained and could not be measured: it is trained again."
+def round_unmeasured(trial: int, number: int, again: bool) -> NewEvent:
+    """A round was trained, and then nobody was there to measure it; it is trained again unless the study is over."""
+    then = "it is trained again" if again else "the study is over"
+    text = f"Round {number} of trial {trial} was trained and could not be measured: {then}."
     return NewEvent("round_unmeasured", text, {"trial": trial, "round": number})
 
 
@@ -138,28 +140,45 @@ def told_to_send(assignment: OpenAssignment, finish_s: float, end_s: float) -> N
     if math.isinf(finish_s):
         why = "has told of no step yet"
     else:
-        why = f"would be done after {finish_s:.1f} s"
-    text = f"{_who(assignment)} {why}, and the round ends after {end_s:g} s: it is told to send what it has."
-    return NewEvent("client_told_to_send", text, _when(assignment, finish_s, end_s))
+        why = f"would be done after {seconds_text(finish_s)}"
+    message = assignment.message
+    text = (
+        f"{assignment.member.name} in round {message.round} of trial {message.trial} {why}, and the round ends after "
+        f"{seconds_text(end_s)}: it is told to send what it has."
+    )
+    told = {
+        "client": assignment.member.name,
+        "trial": message.trial,
+        "round": message.round,
+        "steps": len(assignment.log.loss),
+        "steps_due": assignment.plan.steps,
+        "projected_finish_s": None if math.isinf(finish_s) else finish_s,
+        "deadline_s": end_s,
+    }
+    return NewEvent("client_told_to_send", text, told)
 
 
 def ended_early(left: Sequence[OpenAssignment], accepted: int, now_s: float) -> NewEvent:
     """A round whose clients nobody knew yet is over: those that are left are far slower."""
     names = [assignment.member.name for assignment in left]
     text = (
-        f"{accepted} updates are there after {now_s:.2g} s, and {names_text(names)} would take far longer: the round "
-        "ends, and they send what they have."
+        f"{accepted} updates are there after {seconds_text(now_s)}, and {names_text(names)} would take far longer: the "
+        "round ends, and they send what they have."
     )
     message = left[0].message
     told = {"trial": message.trial, "round": message.round, "updates": accepted, "seconds": now_s, "left": names}
     return NewEvent("round_ended_early", text, told)
 
 
-def given_more_time(assignment: OpenAssignment, finish_s: float, deadline_s: float, end_s: float) -> NewEvent:
-    """A round is put off, and a client has until then."""
-    done = "is not known to be done in time" if math.isinf(finish_s) else f"will be done after {finish_s:.1f} s"
-    text = f"{_who(assignment)} {done}: the round is put off from {deadline_s:g} to {end_s:.1f} s."
-    return NewEvent("client_given_more_time", text, _when(assignment, finish_s, end_s))
+def put_off(served: Sequence[OpenAssignment], before_s: float, end_s: float) -> NewEvent:
+    """A round is put off for the clients that will be done by its new end, and would not be by the old one."""
+    names, message = [assignment.member.name for assignment in served], served[0].message
+    text = (
+        f"Round {message.round} of trial {message.trial} is put off from {seconds_text(before_s)} to "
+        f"{seconds_text(end_s)}, when {names_text(names)} will be done."
+    )
+    told = {"trial": message.trial, "round": message.round, "clients": names, "before_s": before_s}
+    return NewEvent("round_put_off", text, {**told, "deadline_s": end_s})
 
 
 def late_update(taken: TakenLate) -> NewEvent:
@@ -186,23 +205,6 @@ def dismissed(assignments: Sequence[OpenAssignment], reason: str, round: int) ->
     text = f"Round {round} of trial {trial}: {reason}; told to stop: {names_text(names)}."
     told = {"trial": trial, "round": round, "clients": names, "reason": reason}
     return [NewEvent("clients_told_to_stop", text, told)]
-
-
-def _who(assignment: OpenAssignment) -> str:
-    return f"{assignment.member.name} in round {assignment.message.round} of trial {assignment.message.trial}"
-
-
-def _when(assignment: OpenAssignment, finish_s: float, end_s: float) -> dict[str, object]:
-    message = assignment.message
-    return {
-        "client": assignment.member.name,
-        "trial": message.trial,
-        "round": message.round,
-        "steps": len(assignment.log.loss),
-        "steps_due": assignment.plan.steps,
-        "projected_finish_s": None if math.isinf(finish_s) else finish_s,
-        "deadline_s": end_s,
-    }
 
 
 def divergence(diverged: Sequence[OpenAssignment], asked: int) -> str:

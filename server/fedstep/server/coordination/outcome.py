@@ -59,7 +59,7 @@ class StepOutcome:
 
 
 class StoppedError(Exception):
-    """There is no next round: the study was stopped while it waited for clients."""
+    """There is no next round: the study was stopped, or its budget was used up, while it waited for clients."""
 
 
 def cost_of(run: Run, assignments: Sequence[AssignmentRecord]) -> Cost:

@@ -24,6 +24,7 @@ from fedstep.server.coordination.projection import RoundEnd
 from fedstep.server.coordination.steering import Steering, UploadTime
 from fedstep.server.coordination.trained import FAULTS, Trained, failure, reason_of, weighted_mean
 from fedstep.server.coordination.under_way import Kind, UnderWay
+from fedstep.server.report.units import seconds_text
 from fedstep.server.storage.base import NewEvent
 from fedstep.v1 import fleet_pb2
 
@@ -102,7 +103,7 @@ class Phase(ABC):
             await self._until_over()
             status, reason = Status.ABANDONED, "enough clients have answered"
         except TimeoutError:
-            status, reason = Status.LATE, f"the deadline of {self._end_s:g} s has passed"
+            status, reason = Status.LATE, f"the deadline of {seconds_text(self._end_s)} has passed"
         self._over.set()
         await self._come_to_rest()
         self._finish(status, reason)

@@ -118,6 +118,15 @@ class RoundEnd:
         """How long a client is believed to work on without a report."""
         return self.deadline_s / REPORTS
 
+    @property
+    def least_put_off_s(self) -> float:
+        """It is put off by so much at least: less is worth no word to its clients."""
+        return max(self.margin_s, _MARGIN_SHARE * self.deadline_s)
+
+    def arrival_s(self, progress: "Progress", upload_s: float, now_s: float) -> float:
+        """When a client's whole update is expected, with the margin that an end leaves for it."""
+        return progress.finish_s(now_s, self.patience_s) + upload_s + self.margin_s
+
     def due_s(self, upload_s: float) -> float:
         """When a client must have taken its last step for its update to be in time."""
         return self.end_s - self.margin_s - upload_s
@@ -170,14 +179,14 @@ def best_end(end: RoundEnd, accepted: int, running: Iterable[tuple[Progress, flo
     A round's work is counted in whole updates; what a client has when it is told to stop is its share of one.
 
     Args:
-        end: The round's; it is never put off beyond its `latest_s`.
+        end: The round's; it is never put off beyond its `latest_s`, nor by less than its `least_put_off_s`.
         accepted: Updates that are there.
         running: Every other client's progress, and how long its update will be on its way.
         now_s: The time.
     """
     clients = list(running)
-    arrivals = (progress.finish_s(now_s, end.patience_s) + upload_s + end.margin_s for progress, upload_s in clients)
-    later = sorted(time_s for time_s in arrivals if end.end_s < time_s <= end.latest_s)
+    arrivals = (end.arrival_s(progress, upload_s, now_s) for progress, upload_s in clients)
+    later = sorted(time_s for time_s in arrivals if end.end_s + end.least_put_off_s <= time_s <= end.latest_s)
     ends = [end.end_s, *later[:: -(-len(later) // _ENDS) or 1]]
 
     def work_per_second(time_s: float) -> float:

@@ -78,16 +78,18 @@ class Steering:
 
     def _put_off(self, running: Sequence[OpenAssignment], accepted: int, now_s: float) -> bool:
         """Puts the end off where that brings more than it costs; answers whether it did."""
-        clients = [(progress_of(a), self._upload_of(a)) for a in running if not a.told]
-        end_s = best_end(self.end, accepted, clients, now_s)
-        if end_s <= self.end.end_s:
+        left = [a for a in running if not a.told]
+        clients = [(progress_of(a), self._upload_of(a)) for a in left]
+        before, end_s = self.end, best_end(self.end, accepted, clients, now_s)
+        if end_s <= before.end_s:
             return False
-        self.end = replace(self.end, end_s=end_s)
-        for assignment, (progress, upload_s) in zip((a for a in running if not a.told), clients, strict=True):
-            finish_s = progress.finish_s(now_s, self.end.patience_s) + upload_s
-            event = narrate.given_more_time(assignment, finish_s, self.end.deadline_s, end_s)
+        arrivals = [before.arrival_s(progress, upload_s, now_s) for progress, upload_s in clients]
+        served = [a for a, time_s in zip(left, arrivals, strict=True) if before.end_s < time_s <= end_s]
+        event = narrate.put_off(served, before.end_s, end_s)
+        self.end = replace(before, end_s=end_s)
+        for assignment in left:
             self._ledger.extend(assignment, max(end_s, assignment.deadline_s), event.text)
-            self._note(event)
+        self._note(event)
         return True
 
     def _note(self, event: NewEvent) -> None:

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +69,9 @@ class StudyRunner:
         announce_soon: Commits an event where nobody can wait for it.
     """
 
+    then = "Then run the same study file again to go on."
+    """What a person does when the cause of an interruption is gone."""
+
     def __init__(
         self,
         record: StudyRecord,
@@ -104,6 +107,7 @@ class StudyRunner:
             make_aggregator=lambda elements: create_aggregator(self.spec.aggregator, elements),
             server_optimizer=create_server_optimizer(self.spec.aggregator),
             announce=self.announce,
+            time_left_s=lambda: self.account.time_left_s,
             charge=self.charge,
         )
         self.lost_storage = False
@@ -134,11 +138,11 @@ class StudyRunner:
             await self._end(StudyState.INTERRUPTED, text, END_RETRIES_S, goes_on=True)
             raise
         except UnavailableError as error:
-            await self._end(StudyState.INTERRUPTED, f"{error.message} Then run the same study file again to go on.")
+            await self._end(StudyState.INTERRUPTED, f"{error.message} {self.then}".rstrip())
         except StorageError as error:
             self.lost_storage = taken_up_again
-            then = "The study goes on by itself." if taken_up_again else "Then run the same study file again to go on."
-            await self._end(StudyState.INTERRUPTED, f"{error.message} {then}", goes_on=taken_up_again)
+            then = "The study goes on by itself." if taken_up_again else self.then
+            await self._end(StudyState.INTERRUPTED, f"{error.message} {then}".rstrip(), goes_on=taken_up_again)
         except FedstepError as error:
             await self._end(StudyState.FAILED, error.message)
         except Exception as error:  # a task's own code may raise anything
@@ -332,7 +336,7 @@ class StudyRunner:
 
     async def _step(self, run: Run, arm: Arm) -> StepOutcome:
         """One round of an arm, or its measurement."""
-        with concerning(trial=run.trial, round=run.rounds):
+        with concerning(trial=run.trial, round=run.rounds), self._unless_over(arm.rounds):
             if arm.rounds == 0:
                 return await self.engine.measure(run, arm)
             return await self.engine.step(run, arm, self._is_last(run, arm))
@@ -414,6 +418,20 @@ class StudyRunner:
         used_up = self.account.used_up_for_measuring if rounds == 0 else self.account.used_up
         return self.state is StudyState.STOPPING or used_up
 
+    @contextlib.contextmanager
+    def _unless_over(self, rounds: int | None = None) -> Iterator[None]:
+        """Want of clients interrupts a study, unless it is over meanwhile: then it only ends what was under way.
+
+        Raises:
+            StoppedError: The study is over.
+        """
+        try:
+            yield
+        except UnavailableError as error:
+            if self._over(rounds):
+                raise StoppedError(error.message) from error
+            raise
+
     def _why_over(self) -> str:
         return narrate.WAS_STOPPED if self.state is StudyState.STOPPING else narrate.USED_UP
 
@@ -462,7 +480,7 @@ class StudyRunner:
     async def _train_on(self, run: Run, rounds: int) -> Run:
         """The final rounds of the best trial's model, as many as there is time for."""
         arm = arm_of(self.trials[run.trial])
-        with contextlib.suppress(StoppedError):
+        with contextlib.suppress(StoppedError), self._unless_over():
             for left in reversed(range(rounds)):
                 outcome = (
                     StepOutcome(run)

@@ -25,6 +25,11 @@ def duration_text(seconds: float) -> str:
     return f"{seconds:.3g} days"
 
 
+def seconds_text(seconds: float) -> str:
+    """Seconds, to three digits, whatever they come to: `2.21 s`, `1,230 s`."""
+    return f"{float(f'{seconds:.3g}'):,.12g} s"
+
+
 def moment_text(at: datetime) -> str:
     """A moment in UTC: `26 November 2026, 20:13 UTC`."""
     return f"{at.day} {at:%B %Y, %H:%M} UTC"

@@ -76,7 +76,7 @@ class Track:
         """Takes in that something takes longer than this; answers whether that was news.
 
         How much longer is not known: by as much as a first observation may be wrong. The less is known of the client,
-        the more of it is believed.
+        the more of it is believed; against many observations it weighs as one.
         """
         if not (math.isfinite(seconds) and seconds > 0):
             return False
@@ -88,7 +88,7 @@ class Track:
             return False
         away = min(away, SURPRISE * max(math.sqrt(self.variance[row]), LEAST_SD))
         doubt = self.variance[row] / (self.variance[row] + FIRST_SD**2 / 4)
-        self.mean[row] = min(self.mean[row] + max(ALPHA, doubt) * (away + FIRST_SD), math.log(_MOST_S))
+        self.mean[row] = min(self.mean[row] + max(ALPHA, doubt / self.seen[row]) * (away + FIRST_SD), math.log(_MOST_S))
         return True
 
     def forget(self, row: int) -> None:
@@ -167,6 +167,10 @@ class Paces:
         if step_s is not None:
             self._of_size(batch_size).observe(row, step_s)
         return step_s
+
+    def is_known(self, row: int, batch_size: int) -> bool:
+        """Whether anything is known of a client's steps on batches of that size."""
+        return bool(self._of_size(batch_size).seen[row])
 
     def steps_take_at_least(self, row: int, batch_size: int, step_s: float) -> bool:
         """Takes in that a step took longer than this; answers whether that was news."""

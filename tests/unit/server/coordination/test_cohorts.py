@@ -1,5 +1,6 @@
 """Who is asked, from the fleet's columns: over arms that are compared, over restarts, and as one by one."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -63,7 +64,8 @@ class Study:
                 "evaluation": {"cohort_size": 5},
             }
         )
-        self.cohorts = Cohorts(self.spec, self.fleet, self.paces, create_selector(self.spec.selector), clock, unheard)
+        selector = create_selector(self.spec.selector)
+        self.cohorts = Cohorts(self.spec, self.fleet, self.paces, selector, clock, unheard, lambda: math.inf)
         self.cohorts.compare_with(MANIFEST)
         self.committed: list[tuple[RoundRecord, list[AssignmentRecord]]] = []
         self.late: list[TakenLate] = []

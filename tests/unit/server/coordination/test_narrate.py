@@ -117,8 +117,10 @@ def test_what_a_client_is_told_is_one_sentence_with_the_facts() -> None:
     silent = narrate.told_to_send(work, math.inf, 10.0)
     assert silent.text == f"b in round 3 of trial 1 has told of no step yet, {ending}"
     assert silent.details["projected_finish_s"] is None
-    more = narrate.given_more_time(work, 12.0, 10.0, 12.5).text
-    assert more == "b in round 3 of trial 1 will be done after 12.0 s: the round is put off from 10 to 12.5 s."
+    more = narrate.put_off([work], 10.0, 12.53716)
+    assert more.text == "Round 3 of trial 1 is put off from 10 s to 12.5 s, when b will be done."
+    told = {"trial": 1, "round": 3, "clients": ["b"], "before_s": 10.0, "deadline_s": 12.53716}
+    assert (more.kind, more.details) == ("round_put_off", told)
     (dismissed,) = narrate.dismissed([work], "enough clients have answered", 3)
     assert dismissed.text == "Round 3 of trial 1: enough clients have answered; told to stop: b."
     late = narrate.late_update(TakenLate("b", 1, 3, 5))

@@ -144,11 +144,43 @@ def test_a_round_is_put_off_within_what_its_selection_allows() -> None:
             await phase.wait()
         assert [task.result() for task in both] == [30, 30]
         assert 10.0 < clients.now_s() < 14.0
-        assert {e.kind for e in phase.events} == {"client_given_more_time"}
-        assert {e.details["client"] for e in phase.events} == {"a", "b"}
+        assert {e.kind for e in phase.events} == {"round_put_off"}
+        assert {name for e in phase.events for name in e.details["clients"]} == {"a", "b"}
         assert all(10.0 < float(e.details["deadline_s"]) <= 14.0 for e in phase.events)
 
     run(script, "a", "b")
+
+
+def test_a_round_is_not_put_off_by_next_to_nothing() -> None:
+    async def script(clients: Clients) -> None:
+        phase = clients.phase(3, 1.0, latest_s=1.25)
+        work = clients.begin(phase, steps=90)
+        async with asyncio.TaskGroup() as group:
+            for assignment in work.values():  # at 0.927 s and a margin of 0.1 s: 27 ms beyond the end
+                group.create_task(clients.train(assignment, 0.0103))
+            await phase.wait()
+        assert clients.now_s() <= 1.0
+        assert {e.kind for e in phase.events} == {"client_told_to_send"}
+
+    run(script, "a", "b", "c")
+
+
+def test_one_event_says_for_whom_a_round_is_put_off_and_all_that_run_are_told() -> None:
+    async def script(clients: Clients) -> None:
+        phase = clients.phase(4, 10.0, latest_s=14.0)
+        work = clients.begin(phase, steps=30)
+        waiting = asyncio.create_task(phase.wait())
+        await asyncio.sleep(8.0)
+        for name, step_s, count in (("early", 0.1, 25), ("a", 0.1, 1), ("b", 0.11, 1)):
+            clients.report(work[name], 0, step_s, count)
+        await until(lambda: phase.events, "it is put off")
+        assert [(e.kind, e.details["clients"]) for e in phase.events] == [("round_put_off", ["a", "b"])]
+        (reason,) = {directive.reason for name in work for directive in clients.told(name)}
+        assert reason == phase.events[0].text
+        assert "is put off from 10 s to 11.7 s, when a, b will be done." in reason
+        waiting.cancel()
+
+    run(script, "early", "a", "b", "hopeless")
 
 
 @pytest.mark.parametrize("open_end", [True, False])

@@ -7,10 +7,11 @@ from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Wo
 from fedstep.server.report.page.story import Story
 from fedstep.server.report.participation import Group, Share, groups, left_out
 from fedstep.server.report.words import short
+from fedstep.server.storage.base import Event
 
 _TROUBLES = {
     "client_told_to_send": "told to send early",
-    "client_given_more_time": "given more time",
+    "round_put_off": "given more time",
     "client_late": "late",
     "late_update_taken": "late, and taken later",
     "client_lost": "lost",
@@ -18,7 +19,7 @@ _TROUBLES = {
     "client_abandoned": "abandoned",
     "client_refused": "refused",
 }
-"""The kinds of events that tell of one client's trouble, and what they are called here."""
+"""The kinds of events that tell of clients' trouble, and what it is called here."""
 
 _OPEN_ROWS, _MOST_ROWS = 20, 200
 
@@ -77,9 +78,14 @@ def _those(out: Sequence[Share]) -> Table:
     )
 
 
+def _named(event: Event) -> list[str]:
+    """The clients that it tells of."""
+    return [str(name) for name in event.details.get("clients", [event.details.get("client", "")])]
+
+
 def _troubles(story: Story) -> Block:
     """Who was late, lost or failed, and how often."""
-    told = Counter((str(event.details.get("client", "")), event.kind) for event in story.of_kind(*_TROUBLES))
+    told = Counter((name, event.kind) for event in story.of_kind(*_TROUBLES) for name in _named(event))
     if not told:
         return Words("Nobody was late, lost or refused.")
     kinds = [kind for kind in _TROUBLES if any(found == kind for _, found in told)]

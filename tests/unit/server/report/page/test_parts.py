@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from unit.server.report.arms import arm, story
+from unit.server.report.arms import NOW, arm, story
 from unit.server.report.page.stories import by_arms, by_trials, spec, trials
 
 from fedstep.common.space import Space
@@ -14,10 +14,12 @@ from fedstep.common.spec import EvaluationPolicy, Plugin, RoundPolicy, StudySpec
 from fedstep.common.study_file import read_study
 from fedstep.server.report.courses import courses_of
 from fedstep.server.report.page.again import holdings_digest, study_toml
+from fedstep.server.report.page.blocks import Table
 from fedstep.server.report.page.importances import comparison_of, importances
 from fedstep.server.report.page.story import Holding
-from fedstep.server.report.units import bytes_text, duration_text
-from fedstep.server.storage.base import TrialRecord, TrialState
+from fedstep.server.report.page.took_part import participation_section
+from fedstep.server.report.units import bytes_text, duration_text, seconds_text
+from fedstep.server.storage.base import Event, TrialRecord, TrialState
 
 ROOT = Path(__file__).resolve().parents[5]
 STUDIES = [*ROOT.glob("examples/**/*.toml"), ROOT / "server/fedstep/server/cli/demo.toml"]
@@ -130,3 +132,20 @@ def test_bytes_for_people(count: int, text: str) -> None:
 )
 def test_seconds_for_people(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0, "0 s"), (0.02716, "0.0272 s"), (2.20716, "2.21 s"), (10.0, "10 s"), (1234.5, "1,230 s")],
+)
+def test_seconds_in_a_sentence(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
+
+
+def test_whom_a_round_was_put_off_for_was_given_more_time() -> None:
+    told = [("client_late", {"client": "anna"}), ("round_put_off", {"clients": ["anna", "ben"]})]
+    events = [Event(kind, "", details, number, NOW) for number, (kind, details) in enumerate(told)]
+    *_, troubles = participation_section(replace(by_trials(), events=events), ()).blocks
+    assert isinstance(troubles, Table)
+    assert troubles.headings == ["client", "given more time", "late"]
+    assert troubles.rows == [["anna", "1", "1"], ["ben", "1", ""]]
