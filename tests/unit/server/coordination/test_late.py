@@ -153,7 +153,7 @@ def test_partial_late_work_counts_by_its_steps_as_well() -> None:
         arm.aggregate()
         await arm.clients.push(slow, (1.0, 1.0), 5)
         await arm.collect()
-        weight = discount(1)
+        weight = 0.5 * discount(1)
         share = weight / (1 + weight)
         assert arm.aggregate() == pytest.approx((1 - share + share * 0.5) * share * 1.0 / 0.5)
 

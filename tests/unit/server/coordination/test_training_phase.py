@@ -49,7 +49,8 @@ def test_a_client_that_will_miss_sends_what_it_has_in_time_and_it_counts_by_its_
         assert slow.result() == 47
         assert [a.status for a in phase.assignments] == [Status.ACCEPTED] * 2
         share = 0.47
-        expected = (1 + share) / 2 * (8.0 + 4.0 / share) / 2
+        length = (1 + share * share) / (1 + share)
+        expected = length * (8.0 + 4.0) / (1 + share)
         assert mean.finish().tolist() == pytest.approx([expected] * 2)
         assert Trained(phase.assignments).partial == 1
         (event,) = phase.events
