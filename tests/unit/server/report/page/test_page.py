@@ -107,7 +107,7 @@ def test_how_it_was_found_is_drawn_and_told(of_trials: Page) -> None:
     assert of_trials.charts == [*charts, "spending", "rounds", "work", "participation"]
     assert "6 of 6 trials, 16 rounds: 5 completed, 1 pruned" in of_trials.see("search")
     assert of_trials.rows("decision") == [
-        ["16", "trial pruned", "Trial 5 is pruned.", "0.0500 beside 0.3000, the median of 5 earlier trials"]
+        ["16", "trial pruned", "Trial 5 is pruned.", "0.0500 beside 0.3000, the median of 5 completed trials"]
     ]
     rows = of_trials.rows("hyper-parameters")
     assert rows[4] == ["★ 4", "completed", "3", "0.7000", "lr 0.5, batch_size 8, momentum 0.4"]
