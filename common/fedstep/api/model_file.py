@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from fedstep.api.calls import request
 from fedstep.common.errors import DataLossError, InvalidInputError, StorageError
 from fedstep.v1 import study_pb2 as pb
 from fedstep.v1 import tensors_pb2
@@ -96,7 +97,7 @@ class ModelFile:
 
     def request(self) -> pb.DownloadModelRequest:
         """Asks for what is missing: from the second call on for the model that the first one named."""
-        return pb.DownloadModelRequest(study=self._study, sha256=self._sha256, offset=self.received)
+        return request(pb.DownloadModelRequest, study=self._study, sha256=self._sha256, offset=self.received)
 
     def take(self, part: pb.DownloadModelResponse) -> None:
         """Takes in the next part.

@@ -13,13 +13,14 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
-from fedstep.api.calls import Call, Page
+from fedstep.api.calls import Call, Page, request, unfit
 from fedstep.common import hyperparameters as hp
 from fedstep.common.channel import open_blocking_channel, open_channel
 from fedstep.common.errors import UnavailableError, from_rpc
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.security import PLAIN, Security
 from fedstep.v1 import run_pb2, run_pb2_grpc
+from fedstep.v1.hyperparameters_pb2 import HyperparameterValue
 
 T = TypeVar("T")
 
@@ -294,37 +295,57 @@ _STEP = "StepRun"
 
 
 def _open(study: str, run: str) -> Call[Run]:
-    return Call("OpenRun", run_pb2.OpenRunRequest(study=study, run=run), _run_of)
+    return Call("OpenRun", request(run_pb2.OpenRunRequest, study=study, run=run), _run_of)
 
 
 def _get(study: str, run: str) -> Call[Run]:
-    return Call("GetRun", run_pb2.GetRunRequest(study=study, run=run), _run_of)
+    return Call("GetRun", request(run_pb2.GetRunRequest, study=study, run=run), _run_of)
 
 
 def _page(study: str, token: str) -> Call[Page[Run]]:
-    request = run_pb2.ListRunsRequest(study=study, page_token=token)
-    return Call("ListRuns", request, lambda answer: ([_run(run) for run in answer.runs], answer.next_page_token))
+    asked = request(run_pb2.ListRunsRequest, study=study, page_token=token)
+    return Call("ListRuns", asked, lambda answer: ([_run(run) for run in answer.runs], answer.next_page_token))
 
 
 def _step(
     study: str, run: str, hyperparameters: Hyperparameters, rounds: int, step: int, timeout_s: float | None
 ) -> Call[StepResult]:
-    values = hp.map_to_proto(hyperparameters)
-    request = run_pb2.StepRunRequest(study=study, run=run, step=step, hyperparameters=values, rounds=rounds)
-    return Call(_STEP, request, lambda answer: _result(answer.result), timeout_s)
+    values = _values(hyperparameters)
+    asked = request(run_pb2.StepRunRequest, study=study, run=run, step=step, hyperparameters=values, rounds=rounds)
+    return Call(_STEP, asked, lambda answer: _result(answer.result), timeout_s)
+
+
+def _values(hyperparameters: Any) -> dict[str, HyperparameterValue]:
+    """A point as messages.
+
+    Raises:
+        InvalidInputError: It is none, or one of its values is of no type that a hyper-parameter has.
+    """
+    if not isinstance(hyperparameters, Mapping) or not all(isinstance(name, str) for name in hyperparameters):
+        raise unfit("hyperparameters", hyperparameters, "a value by name, such as {'lr': 0.1}")
+    found = {}
+    for name, value in hyperparameters.items():
+        try:
+            if not isinstance(value, bool | int | float | str):
+                raise TypeError
+            found[name] = hp.to_proto(value)
+        except (TypeError, ValueError):
+            wanted = "a number of at most 64 bits, a text, True or False"
+            raise unfit(f"hyperparameters.{name}", value, wanted) from None
+    return found
 
 
 def _fork(study: str, run: str, step: int | None, new_run: str) -> Call[Run]:
-    return Call("ForkRun", run_pb2.ForkRunRequest(study=study, run=run, step=step, new_run=new_run), _run_of)
+    return Call("ForkRun", request(run_pb2.ForkRunRequest, study=study, run=run, step=step, new_run=new_run), _run_of)
 
 
 def _restore(study: str, run: str, step: int, source_run: str) -> Call[Run]:
-    request = run_pb2.RestoreRunRequest(study=study, run=run, step=step, source_run=source_run)
-    return Call("RestoreRun", request, _run_of)
+    asked = request(run_pb2.RestoreRunRequest, study=study, run=run, step=step, source_run=source_run)
+    return Call("RestoreRun", asked, _run_of)
 
 
 def _close(study: str, run: str) -> Call[Run]:
-    return Call("CloseRun", run_pb2.CloseRunRequest(study=study, run=run), _run_of)
+    return Call("CloseRun", request(run_pb2.CloseRunRequest, study=study, run=run), _run_of)
 
 
 def _run_of(answer: Any) -> Run:
