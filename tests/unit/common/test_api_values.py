@@ -1,11 +1,12 @@
 """What a program gives to `fedstep.api` and cannot be sent: a sentence that names the argument, before any call."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fedstep.api import Fedstep, connect
+from fedstep.api import Fedstep, aio, connect
 from fedstep.api.model_file import ModelFile
 from fedstep.api.runs import Runs
 from fedstep.common.errors import InvalidInputError
@@ -70,6 +71,19 @@ def test_what_cannot_be_sent_is_named(call: Callable[[], object], sentence: str)
         call()
     assert refused.value.message == sentence
     assert sentence.startswith(refused.value.violations[0].field)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "127.0.0.1:0", "127.0.0.1", ":7433", "a:b", "127.0.0.1:-1"])
+def test_an_address_is_a_host_and_a_port(address: str) -> None:
+    async def on_a_loop() -> None:
+        async with aio.connect(address) as fedstep:
+            await fedstep.get("s")
+
+    for call in (lambda: connect(address), lambda: Runs(address, "s"), lambda: asyncio.run(on_a_loop())):
+        with pytest.raises(InvalidInputError, match=f"address {address} is not HOST:PORT: give one such as"):
+            call()
+    with pytest.raises(InvalidInputError, match="is not HOST:PORT: leave http:// out"):
+        connect(f"http://{address}")
 
 
 def test_a_digest_is_of_bytes() -> None:
