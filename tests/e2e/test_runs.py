@@ -1,6 +1,7 @@
 """Runs stepped from outside, over RunService: real sockets and a real database."""
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import AsyncIterator
@@ -17,8 +18,8 @@ from e2e.test_same_seed import digits, federation
 from e2e.tiny import MANIFEST, SAMPLES, TinyWork, tiny_agent
 from e2e.waiting import until, until_true
 
-from fedstep.api.aio import connect
-from fedstep.api.runs import AsyncRuns, RunState
+from fedstep.api.aio import AsyncFedstep, connect
+from fedstep.api.runs import AsyncRuns, Runs, RunState
 from fedstep.client.work import Control, Job, StepSink, Trained
 from fedstep.common.channel import open_channel
 from fedstep.common.errors import (
@@ -30,8 +31,9 @@ from fedstep.common.errors import (
     UnavailableError,
 )
 from fedstep.common.spec import StudySpec
+from fedstep.ray import trainable
 from fedstep.server.storage.base import StudyState
-from fedstep.v1 import run_pb2, run_pb2_grpc
+from fedstep.v1 import run_pb2, run_pb2_grpc, study_pb2
 
 LR = {"lr": 0.1}
 
@@ -85,6 +87,54 @@ async def test_a_study_that_waits_for_its_next_step_can_be_paused(tmp_path: Path
         await fedstep.resume("s")
         second = await runs.step(run.name, LR)
         assert (second.step, second.rounds_behind) == (2, 2)
+
+
+async def paused(fedstep: AsyncFedstep) -> None:
+    """Has the study stand still."""
+    await fedstep.pause("s")
+
+    async def stands_still() -> bool:
+        return (await fedstep.get("s")).state == study_pb2.STUDY_STATE_PAUSED
+
+    await until_true(stands_still, "the study stands still")
+
+
+async def test_a_paused_study_is_waited_for_longer_than_a_silent_coordinator(tmp_path: Path) -> None:
+    async with (
+        stepped(tmp_path) as (host, _),
+        connect(host.address) as fedstep,
+        AsyncRuns(host.address, "s", patience_s=0.1) as runs,
+    ):
+        await runs.open("a")
+        await paused(fedstep)
+        with pytest.raises(TimeoutError, match=r"The study s is paused, so the step is not done after 2 s: go on with"):
+            await runs.step("a", LR, step=1, timeout_s=2)
+        opening = asyncio.create_task(runs.open("b"))
+        assert not (await asyncio.wait({opening}, timeout=2))[0]
+        await fedstep.resume("s")
+        assert (await opening).name == "b"
+        assert (await runs.step("a", LR, step=1)).step == 1
+        await fedstep.stop("s")
+        await host.until_over("s")
+        await refused(PreconditionError, runs.open("c"))
+
+
+async def test_a_trial_of_rays_waits_for_a_paused_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable, "Runs", functools.partial(Runs, patience_s=0.1))
+    async with stepped(tmp_path) as (host, _), connect(host.address) as fedstep:
+
+        class Trial(trainable.FederatedRun):
+            def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]  # as Ray has it
+                super().setup(config, address=host.address, study="s")
+
+        trial = await asyncio.to_thread(Trial, LR)
+        assert (await asyncio.to_thread(trial.train))["rounds_behind"] == 1
+        await paused(fedstep)
+        training = asyncio.create_task(asyncio.to_thread(trial.train))
+        assert not (await asyncio.wait({training}, timeout=3))[0]
+        await fedstep.resume("s")
+        assert (await training)["rounds_behind"] == 2
+        await asyncio.to_thread(trial.stop)
 
 
 # the same study ------------------------------------------------------------------------------------------------------
