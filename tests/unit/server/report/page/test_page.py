@@ -160,6 +160,7 @@ def test_it_says_what_makes_the_study_again(of_trials: Page) -> None:
     assert told["torch"] == "2.13.0"
     assert told["seed"] == "7"
     assert told["data"] == "3 clients, 240 training and 40 validation samples"
+    assert "Who was late (1 client)" in words(of_trials.section("clients"))
     (link,) = (one for one in of_trials.section("again").iter("a"))
     assert link.get("download") == "digits.toml"
     assert link.get("href", "").startswith("data:text/plain")
