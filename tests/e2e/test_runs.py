@@ -357,6 +357,16 @@ async def test_a_study_is_stopped_while_nobody_steps_it(tmp_path: Path) -> None:
         assert (await runs.get("a")).state is RunState.CLOSED
 
 
+async def test_a_study_that_is_stopped_while_it_begins_is_stopped(tmp_path: Path) -> None:
+    async with inside(tmp_path) as host:
+        for number in range(12):
+            name = f"s{number}"
+            await host.create(outside(name=name))
+            await asyncio.sleep(0.004 * number)
+            await host.stop(name)
+            assert (await host.until_over(name, timeout_s=20)).state is StudyState.STOPPED
+
+
 async def test_a_step_under_way_when_the_study_is_stopped_says_so(tmp_path: Path) -> None:
     work = TinyWork()
     work.gate.clear()
