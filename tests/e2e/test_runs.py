@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import math
+import runpy
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from e2e.inside import Inside, inside, query
+from e2e.processes import ROOT
 from e2e.studies import spec
 from e2e.test_same_seed import digits, federation
 from e2e.tiny import MANIFEST, SAMPLES, TinyWork, tiny_agent
@@ -266,6 +268,31 @@ async def test_a_call_that_ends_calls_nothing_off_and_the_step_asked_again_is_tr
         assert len(await host.rounds("s")) == 2
 
 
+async def test_a_program_that_comes_back_in_mid_step_waits_for_it_or_asks_again_by_its_number(tmp_path: Path) -> None:
+    """As the guide says."""
+    work = TinyWork()
+    work.gate.clear()
+    async with stepped(tmp_path, work=work) as (host, runs):
+        await runs.open("a")
+        killed = asyncio.create_task(runs.step("a", LR, 2))
+        await until(lambda: work.begun, "a client trains")
+        killed.cancel()
+        run = await runs.open("a")
+        assert run.state == "stepping"
+        await refused(PreconditionError, runs.step("a", LR))
+        again = asyncio.create_task(runs.step("a", LR, 2, step=run.next_step - 1))
+        work.gate.set()
+        result = await again
+
+        async def done() -> Any:
+            found = await runs.get("a")
+            return found if found.state != "stepping" else None
+
+        assert (await until_true(done, "the step is done")).result == result
+        assert (await runs.step("a", LR)).step == 2
+        assert len(await host.rounds("s")) == 3
+
+
 async def test_a_step_that_fails_says_why_and_its_run_goes_on(tmp_path: Path) -> None:
     async with stepped(tmp_path, work=Runaway()) as (_, runs):
         await runs.open("a")
@@ -367,6 +394,24 @@ async def test_a_study_that_is_stopped_while_it_begins_is_stopped(tmp_path: Path
             assert (await host.until_over(name, timeout_s=20)).state is StudyState.STOPPED
 
 
+async def test_of_a_study_that_has_ended_without_runs_nobody_is_told_to_open_one(tmp_path: Path) -> None:
+    async with stepped(tmp_path) as (host, runs):
+        await host.stop("s")
+        await host.until_over("s")
+        text, fields = await refused(NotFoundError, runs.step("a", LR, step=1))
+        assert text == "run: the study s has no run 'a': it is stopped; create another study."
+        assert fields == ["run"]
+
+
+async def test_a_study_whose_runs_nobody_opens_says_that_it_was_closed_for_that(tmp_path: Path) -> None:
+    async with stepped(tmp_path, outside(close_after="1s")) as (host, _):
+        record = await host.until_over("s")
+        assert record.state is StudyState.FAILED
+        assert record.message.startswith(
+            "nobody asked anything of its runs within tuner.close_after, and no trial came"
+        )
+
+
 async def test_a_step_under_way_when_the_study_is_stopped_says_so(tmp_path: Path) -> None:
     work = TinyWork()
     work.gate.clear()
@@ -393,6 +438,18 @@ async def test_interrupted_runs_are_to_be_asked_again(tmp_path: Path) -> None:
             assert (await runs.step("a", LR, step=1)).step == 1
 
 
+async def test_the_example_of_ray_says_in_a_sentence_that_its_study_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = runpy.run_path(str(ROOT / "examples/ray_pbt.py"))
+    monkeypatch.setitem(example["main"].__globals__, "STUDY", outside())
+    async with stepped(tmp_path) as (host, _):
+        await host.stop("s")
+        await host.until_over("s")
+        with pytest.raises(SystemExit, match=r"^The study s is stopped, and its runs are closed: rename it in .*py\.$"):
+            await asyncio.to_thread(example["main"], host.address)
+
+
 # what is refused -----------------------------------------------------------------------------------------------------
 
 
@@ -411,7 +468,8 @@ async def test_errors_carry_field_violations(tmp_path: Path) -> None:
         await runs.step("a", LR, step=1)
         assert (await refused(AlreadyExistsError, runs.step("a", LR, 2, step=1)))[1] == ["step"]
         async with AsyncRuns(host.address, "nosuch") as others:
-            await refused(NotFoundError, others.open())
+            for call in (others.open(), others.get("a"), others.step("a", LR, step=1)):
+                assert (await refused(NotFoundError, call))[1] == ["study"]
         await host.create(spec(name="r"))
         async with AsyncRuns(host.address, "r") as others:
             text, fields = await refused(PreconditionError, others.open())

@@ -425,9 +425,10 @@ class StudyRunner:
         best = self.best()
         stopped = self.state is StudyState.STOPPING
         if best is None:
+            why = "nobody asked anything of its runs within tuner.close_after, and " if self.tuner.left_alone else ""
             await self._end(
                 StudyState.STOPPED if stopped else StudyState.FAILED,
-                "no trial came to a value, so there is no model" + _last_reason(self.trials),
+                f"{why}no trial came to a value, so there is no model{_last_reason(self.trials)}",
             )
             return
         run = await self._runs.resume(best)
