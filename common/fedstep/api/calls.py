@@ -106,7 +106,8 @@ def request(kind: type[M], called: Mapping[str, str] = MappingProxyType({}), /, 
 
 def unfit(argument: str, value: object, wanted: str) -> InvalidInputError:
     """What a value is refused with that an argument cannot have."""
-    text = f"is {show(value)}: give {wanted}."
+    plain = value is None or type(value) in (bool, int, float, str, bytes)
+    text = f"is {show(value)}{'' if plain else f' ({type(value).__name__})'}: give {wanted}."
     return InvalidInputError(f"{argument} {text}", [FieldViolation(argument, text)])
 
 

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 RETRY_S = 0.5
 _STATE_TIMEOUT_S = 2.0
+_LONGEST_S = 365 * 86400.0
+"""gRPC takes a deadline that is centuries away for one that is past."""
 
 _PAUSED = frozenset({study_pb2.STUDY_STATE_PAUSING, study_pb2.STUDY_STATE_PAUSED})
 _NOT_OVER = _PAUSED | {study_pb2.STUDY_STATE_RUNNING}
@@ -305,7 +307,7 @@ class _Tries:
         self._tried = time.monotonic()
         if self._timeout_s is None or not self._waits:
             return self._timeout_s
-        return max(0.001, self._began + self._timeout_s - time.monotonic())
+        return min(_LONGEST_S, max(0.001, self._began + self._timeout_s - time.monotonic()))
 
     def failed(self, error: Any) -> Exception | None:
         """Why another try may not help; None where it may.
@@ -366,7 +368,18 @@ def _step(
 ) -> Call[StepResult]:
     values = _values(hyperparameters)
     asked = request(run_pb2.StepRunRequest, study=study, run=run, step=step, hyperparameters=values, rounds=rounds)
-    return Call(_STEP, asked, lambda answer: _result(answer.result), timeout_s)
+    return Call(_STEP, asked, lambda answer: _result(answer.result), _seconds(timeout_s))
+
+
+def _seconds(timeout_s: Any) -> float | None:
+    """How long to wait; None for as long as it takes.
+
+    Raises:
+        InvalidInputError: It is no time.
+    """
+    if timeout_s is None or (isinstance(timeout_s, int | float) and timeout_s > 0):
+        return timeout_s
+    raise unfit("timeout_s", timeout_s, "seconds, more than 0, or None")
 
 
 def _values(hyperparameters: Any) -> dict[str, HyperparameterValue]:

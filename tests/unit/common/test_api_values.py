@@ -1,15 +1,17 @@
 """What a program gives to `fedstep.api` and cannot be sent: a sentence that names the argument, before any call."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedstep.api import Fedstep, aio, connect
 from fedstep.api.model_file import ModelFile
 from fedstep.api.runs import Runs
-from fedstep.common.errors import InvalidInputError
+from fedstep.common.errors import InvalidInputError, UnavailableError
 
 NOWHERE = "127.0.0.1:1"
 UP_TO_32 = "a whole number from 0 to 4294967295"
@@ -57,9 +59,16 @@ def events(fedstep: Fedstep, after: Any) -> None:
         (step(step=-1), f"step is -1: give {UP_TO_32}."),
         (step(run=7), "run is 7: give a text."),
         (step(hyperparameters={"lr": None}), f"hyperparameters.lr is None: give {VALUE}."),
-        (step(hyperparameters={"lr": [0.1]}), f"hyperparameters.lr is [0.1]: give {VALUE}."),
+        (step(hyperparameters={"lr": [0.1]}), f"hyperparameters.lr is [0.1] (list): give {VALUE}."),
+        (step(hyperparameters={"lr": np.float32(0.5)}), f"hyperparameters.lr is 0.5 (float32): give {VALUE}."),
+        (step(timeout_s=-1), "timeout_s is -1: give seconds, more than 0, or None."),
+        (step(timeout_s=math.nan), "timeout_s is nan: give seconds, more than 0, or None."),
+        (step(timeout_s="5"), 'timeout_s is "5": give seconds, more than 0, or None.'),
         (step(hyperparameters={"n": 2**63}), f"hyperparameters.n is {2**63}: give {VALUE}."),
-        (step(hyperparameters={1: 0.1}), "hyperparameters is a table: give a value by name, such as {'lr': 0.1}."),
+        (
+            step(hyperparameters={1: 0.1}),
+            "hyperparameters is a table (dict): give a value by name, such as {'lr': 0.1}.",
+        ),
         (step(hyperparameters=0.1), "hyperparameters is 0.1: give a value by name, such as {'lr': 0.1}."),
         (run(lambda runs: runs.open(7)), "run is 7: give a text."),  # type: ignore[arg-type]  # that is what is tested
         (run(lambda runs: runs.fork("a", -1)), f"step is -1: give {UP_TO_32}."),
@@ -84,6 +93,11 @@ def test_an_address_is_a_host_and_a_port(address: str) -> None:
             call()
     with pytest.raises(InvalidInputError, match="is not HOST:PORT: leave http:// out"):
         connect(f"http://{address}")
+
+
+def test_a_timeout_of_centuries_is_not_over_at_once() -> None:
+    with pytest.raises(UnavailableError, match="No coordinator answers"):
+        step(timeout_s=1e12)()
 
 
 def test_a_digest_is_of_bytes() -> None:
