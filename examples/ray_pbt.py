@@ -36,9 +36,11 @@ STUDY = StudySpec.model_validate(
 
 
 def main(address: str) -> None:
-    """Creates the study, which goes on where it is there already, has Ray drive it, and ends it with its best model."""
+    """Creates the study, which goes on where it has not ended, has Ray drive it, and ends it with its best model."""
     with connect(address) as fedstep:
         study = fedstep.create(STUDY)
+        if study.state in ("stopping", "stopped", "completed", "failed"):
+            sys.exit(f"The study {STUDY.name} is {study.state}, and its runs are closed: rename it in {__file__}.")
         best = drive(address).get_best_result()
         study.stop()
     print(f"The best of Ray's trials: accuracy {best.metrics['accuracy']:.4f} with {best.config}")

@@ -67,10 +67,11 @@ export class Coordinator {
    * every call asks for what comes after the last event that was seen.
    */
   async *watch(name, { after = '0', onLost = () => {} } = {}) {
-    for (;;) {
+    for (let lost = false; ; ) {
       const stream = this.client.WatchStudy({ name, after_event: after }, { deadline: Date.now() + WATCH_MS });
       try {
         for await (const { event } of stream) {
+          lost = false;
           after = event.number;
           yield event;
         }
@@ -79,7 +80,8 @@ export class Coordinator {
         await sleep(3_000); // it has not ended and nothing happens to it: ask again later
       } catch (error) {
         if (!isLost(error)) throw error;
-        onLost(error, after);
+        if (!lost) onLost(error, after); // once, however often it is asked again
+        lost = true;
         await sleep(500);
       } finally {
         stream.cancel();
@@ -102,8 +104,8 @@ export class Coordinator {
           else file.write(answer.chunk);
         }
       } catch (error) {
-        if (!isLost(error) || tries++ === 20) throw error;
-        onLost(error, file.received);
+        if (!isLost(error) || tries === 20) throw error;
+        if (tries++ === 0) onLost(error, file.received);
         await sleep(500);
       } finally {
         stream.cancel();

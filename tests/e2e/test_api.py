@@ -173,6 +173,7 @@ async def test_from_an_event_number_on(host: Inside) -> None:
         every = [event.number async for event in fedstep.watch("s")]
         for k, number in enumerate(every):
             assert [event.number async for event in fedstep.watch("s", after=number)] == every[k + 1 :]
+        assert not [event async for event in fedstep.watch("s", after=2**64 - 1)]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "over its deadline", "hung up"])

@@ -89,6 +89,15 @@ def test_a_coordinator_that_nobody_runs(tmp_path: Path) -> None:
         one_sentence(fedstep(*command, "--coordinator", NOBODY), NOBODY, "fedstep coordinator", "--coordinator")
 
 
+@pytest.mark.parametrize(
+    ("command", "option"), [("watch", "--after"), ("steps", "--trial"), ("steps", "--round")], ids=lambda word: word
+)
+@pytest.mark.parametrize("value", ["-3", "99999999999999999999"])
+def test_a_number_out_of_range(command: str, option: str, value: str) -> None:
+    ran = fedstep("study", command, "s", option, value, "--coordinator", NOBODY)
+    one_error(ran, option, f"{value} is not in the range 0<=x<=")
+
+
 def test_an_error_for_programs_is_json(tmp_path: Path) -> None:
     ran = fedstep("study", "run", tmp_path / "none.toml", "--json")
     assert ran.code == 2

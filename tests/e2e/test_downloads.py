@@ -1,5 +1,6 @@
 """Models on their way to an operator: whole, verified, and in pieces where the connection is cut."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -17,7 +18,9 @@ from e2e.waiting import until
 from faults.proxy import proxy
 from safetensors.torch import load_file
 from torch import nn
+from unit.full_disk import full_disk
 
+from fedstep.api import connect as blocking_connect
 from fedstep.api.aio import connect
 from fedstep.api.model_file import ModelFile
 from fedstep.common import wire
@@ -205,6 +208,39 @@ async def test_a_download_that_its_caller_cancels_leaves_its_place_to_the_next(h
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"no/model\.safetensors cannot be written \(no such file or directory\)"):
         ModelFile(tmp_path / "no" / "model.safetensors", "s").__enter__()
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_on_a_full_disk_it_says_so_and_leaves_no_file(tmp_path: Path, size: int) -> None:
+    path, payload = tmp_path / "model.safetensors", bytes(size)
+
+    def download() -> None:
+        with ModelFile(path, "s") as file:
+            file.take(study_pb2.DownloadModelResponse(header=_part(payload, hashlib.sha256(payload).digest())))
+            file.take(study_pb2.DownloadModelResponse(chunk=payload))
+            file.finish()
+
+    with full_disk(), pytest.raises(StorageError, match=r"model\.safetensors cannot be written \(.*\): give another"):
+        download()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", "", "pipe", "link"])
+def test_what_is_no_ordinary_file_is_refused_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    os.symlink("pipe", "link")
+
+    async def on_a_loop() -> None:
+        async with connect("127.0.0.1:1") as fedstep:
+            await fedstep.download(path, "s")
+
+    for download in (lambda: blocking_connect("127.0.0.1:1").download(path, "s"), lambda: asyncio.run(on_a_loop())):
+        with pytest.raises(InvalidInputError, match=f"^{path or '.'} is no ordinary file: name another one"):
+            download()
+    assert sorted(os.listdir()) == ["link", "pipe"]
 
 
 def _part(payload: bytes, digest: bytes) -> study_pb2.ModelPart:

@@ -1,7 +1,9 @@
 """Runs stepped from outside, over RunService: real sockets and a real database."""
 
 import asyncio
+import functools
 import math
+import runpy
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 from e2e.inside import Inside, inside, query
+from e2e.processes import ROOT
 from e2e.studies import spec
 from e2e.test_same_seed import digits, federation
 from e2e.tiny import MANIFEST, SAMPLES, TinyWork, tiny_agent
 from e2e.waiting import until, until_true
 
-from fedstep.api.aio import connect
-from fedstep.api.runs import AsyncRuns, RunState
+from fedstep.api.aio import AsyncFedstep, connect
+from fedstep.api.runs import AsyncRuns, Runs, RunState
 from fedstep.client.work import Control, Job, StepSink, Trained
 from fedstep.common.channel import open_channel
 from fedstep.common.errors import (
@@ -30,8 +33,9 @@ from fedstep.common.errors import (
     UnavailableError,
 )
 from fedstep.common.spec import StudySpec
+from fedstep.ray import trainable
 from fedstep.server.storage.base import StudyState
-from fedstep.v1 import run_pb2, run_pb2_grpc
+from fedstep.v1 import run_pb2, run_pb2_grpc, study_pb2
 
 LR = {"lr": 0.1}
 
@@ -85,6 +89,54 @@ async def test_a_study_that_waits_for_its_next_step_can_be_paused(tmp_path: Path
         await fedstep.resume("s")
         second = await runs.step(run.name, LR)
         assert (second.step, second.rounds_behind) == (2, 2)
+
+
+async def paused(fedstep: AsyncFedstep) -> None:
+    """Has the study stand still."""
+    await fedstep.pause("s")
+
+    async def stands_still() -> bool:
+        return (await fedstep.get("s")).state == study_pb2.STUDY_STATE_PAUSED
+
+    await until_true(stands_still, "the study stands still")
+
+
+async def test_a_paused_study_is_waited_for_longer_than_a_silent_coordinator(tmp_path: Path) -> None:
+    async with (
+        stepped(tmp_path) as (host, _),
+        connect(host.address) as fedstep,
+        AsyncRuns(host.address, "s", patience_s=0.1) as runs,
+    ):
+        await runs.open("a")
+        await paused(fedstep)
+        with pytest.raises(TimeoutError, match=r"The study s is paused, so the step is not done after 2 s: go on with"):
+            await runs.step("a", LR, step=1, timeout_s=2)
+        opening = asyncio.create_task(runs.open("b"))
+        assert not (await asyncio.wait({opening}, timeout=2))[0]
+        await fedstep.resume("s")
+        assert (await opening).name == "b"
+        assert (await runs.step("a", LR, step=1)).step == 1
+        await fedstep.stop("s")
+        await host.until_over("s")
+        await refused(PreconditionError, runs.open("c"))
+
+
+async def test_a_trial_of_rays_waits_for_a_paused_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainable, "Runs", functools.partial(Runs, patience_s=0.1))
+    async with stepped(tmp_path) as (host, _), connect(host.address) as fedstep:
+
+        class Trial(trainable.FederatedRun):
+            def setup(self, config: dict[str, Any]) -> None:  # type: ignore[override]  # as Ray has it
+                super().setup(config, address=host.address, study="s")
+
+        trial = await asyncio.to_thread(Trial, LR)
+        assert (await asyncio.to_thread(trial.train))["rounds_behind"] == 1
+        await paused(fedstep)
+        training = asyncio.create_task(asyncio.to_thread(trial.train))
+        assert not (await asyncio.wait({training}, timeout=3))[0]
+        await fedstep.resume("s")
+        assert (await training)["rounds_behind"] == 2
+        await asyncio.to_thread(trial.stop)
 
 
 # the same study ------------------------------------------------------------------------------------------------------
@@ -216,6 +268,31 @@ async def test_a_call_that_ends_calls_nothing_off_and_the_step_asked_again_is_tr
         assert len(await host.rounds("s")) == 2
 
 
+async def test_a_program_that_comes_back_in_mid_step_waits_for_it_or_asks_again_by_its_number(tmp_path: Path) -> None:
+    """As the guide says."""
+    work = TinyWork()
+    work.gate.clear()
+    async with stepped(tmp_path, work=work) as (host, runs):
+        await runs.open("a")
+        killed = asyncio.create_task(runs.step("a", LR, 2))
+        await until(lambda: work.begun, "a client trains")
+        killed.cancel()
+        run = await runs.open("a")
+        assert run.state == "stepping"
+        await refused(PreconditionError, runs.step("a", LR))
+        again = asyncio.create_task(runs.step("a", LR, 2, step=run.next_step - 1))
+        work.gate.set()
+        result = await again
+
+        async def done() -> Any:
+            found = await runs.get("a")
+            return found if found.state != "stepping" else None
+
+        assert (await until_true(done, "the step is done")).result == result
+        assert (await runs.step("a", LR)).step == 2
+        assert len(await host.rounds("s")) == 3
+
+
 async def test_a_step_that_fails_says_why_and_its_run_goes_on(tmp_path: Path) -> None:
     async with stepped(tmp_path, work=Runaway()) as (_, runs):
         await runs.open("a")
@@ -307,6 +384,34 @@ async def test_a_study_is_stopped_while_nobody_steps_it(tmp_path: Path) -> None:
         assert (await runs.get("a")).state is RunState.CLOSED
 
 
+async def test_a_study_that_is_stopped_while_it_begins_is_stopped(tmp_path: Path) -> None:
+    async with inside(tmp_path) as host:
+        for number in range(12):
+            name = f"s{number}"
+            await host.create(outside(name=name))
+            await asyncio.sleep(0.004 * number)
+            await host.stop(name)
+            assert (await host.until_over(name, timeout_s=20)).state is StudyState.STOPPED
+
+
+async def test_of_a_study_that_has_ended_without_runs_nobody_is_told_to_open_one(tmp_path: Path) -> None:
+    async with stepped(tmp_path) as (host, runs):
+        await host.stop("s")
+        await host.until_over("s")
+        text, fields = await refused(NotFoundError, runs.step("a", LR, step=1))
+        assert text == "run: the study s has no run 'a': it is stopped; create another study."
+        assert fields == ["run"]
+
+
+async def test_a_study_whose_runs_nobody_opens_says_that_it_was_closed_for_that(tmp_path: Path) -> None:
+    async with stepped(tmp_path, outside(close_after="1s")) as (host, _):
+        record = await host.until_over("s")
+        assert record.state is StudyState.FAILED
+        assert record.message.startswith(
+            "nobody asked anything of its runs within tuner.close_after, and no trial came"
+        )
+
+
 async def test_a_step_under_way_when_the_study_is_stopped_says_so(tmp_path: Path) -> None:
     work = TinyWork()
     work.gate.clear()
@@ -333,6 +438,18 @@ async def test_interrupted_runs_are_to_be_asked_again(tmp_path: Path) -> None:
             assert (await runs.step("a", LR, step=1)).step == 1
 
 
+async def test_the_example_of_ray_says_in_a_sentence_that_its_study_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = runpy.run_path(str(ROOT / "examples/ray_pbt.py"))
+    monkeypatch.setitem(example["main"].__globals__, "STUDY", outside())
+    async with stepped(tmp_path) as (host, _):
+        await host.stop("s")
+        await host.until_over("s")
+        with pytest.raises(SystemExit, match=r"^The study s is stopped, and its runs are closed: rename it in .*py\.$"):
+            await asyncio.to_thread(example["main"], host.address)
+
+
 # what is refused -----------------------------------------------------------------------------------------------------
 
 
@@ -351,7 +468,8 @@ async def test_errors_carry_field_violations(tmp_path: Path) -> None:
         await runs.step("a", LR, step=1)
         assert (await refused(AlreadyExistsError, runs.step("a", LR, 2, step=1)))[1] == ["step"]
         async with AsyncRuns(host.address, "nosuch") as others:
-            await refused(NotFoundError, others.open())
+            for call in (others.open(), others.get("a"), others.step("a", LR, step=1)):
+                assert (await refused(NotFoundError, call))[1] == ["study"]
         await host.create(spec(name="r"))
         async with AsyncRuns(host.address, "r") as others:
             text, fields = await refused(PreconditionError, others.open())

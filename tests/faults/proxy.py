@@ -46,8 +46,15 @@ class Proxy:
         for relay in self._relays:
             relay.cancel()
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+    async def start(self, port: int = 0) -> None:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", port)
+
+    async def away(self, seconds: float) -> None:
+        """Ends every connection, and takes none for so long."""
+        port = int(self.address.rpartition(":")[2])
+        await self.stop()
+        await asyncio.sleep(seconds)
+        await self.start(port)
 
     async def stop(self) -> None:
         assert self._server is not None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedstep.common import loop
+from fedstep.common.channel import check_address
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.handicap_options import BandwidthType, SlowdownType, StallsType
 from fedstep.common.logs import concerning, log_format_option, set_up_logging
@@ -171,20 +172,6 @@ def need_torch() -> None:
         import torch  # noqa: F401
     except ModuleNotFoundError as error:
         raise InvalidInputError('A client needs PyTorch: install it with `pip install "fedstep[client]"`.') from error
-
-
-def check_address(address: str) -> None:
-    """Raises unless it is `HOST:PORT`.
-
-    Raises:
-        InvalidInputError: It is not.
-    """
-    host, _, port = address.rpartition(":")
-    scheme, divider, _ = address.partition("://")
-    if divider:
-        raise InvalidInputError(f"--coordinator {address} is not HOST:PORT: leave {scheme}{divider} out.")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidInputError(f"--coordinator {address} is not HOST:PORT: give one such as 192.168.1.5:7433.")
 
 
 def prepare(

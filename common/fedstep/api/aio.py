@@ -120,8 +120,7 @@ class AsyncFedstep:
         """
         patience = Patience()
         while True:
-            request = study_pb2.WatchStudyRequest(name=name, after_event=after)
-            call = self._stub.WatchStudy(request, timeout=LONG_TIMEOUT_S)
+            call = self._stub.WatchStudy(calls.watch(name, after), timeout=LONG_TIMEOUT_S)
             try:
                 with self._errors():
                     async for answer in call:
@@ -148,7 +147,7 @@ class AsyncFedstep:
             name: The study's.
             interval_s: How often a snapshot is wanted; 0.25 at least.
         """
-        request = progress_pb2.WatchProgressRequest(name=name)
+        request = calls.request(progress_pb2.WatchProgressRequest, name=name)
         request.interval.FromTimedelta(timedelta(seconds=interval_s))
         call = self._stub.WatchProgress(request, timeout=LONG_TIMEOUT_S)
         try:

@@ -16,7 +16,7 @@ _WORTH_A_LINE = frozenset({"round_committed", "trial_started", "trial_completed"
 
 
 class StudyBar:
-    """Rounds done, of those that the budget has, and the best value so far.
+    """Rounds done, of those that the budget has where that is known, and the best value so far.
 
     Args:
         study: As it stands: with an event of each of its rounds to come.
@@ -27,15 +27,18 @@ class StudyBar:
         self._objective = study.spec.objective
         self._per_trial = study.spec.budget.rounds_per_trial
         self._total = rounds_in_all(study.spec)
-        self._counts_trials = self._total == study.spec.budget.trials * self._per_trial
         self._rounds: dict[int, int] = {}
+        self._counts_trials = not study.spec.budget.rounds
+        self._whole_trials: set[int] = set()
         self._best: float | None = None
         self._bar = Progress(
             TextColumn(study.spec.name),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("rounds"),
-            TimeRemainingColumn(),
+            *(
+                (MofNCompleteColumn(), TextColumn("rounds"), TimeRemainingColumn())
+                if self._total
+                else (TextColumn("round {task.completed}"),)
+            ),
             TextColumn("{task.description}"),
             console=self._console,
             disable=not (self._console.is_terminal or self._console.is_jupyter),
@@ -60,7 +63,9 @@ class StudyBar:
             if value.WhichOneof("kind") == "number_value":
                 self._take(value.number_value)
             self._bar.update(self._task, advance=1, description=self._said())
-        elif event.kind in ("trial_pruned", "trial_failed") and self._total is not None and self._counts_trials:
+        elif event.kind == "trial_started" and "rounds" not in event.details:  # an arm says how many it has
+            self._whole_trials.add(number)
+        elif self._ends_early(event.kind, number) and self._total:
             self._total -= max(0, self._per_trial - self._rounds.get(number, 0))
             self._bar.update(self._task, total=self._total)
         if event.kind not in _WORTH_A_LINE:
@@ -69,6 +74,10 @@ class StudyBar:
     def lost(self, error: UnavailableError) -> None:
         """The coordinator is not to be reached, and is waited for."""
         self._console.print(f"{error.message} It is waited for.", markup=False, highlight=False, soft_wrap=True)
+
+    def _ends_early(self, kind: str, number: int) -> bool:
+        """Whether a trial's other rounds are not to come; those of an arm that ends are for others."""
+        return self._counts_trials and kind in ("trial_pruned", "trial_failed") and number in self._whole_trials
 
     def _take(self, value: float) -> None:
         pick = max if self._objective.direction == pb.DIRECTION_MAXIMIZE else min
@@ -79,11 +88,11 @@ class StudyBar:
 
 
 def rounds_in_all(spec: pb.StudySpec) -> int | None:
-    """The rounds that a study's budget has; None where it is no number of rounds."""
+    """The rounds that a study's budget has; None where the clock, the traffic or the clients tell when it is spent."""
     budget = spec.budget
     if budget.rounds:
         return budget.rounds
-    if budget.client_rounds or budget.payload_bytes:
+    if budget.client_rounds or budget.payload_bytes or budget.HasField("time"):
         return None
     return budget.trials * budget.rounds_per_trial
 

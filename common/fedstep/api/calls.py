@@ -1,16 +1,20 @@
 """The calls of StudyService that have one answer, each once, for clients with and without an event loop."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import grpc
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from fedstep.common.errors import from_rpc
+from fedstep.common.errors import FieldViolation, InvalidInputError, from_rpc
+from fedstep.common.validation import show
 from fedstep.v1 import study_pb2 as pb
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 CALL_TIMEOUT_S = 15.0
 HISTORY_TIMEOUT_S = 300.0
@@ -70,6 +74,43 @@ Page = tuple[Sequence[T], str]
 """What lies on a page, and the token of the next one; "" on the last."""
 
 
+_WANTED = {
+    FieldDescriptor.CPPTYPE_UINT32: f"a whole number from 0 to {2**32 - 1}",
+    FieldDescriptor.CPPTYPE_UINT64: f"a whole number from 0 to {2**64 - 1}",
+    FieldDescriptor.CPPTYPE_STRING: "a text",
+}
+
+
+def request(kind: type[M], called: Mapping[str, str] = MappingProxyType({}), /, **fields: Any) -> M:
+    """What is asked, with a caller's own values in it.
+
+    Args:
+        kind: Of the message.
+        called: What the caller calls a field that has another name in the message.
+        fields: By name.
+
+    Raises:
+        InvalidInputError: One is of another type, or out of range.
+    """
+    for name, value in fields.items():
+        field = kind.DESCRIPTOR.fields_by_name[name]
+        try:
+            if value is None and not field.has_presence:
+                raise TypeError
+            kind(**{name: value})
+        except (TypeError, ValueError):
+            wanted = "bytes" if field.type == FieldDescriptor.TYPE_BYTES else _WANTED.get(field.cpp_type, "a message")
+            raise unfit(called.get(name, name), value, wanted) from None
+    return kind(**fields)
+
+
+def unfit(argument: str, value: object, wanted: str) -> InvalidInputError:
+    """What a value is refused with that an argument cannot have."""
+    plain = value is None or type(value) in (bool, int, float, str, bytes)
+    text = f"is {show(value)}{'' if plain else f' ({type(value).__name__})'}: give {wanted}."
+    return InvalidInputError(f"{argument} {text}", [FieldViolation(argument, text)])
+
+
 def _study(answer: Any) -> pb.Study:
     study: pb.Study = answer.study
     return study
@@ -82,27 +123,27 @@ def _client(answer: Any) -> pb.Client:
 
 def create(spec: pb.StudySpec) -> Call[pb.Study]:
     """Starts a study."""
-    return Call("CreateStudy", pb.CreateStudyRequest(spec=spec), _study)
+    return Call("CreateStudy", request(pb.CreateStudyRequest, spec=spec), _study)
 
 
 def get(name: str) -> Call[pb.Study]:
     """A study as it stands."""
-    return Call("GetStudy", pb.GetStudyRequest(name=name), _study)
+    return Call("GetStudy", request(pb.GetStudyRequest, name=name), _study)
 
 
 def pause(name: str) -> Call[pb.Study]:
     """Has a study stand still after the rounds under way."""
-    return Call("PauseStudy", pb.PauseStudyRequest(name=name), _study)
+    return Call("PauseStudy", request(pb.PauseStudyRequest, name=name), _study)
 
 
 def resume(name: str) -> Call[pb.Study]:
     """Goes on with a study that stands still, or is interrupted."""
-    return Call("ResumeStudy", pb.ResumeStudyRequest(name=name), _study)
+    return Call("ResumeStudy", request(pb.ResumeStudyRequest, name=name), _study)
 
 
 def stop(name: str) -> Call[pb.Study]:
     """Ends a study after the rounds under way."""
-    return Call("StopStudy", pb.StopStudyRequest(name=name), _study)
+    return Call("StopStudy", request(pb.StopStudyRequest, name=name), _study)
 
 
 def participation(study: str) -> Call[pb.Participation]:
@@ -111,7 +152,9 @@ def participation(study: str) -> Call[pb.Participation]:
     def pick(answer: pb.GetParticipationResponse) -> pb.Participation:
         return answer.participation
 
-    return Call("GetParticipation", pb.GetParticipationRequest(name=study), pick, HISTORY_TIMEOUT_S)
+    return Call(
+        "GetParticipation", request(pb.GetParticipationRequest, {"name": "study"}, name=study), pick, HISTORY_TIMEOUT_S
+    )
 
 
 def cost(study: str) -> Call[pb.Cost]:
@@ -120,32 +163,40 @@ def cost(study: str) -> Call[pb.Cost]:
     def pick(answer: pb.GetCostResponse) -> pb.Cost:
         return answer.cost
 
-    return Call("GetCost", pb.GetCostRequest(name=study), pick, HISTORY_TIMEOUT_S)
+    return Call("GetCost", request(pb.GetCostRequest, {"name": "study"}, name=study), pick, HISTORY_TIMEOUT_S)
 
 
 def drain(client: str) -> Call[pb.Client]:
     """Has a client finish what it has, and be given nothing new."""
-    return Call("DrainClient", pb.DrainClientRequest(name=client), _client)
+    return Call("DrainClient", request(pb.DrainClientRequest, {"name": "client"}, name=client), _client)
 
 
 def undrain(client: str) -> Call[pb.Client]:
     """Gives a drained client work again."""
-    return Call("UndrainClient", pb.UndrainClientRequest(name=client), _client)
+    return Call("UndrainClient", request(pb.UndrainClientRequest, {"name": "client"}, name=client), _client)
 
 
 def studies(token: str) -> Call[Page[pb.Study]]:
     """A page of studies, by name."""
-    request = pb.ListStudiesRequest(page_token=token)
-    return Call("ListStudies", request, lambda answer: (answer.studies, answer.next_page_token))
+    return Call(
+        "ListStudies",
+        request(pb.ListStudiesRequest, page_token=token),
+        lambda answer: (answer.studies, answer.next_page_token),
+    )
 
 
 def trials(study: str, token: str) -> Call[Page[pb.Trial]]:
     """A page of a study's trials, by number."""
-    request = pb.ListTrialsRequest(study=study, page_token=token)
-    return Call("ListTrials", request, lambda answer: (answer.trials, answer.next_page_token))
+    asked = request(pb.ListTrialsRequest, study=study, page_token=token)
+    return Call("ListTrials", asked, lambda answer: (answer.trials, answer.next_page_token))
 
 
 def clients(token: str) -> Call[Page[pb.Client]]:
     """A page of clients, by name."""
-    request = pb.ListClientsRequest(page_size=1000, page_token=token)
-    return Call("ListClients", request, lambda answer: (answer.clients, answer.next_page_token))
+    asked = request(pb.ListClientsRequest, page_size=1000, page_token=token)
+    return Call("ListClients", asked, lambda answer: (answer.clients, answer.next_page_token))
+
+
+def watch(name: str, after: int) -> pb.WatchStudyRequest:
+    """Asks for a study's events, those with a greater number than `after`."""
+    return request(pb.WatchStudyRequest, {"after_event": "after"}, name=name, after_event=after)

@@ -199,8 +199,7 @@ class Fedstep:
         """As `fedstep.api.aio.AsyncFedstep.watch`."""
         patience = Patience()
         while True:
-            request = study_pb2.WatchStudyRequest(name=name, after_event=after)
-            call = self._stub.WatchStudy(request, timeout=LONG_TIMEOUT_S)
+            call = self._stub.WatchStudy(calls.watch(name, after), timeout=LONG_TIMEOUT_S)
             try:
                 with self._errors():
                     for answer in call:

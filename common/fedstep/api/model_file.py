@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from fedstep.api.calls import request
 from fedstep.common.errors import DataLossError, InvalidInputError, StorageError
 from fedstep.v1 import study_pb2 as pb
 from fedstep.v1 import tensors_pb2
@@ -61,10 +62,14 @@ class ModelFile:
     Attributes:
         received: Bytes of the payload that are here.
         size: Bytes that it will have; 0 while nobody has said so.
+
+    Raises:
+        InvalidInputError: The path is a folder, a device, or something else that is no file to replace.
     """
 
     def __init__(self, path: str | Path, study: str, sha256: bytes = b"") -> None:
         self._path = Path(path)
+        _check_ordinary(self._path)
         self._part = self._path.with_name(f"{self._path.name}.part")
         self._study = study
         self._sha256 = sha256
@@ -85,13 +90,14 @@ class ModelFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._file is not None
-        self._file.close()
+        with suppress(OSError):  # on a full disk: what is in its buffer yet is of no use
+            self._file.close()
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
 
     def request(self) -> pb.DownloadModelRequest:
         """Asks for what is missing: from the second call on for the model that the first one named."""
-        return pb.DownloadModelRequest(study=self._study, sha256=self._sha256, offset=self.received)
+        return request(pb.DownloadModelRequest, study=self._study, sha256=self._sha256, offset=self.received)
 
     def take(self, part: pb.DownloadModelResponse) -> None:
         """Takes in the next part.
@@ -168,6 +174,15 @@ def _contents(manifest: tensors_pb2.TensorManifest, sha256: bytes) -> bytes:
     text = json.dumps(table, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return struct.pack("<Q", len(text)) + text
+
+
+def _check_ordinary(path: Path) -> None:
+    try:
+        ordinary = path.is_file() or not path.exists()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if not ordinary:
+        raise InvalidInputError(f"{path} is no ordinary file: name another one.")
 
 
 def _cannot_write(path: Path, error: OSError) -> StorageError:

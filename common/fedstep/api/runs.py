@@ -13,17 +13,26 @@ from typing import Any, Self, TypeVar
 import grpc
 import grpc.aio
 
-from fedstep.api.calls import Call, Page
+from fedstep.api.calls import Call, Page, request, unfit
+from fedstep.api.calls import get as get_study
 from fedstep.common import hyperparameters as hp
 from fedstep.common.channel import open_blocking_channel, open_channel
 from fedstep.common.errors import UnavailableError, from_rpc
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.security import PLAIN, Security
-from fedstep.v1 import run_pb2, run_pb2_grpc
+from fedstep.v1 import run_pb2, run_pb2_grpc, study_pb2, study_pb2_grpc
+from fedstep.v1.hyperparameters_pb2 import HyperparameterValue
 
 T = TypeVar("T")
 
 RETRY_S = 0.5
+_STATE_TIMEOUT_S = 2.0
+_LONGEST_S = 365 * 86400.0
+"""gRPC takes a deadline that is centuries away for one that is past."""
+
+_PAUSED = frozenset({study_pb2.STUDY_STATE_PAUSING, study_pb2.STUDY_STATE_PAUSED})
+_NOT_OVER = _PAUSED | {study_pb2.STUDY_STATE_RUNNING}
+"""States in which a study has not answered yet: it stands still, or did until just now."""
 
 
 class RunState(StrEnum):
@@ -89,13 +98,15 @@ class AsyncRuns:
         address: The coordinator's, `HOST:PORT`.
         study: The study's name; its tuner is `outside`.
         security: How the coordinator is known, and what is shown to it.
-        patience_s: How long a coordinator that does not answer is asked again: after a restart it goes on.
+        patience_s: How long a coordinator that does not answer is asked again: after a restart it goes on. A study
+            that is paused is waited for as long as it is; with 0 for nothing.
     """
 
     def __init__(self, address: str, study: str, security: Security = PLAIN, patience_s: float = 60.0) -> None:
         self._address, self._study, self._patience_s = address, study, patience_s
         self._channel = open_channel(address, security)
         self._stub: Any = run_pb2_grpc.RunServiceStub(self._channel)
+        self._studies: Any = study_pb2_grpc.StudyServiceStub(self._channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,32 +160,44 @@ class AsyncRuns:
 
     async def _ask(self, call: Call[T]) -> T:
         method: Callable[..., Awaitable[Any]] = getattr(self._stub, call.method)
-        tries = _Tries(self._address, self._patience_s, call)
+        tries = _Tries(self._address, self._study, self._patience_s, call)
         while True:
             try:
                 return call.pick(await method(call.request, timeout=tries.left_s()))
             except grpc.aio.AioRpcError as error:
-                tries.failed(error)
+                failure = tries.failed(error)
+            if failure is not None:
+                tries.give_up(failure, await self._state())
             await asyncio.sleep(RETRY_S)
+
+    async def _state(self) -> int | None:
+        """Where the study stands; None where nobody says so."""
+        asked = get_study(self._study)
+        try:
+            return asked.pick(await self._studies.GetStudy(asked.request, timeout=_STATE_TIMEOUT_S)).state
+        except grpc.aio.AioRpcError:
+            return None
 
 
 class Runs:
     """The runs of one study, for programs without an event loop.
 
     Every method raises what the coordinator answered as a `FedstepError`, whose `violations` name the fields at fault,
-    and UnavailableError when none answers for long.
+    and UnavailableError when none answers for long. While the study is paused they wait.
 
     Args:
         address: The coordinator's, `HOST:PORT`.
         study: The study's name; its tuner is `outside`.
         security: How the coordinator is known, and what is shown to it.
-        patience_s: How long a coordinator that does not answer is asked again: after a restart it goes on.
+        patience_s: How long a coordinator that does not answer is asked again: after a restart it goes on. A study
+            that is paused is waited for as long as it is; with 0 for nothing.
     """
 
     def __init__(self, address: str, study: str, security: Security = PLAIN, patience_s: float = 60.0) -> None:
         self._address, self._study, self._patience_s = address, study, patience_s
         self._channel = open_blocking_channel(address, security)
         self._stub: Any = run_pb2_grpc.RunServiceStub(self._channel)
+        self._studies: Any = study_pb2_grpc.StudyServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -242,13 +265,23 @@ class Runs:
 
     def _ask(self, call: Call[T]) -> T:
         method: Callable[..., Any] = getattr(self._stub, call.method)
-        tries = _Tries(self._address, self._patience_s, call)
+        tries = _Tries(self._address, self._study, self._patience_s, call)
         while True:
             try:
                 return call.pick(method(call.request, timeout=tries.left_s()))
             except grpc.RpcError as error:
-                tries.failed(error)
+                failure = tries.failed(error)
+            if failure is not None:
+                tries.give_up(failure, self._state())
             time.sleep(RETRY_S)
+
+    def _state(self) -> int | None:
+        """Where the study stands; None where nobody says so."""
+        asked = get_study(self._study)
+        try:
+            return asked.pick(self._studies.GetStudy(asked.request, timeout=_STATE_TIMEOUT_S)).state
+        except grpc.RpcError:
+            return None
 
 
 class _Tries:
@@ -256,12 +289,13 @@ class _Tries:
 
     Args:
         address: Who is called.
+        study: Whose runs.
         patience_s: For how long nobody may answer.
         call: Which. A step is answered late, and its deadline is the caller's own, for all tries together.
     """
 
-    def __init__(self, address: str, patience_s: float, call: Call[Any]) -> None:
-        self._address, self._patience_s = address, patience_s
+    def __init__(self, address: str, study: str, patience_s: float, call: Call[Any]) -> None:
+        self._address, self._study, self._patience_s = address, study, patience_s
         self._waits = call.method == _STEP
         self._timeout_s = call.timeout_s
         self._began = time.monotonic()
@@ -273,19 +307,42 @@ class _Tries:
         self._tried = time.monotonic()
         if self._timeout_s is None or not self._waits:
             return self._timeout_s
-        return max(0.001, self._began + self._timeout_s - time.monotonic())
+        return min(_LONGEST_S, max(0.001, self._began + self._timeout_s - time.monotonic()))
 
-    def failed(self, error: Any) -> None:
-        """Raises where another try does not help."""
+    def failed(self, error: Any) -> Exception | None:
+        """Why another try may not help; None where it may.
+
+        Raises:
+            FedstepError: It does not, however the study stands.
+        """
         if self._waits and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-            text = f"The step is not done after {self._timeout_s:g} s, and goes on: ask for the same step again."
-            raise TimeoutError(text) from None
+            return TimeoutError(
+                f"The step is not done after {self._timeout_s:g} s, and goes on: ask for the same step again."
+            )
         found = from_rpc(error, self._address)
+        if not isinstance(found, UnavailableError):
+            raise found from None
         now = time.monotonic()
         if self._silent_since is None or now - self._tried > self._patience_s:  # it was answered late, and broke off
             self._silent_since = now
-        if not isinstance(found, UnavailableError) or now - self._silent_since >= self._patience_s:
-            raise found from None
+        return found if now - self._silent_since >= self._patience_s else None
+
+    def give_up(self, failure: Exception, state: int | None) -> None:
+        """Raises the failure, unless the study is one that is waited for.
+
+        Args:
+            failure: What `failed` said.
+            state: The study's; None where nobody says so.
+        """
+        if isinstance(failure, TimeoutError) and state in _PAUSED:
+            name = self._study
+            raise TimeoutError(
+                f"The study {name} is paused, so the step is not done after {self._timeout_s:g} s: go on with "
+                f"`fedstep study resume {name}`, then ask for the same step again."
+            )
+        if isinstance(failure, TimeoutError) or not self._patience_s or state not in _NOT_OVER:
+            raise failure
+        self._silent_since = None
 
 
 # the calls, each once ----------------------------------------------------------------------------------------------
@@ -294,37 +351,68 @@ _STEP = "StepRun"
 
 
 def _open(study: str, run: str) -> Call[Run]:
-    return Call("OpenRun", run_pb2.OpenRunRequest(study=study, run=run), _run_of)
+    return Call("OpenRun", request(run_pb2.OpenRunRequest, study=study, run=run), _run_of)
 
 
 def _get(study: str, run: str) -> Call[Run]:
-    return Call("GetRun", run_pb2.GetRunRequest(study=study, run=run), _run_of)
+    return Call("GetRun", request(run_pb2.GetRunRequest, study=study, run=run), _run_of)
 
 
 def _page(study: str, token: str) -> Call[Page[Run]]:
-    request = run_pb2.ListRunsRequest(study=study, page_token=token)
-    return Call("ListRuns", request, lambda answer: ([_run(run) for run in answer.runs], answer.next_page_token))
+    asked = request(run_pb2.ListRunsRequest, study=study, page_token=token)
+    return Call("ListRuns", asked, lambda answer: ([_run(run) for run in answer.runs], answer.next_page_token))
 
 
 def _step(
     study: str, run: str, hyperparameters: Hyperparameters, rounds: int, step: int, timeout_s: float | None
 ) -> Call[StepResult]:
-    values = hp.map_to_proto(hyperparameters)
-    request = run_pb2.StepRunRequest(study=study, run=run, step=step, hyperparameters=values, rounds=rounds)
-    return Call(_STEP, request, lambda answer: _result(answer.result), timeout_s)
+    values = _values(hyperparameters)
+    asked = request(run_pb2.StepRunRequest, study=study, run=run, step=step, hyperparameters=values, rounds=rounds)
+    return Call(_STEP, asked, lambda answer: _result(answer.result), _seconds(timeout_s))
+
+
+def _seconds(timeout_s: Any) -> float | None:
+    """How long to wait; None for as long as it takes.
+
+    Raises:
+        InvalidInputError: It is no time.
+    """
+    if timeout_s is None or (isinstance(timeout_s, int | float) and timeout_s > 0):
+        return timeout_s
+    raise unfit("timeout_s", timeout_s, "seconds, more than 0, or None")
+
+
+def _values(hyperparameters: Any) -> dict[str, HyperparameterValue]:
+    """A point as messages.
+
+    Raises:
+        InvalidInputError: It is none, or one of its values is of no type that a hyper-parameter has.
+    """
+    if not isinstance(hyperparameters, Mapping) or not all(isinstance(name, str) for name in hyperparameters):
+        raise unfit("hyperparameters", hyperparameters, "a value by name, such as {'lr': 0.1}")
+    found = {}
+    for name, value in hyperparameters.items():
+        try:
+            if not isinstance(value, bool | int | float | str):
+                raise TypeError
+            found[name] = hp.to_proto(value)
+        except (TypeError, ValueError):
+            wanted = "a number of at most 64 bits, a text, True or False"
+            raise unfit(f"hyperparameters.{name}", value, wanted) from None
+    return found
 
 
 def _fork(study: str, run: str, step: int | None, new_run: str) -> Call[Run]:
-    return Call("ForkRun", run_pb2.ForkRunRequest(study=study, run=run, step=step, new_run=new_run), _run_of)
+    return Call("ForkRun", request(run_pb2.ForkRunRequest, study=study, run=run, step=step, new_run=new_run), _run_of)
 
 
 def _restore(study: str, run: str, step: int, source_run: str) -> Call[Run]:
-    request = run_pb2.RestoreRunRequest(study=study, run=run, step=step, source_run=source_run)
-    return Call("RestoreRun", request, _run_of)
+    asked = request(run_pb2.RestoreRunRequest, study=study, run=run, step=step, source_run=source_run)
+    return Call("RestoreRun", asked, _run_of)
 
 
 def _close(study: str, run: str) -> Call[Run]:
-    return Call("CloseRun", run_pb2.CloseRunRequest(study=study, run=run), _run_of)
+    return Call("CloseRun", request(run_pb2.CloseRunRequest, study=study, run=run), _run_of)
 
 
 def _run_of(answer: Any) -> Run:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
+from fedstep.common.errors import InvalidInputError
 from fedstep.common.security import PLAIN, Security
 
 MAX_MESSAGE_BYTES = 8 << 20
@@ -61,6 +62,23 @@ class Endpoint:
         return self.address
 
 
+def check_address(address: str) -> None:
+    """Raises unless it is `HOST:PORT`.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    host, _, port = address.rpartition(":")
+    scheme, divider, _ = address.partition("://")
+    if divider:
+        fix = f"leave {scheme}{divider} out"
+    elif not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        fix = "give one such as 192.168.1.5:7433"
+    else:
+        return
+    raise InvalidInputError(f"The coordinator's address {address} is not HOST:PORT: {fix}.")
+
+
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -94,7 +112,11 @@ def open_channel(address: str, security: Security = PLAIN) -> grpc.aio.Channel:
     Args:
         address: `HOST:PORT`.
         security: How the coordinator is known, and what is shown to it.
+
+    Raises:
+        InvalidInputError: The address is another kind of text.
     """
+    check_address(address)
     credentials = security.credentials()
     if credentials is None:
         return grpc.aio.insecure_channel(address, options=_CALLER_OPTIONS)
@@ -107,7 +129,11 @@ def open_blocking_channel(address: str, security: Security = PLAIN) -> grpc.Chan
     Args:
         address: `HOST:PORT`.
         security: How the coordinator is known, and what is shown to it.
+
+    Raises:
+        InvalidInputError: The address is another kind of text.
     """
+    check_address(address)
     credentials = security.credentials()
     if credentials is None:
         return grpc.insecure_channel(address, options=_CALLER_OPTIONS)

@@ -1,7 +1,6 @@
 """The curves of a comparison: the model one would deliver, over what was spent. As a picture and as CSV."""
 
 import csv
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from scipy import stats
 
 from fedstep.common.spec import Objective
+from fedstep.server.report.canvas import save, written_whole
 from fedstep.simulation.outcome import Outcome
 
 Over = Literal["rounds", "seconds"]
@@ -91,15 +91,13 @@ def write_curves(path: Path, curves: Sequence[Curve], budget: int, over: Over) -
     Raises:
         OSError: The file cannot be written.
     """
-    half = path.with_name(path.name + ".part")
-    with half.open("w", newline="") as file:
+    with written_whole(path) as half, half.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["budget", "tuner", over, "seeds", "mean", "standard_error", "worst", "best"])
         for curve in curves:
             columns = (curve.x, curve.mean, curve.error, curve.worst, curve.best)
             for x, *values in zip(*columns, strict=True):
                 writer.writerow([budget, curve.tuner, f"{x:.6g}", curve.seeds, *(f"{value:.6g}" for value in values)])
-    os.replace(half, path)
 
 
 def draw_curves(
@@ -160,9 +158,7 @@ def draw_curves(
         if dashes:
             line.set_dashes(dashes)
     _label(axes, curves, shown)
-    half = path.with_name(path.name + ".part")
-    figure.savefig(half, format="png")
-    os.replace(half, path)
+    save(figure, path)
 
 
 def _place(outcome: Outcome, over: Over) -> Series:

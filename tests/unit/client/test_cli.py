@@ -138,7 +138,7 @@ async def test_a_name_that_is_taken_ends_it(coordinator: FakeCoordinator) -> Non
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--task", "digits", "--coordinator", "nowhere"], "--coordinator nowhere is not HOST:PORT"),
+        (["--task", "digits", "--coordinator", "nowhere"], "The coordinator's address nowhere is not HOST:PORT"),
         (["--task", "digits", "--coordinator", "http://a:7433"], "is not HOST:PORT: leave http:// out"),
         (["--task", "digits", "--partition", "9/8"], "9/8 is not a share"),
         (["--task", "digits", "--partition", "0/8"], "0/8 is not a share"),

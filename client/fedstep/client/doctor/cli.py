@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from fedstep.client.cli import check_address, client, need_torch
+from fedstep.client.cli import client, need_torch
 from fedstep.client.doctor.checks import Finding, Status
 from fedstep.common import loop
-from fedstep.common.channel import Endpoint
+from fedstep.common.channel import Endpoint, check_address
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.options import collecting_data
 from fedstep.common.security import PLAIN, Security

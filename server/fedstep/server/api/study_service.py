@@ -33,6 +33,9 @@ LATEST_EVENTS = 100
 
 _TOKEN_DIGITS = 10
 
+_LAST_EVENT = 2**63 - 1
+"""No event has a greater number: the databases have none."""
+
 
 class StudyService(study_pb2_grpc.StudyServiceServicer):
     """The servicer.
@@ -79,7 +82,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         """Events from a number on, until the study ends."""
         await self._studies.record(request.name)
         ended = lambda: not self._studies.under_way(request.name)  # noqa: E731
-        async for event in self._parts.feed.watch(request.name, request.after_event, ended):
+        async for event in self._parts.feed.watch(request.name, min(request.after_event, _LAST_EVENT), ended):
             yield self._told(event)
         self._check_draining()
 

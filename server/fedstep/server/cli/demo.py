@@ -79,7 +79,8 @@ def demo(
         signal.signal(signal.SIGHUP, _interrupt)  # the children have sessions of their own and would stay
     try:
         with Processes(folder / "logs") as processes:
-            _say(f"Starting a coordinator and {clients} clients; their logs: {folder / 'logs'}", as_json)
+            them = f"{clients} client{'s' if clients > 1 else ''}"
+            _say(f"Starting a coordinator and {them}; their logs: {folder / 'logs'}", as_json)
             with _waiting("The coordinator starts; that takes a few seconds.", as_json):
                 address = processes.start_coordinator(
                     ["--port", "0", "--data-dir", str(folder), *own_task, *of_the_task]

@@ -7,9 +7,17 @@ from rich.text import Text
 
 from fedstep.api.aio import AsyncFedstep
 from fedstep.api.calls import ENDED
+from fedstep.common.spec_proto import spec_from_proto
 from fedstep.server.cli.records import event_record, trial_records
 from fedstep.server.cli.show import kind_style, print_json, print_table, title_of
-from fedstep.server.report.decisions import Decision, changes_between, changes_text, decisions_of, evidence_text
+from fedstep.server.report.decisions import (
+    Decision,
+    changes_between,
+    changes_text,
+    decisions_of,
+    evidence_text,
+    median_text,
+)
 from fedstep.server.report.lineage import Stretch, Tree
 from fedstep.server.report.words import number_text, settings_text
 from fedstep.server.storage.base import TrialRecord
@@ -23,7 +31,7 @@ async def explain(remote: AsyncFedstep, name: str, as_json: bool) -> None:
     study = await remote.get(name)
     trials = trial_records([trial async for trial in remote.trials(name)])
     events = [event_record(event) async for event in remote.past_events(study)]
-    decisions = decisions_of(events, trials)
+    decisions = decisions_of(events, trials, spec_from_proto(study.spec).tuner)
     delivered = study.best_trial.number if study.HasField("best_trial") else None
     schedule = Tree(trials.values(), delivered).schedule()
     if as_json:
@@ -89,10 +97,9 @@ def _why(decision: Decision, metric: str) -> Text:
     """The sentence, and below it the evidence and what changed."""
     text = Text(decision.event.text)
     found = decision.evidence
-    if "median_of_earlier" in found:
-        beside = f"{number_text(found['median_of_earlier'])}, the median of {found['earlier']:.0f} earlier trials there"
-        text.append(f"\n{metric} {number_text(found['value'])}, beside " if "value" in found else "\nbeside ", "dim")
-        text.append(beside, "dim")
+    if "median_of_completed" in found:
+        value = f"{metric} {number_text(found['value'])}, " if "value" in found else ""
+        text.append(f"\n{value}beside {median_text(found)} there", "dim")
     elif found and decision.event.kind not in ("trial_pruned", "trial_failed"):
         text.append(f"\n{evidence_text(found)}", "dim")
     if decision.changes:

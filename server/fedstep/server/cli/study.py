@@ -77,7 +77,7 @@ def run(file: str, coordinator: Endpoint, detach: bool, plain: bool, as_json: bo
 @study.command()
 @click.argument("name")
 @coordinator_option
-@click.option("--after", default=0, help="Show only events with a greater number.")
+@click.option("--after", default=0, type=click.IntRange(0, 2**63 - 1), help="Show only events with a greater number.")
 @plain_option
 @json_option
 def watch(name: str, coordinator: Endpoint, after: int, plain: bool, as_json: bool) -> None:
@@ -203,8 +203,8 @@ def report_study(name: str, out: Path | None, coordinator: Endpoint, as_json: bo
 
 @study.command()
 @click.argument("name")
-@click.option("--trial", type=click.IntRange(0), help="Only this trial.")
-@click.option("--round", "round_", type=click.IntRange(0), help="Only this round.")
+@click.option("--trial", type=click.IntRange(0, 2**31 - 1), help="Only this trial.")
+@click.option("--round", "round_", type=click.IntRange(0, 2**31 - 1), help="Only this round.")
 @click.option("--client", default="", help="Only this client.")
 @coordinator_option
 @json_option

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from fedstep.common.errors import AlreadyExistsError, FieldViolation, PreconditionError, UnavailableError
+from fedstep.common.errors import AlreadyExistsError, FieldViolation, NotFoundError, PreconditionError, UnavailableError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
@@ -131,7 +131,10 @@ class OutsideRuns:
         return answer[0]
 
     async def _record(self, study: str) -> StudyRecord:
-        record = await self._studies.record(study)
+        try:
+            record = await self._studies.record(study)
+        except NotFoundError as error:
+            raise NotFoundError(error.message, [FieldViolation("study", error.message)]) from None
         if record.spec.tuner.name != NAME:
             text = f"{study} is tuned by {record.spec.tuner.name}: only a study with the tuner outside has runs."
             raise PreconditionError(f"study: {text}", [FieldViolation("study", text)])
@@ -157,7 +160,7 @@ def _runs(record: StudyRecord) -> dict[str, OutsideRun]:
 def _find(record: StudyRecord, name: str) -> OutsideRun:
     runs = _runs(record)
     if name not in runs:
-        raise no_run(record.spec.name, name, runs)
+        raise no_run(record.spec.name, name, runs, over=record.state.value if record.state.ended else "")
     return runs[name]
 
 

@@ -36,6 +36,8 @@ class SharedTuner:
         self._tuner: Tuner | None = None
         self._searching: bool | None = None  # None: not yet
         self._waits_until: datetime | None = None
+        self.left_alone = False
+        """Whether somebody outside was waited for, and did not come."""
         self.turn = asyncio.Condition()
         """Held while the tuner is asked, where its answer is to be the last word."""
 
@@ -112,6 +114,7 @@ class SharedTuner:
         now = self._clock.now()
         until = await self._storage.run(self.inner.waits_until, now)
         if until is None or until <= now:
+            self.left_alone = until is not None
             return False
         if until != self._waits_until:  # a restart does not begin to wait anew
             await self._commit()

@@ -57,6 +57,8 @@ _RECENT_ROUNDS = 20
 
 _ENDS = {Decision.FINISH: TrialState.COMPLETED, Decision.PRUNE: TrialState.PRUNED, Decision.FAIL: TrialState.FAILED}
 
+_TOLD_MEANWHILE = (StudyState.PAUSING, StudyState.STOPPING)
+
 
 class StudyRunner:
     """Runs a study. A round reads: propose, step (select, dispatch, collect, aggregate, evaluate), observe, commit.
@@ -213,10 +215,10 @@ class StudyRunner:
         kept = tuner.keeps()
         ended = [trial for trial in trials if trial.state is not TrialState.RUNNING and trial.model_sha256]
         await self._runs.restore(trial for trial in ended if trial.number in kept)
-        resumed = StudyState.RUNNING if self.state is StudyState.INTERRUPTED else self.state
+        if self.state is StudyState.INTERRUPTED:
+            self.state = StudyState.RUNNING  # before the commit: it may be told to stop meanwhile
         rounds = sum(trial.rounds for trial in trials)
-        await self._commit(Change(state=resumed, events=[narrate.study_started(self.spec, rounds)]))
-        self.state = resumed
+        await self._commit(Change(state=self.state, events=[narrate.study_started(self.spec, rounds)]))
         for member in self._parts.fleet.members():
             self._mismatches.tell(member)
         if trials:
@@ -441,9 +443,10 @@ class StudyRunner:
         best = self.best()
         stopped = self.state is StudyState.STOPPING
         if best is None:
+            why = "nobody asked anything of its runs within tuner.close_after, and " if self.tuner.left_alone else ""
             await self._end(
                 StudyState.STOPPED if stopped else StudyState.FAILED,
-                "no trial came to a value, so there is no model"
+                f"{why}no trial came to a value, so there is no model"
                 + (_last_reason(self.trials) or self._nobody_measures()),
             )
             return
@@ -564,8 +567,8 @@ class StudyRunner:
             """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""
             tuner_state = self.tuner.inner.state() if self.tuner.is_there else None
             kept = change.state
-            if kept is StudyState.RUNNING and self._parts.store.study(self.spec.name).state is StudyState.PAUSING:
-                kept = None  # it was told to pause while it began
+            if kept is StudyState.RUNNING and self._parts.store.study(self.spec.name).state in _TOLD_MEANWHILE:
+                kept = None  # it was told to pause, or to stop, while it began
             whole = replace(change, seconds=seconds, tuner_state=tuner_state, overhead=overhead, state=kept)
             return self._parts.store.commit(self.spec.name, whole)
 

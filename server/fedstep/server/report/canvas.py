@@ -5,7 +5,8 @@ a global registry holds would be shared and never freed.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +77,21 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    with written_whole(path) as half:
+        figure.savefig(half, format="png")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Gives a file to write, which takes the place of this one in the end; where that fails, it is taken away."""
     half = path.with_name(path.name + ".part")
-    figure.savefig(half, format="png")
-    os.replace(half, path)
+    try:
+        yield half
+        os.replace(half, path)
+    except BaseException:
+        with suppress(OSError):
+            half.unlink()
+        raise
 
 
 def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:

@@ -1,20 +1,23 @@
 """The decisions of a study in order, each with its evidence and what it changed."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.spec import Plugin
 from fedstep.server.report.lineage import parents_of, phase_of
-from fedstep.server.report.words import say
+from fedstep.server.report.words import number_text, say
 from fedstep.server.storage.base import Event, TrialRecord
 
 _NOT_DECIDED = ("study_", "trial_", "round_", "client", "update_", "late_", "report_", "waiting_", "held_out_")
 """How the kinds of events begin that are no decisions; a tuner's own kinds are all others."""
 
 _DECIDED_ALL_THE_SAME = ("trial_pruned", "trial_failed")
+_MEDIAN_PRUNER = "MedianPruner"
+"""Also what prunes where a study of Optuna's names nothing."""
 _CHANGING = ("adoption", "rejection", "rewind")
 
 Change = tuple[Value | None, Value | None]
@@ -40,23 +43,34 @@ class Decision:
     changes: Mapping[str, Change] = field(default_factory=dict)
 
 
-def decisions_of(events: Iterable[Event], trials: Mapping[int, TrialRecord]) -> list[Decision]:
+def decisions_of(events: Iterable[Event], trials: Mapping[int, TrialRecord], tuner: Plugin) -> list[Decision]:
     """All decisions of a study.
 
     Args:
         events: All of its events, in order.
         trials: Its trials by number.
+        tuner: As the study names it.
     """
     found: list[Decision] = []
     rounds, phase = 0, ""
+    completed: set[int] = set()
+    by_median = prunes_by_median(tuner)
     for event in events:
         if event.kind == "round_committed":
             rounds += 1
             trial = trials.get(_number(event.details.get("trial")))
             phase = phase_of(trial) if trial is not None else phase
+        elif event.kind == "trial_completed":
+            completed.add(_number(event.details.get("trial")))
         elif is_decision(event.kind):
-            found.append(Decision(event, rounds, phase, _evidence(event, trials), _changes(event, trials)))
+            beside = completed if by_median and event.kind == "trial_pruned" else ()
+            found.append(Decision(event, rounds, phase, _evidence(event, trials, beside), _changes(event, trials)))
     return found
+
+
+def prunes_by_median(tuner: Plugin) -> bool:
+    """Whether a trial is pruned that is worse than the median of the completed ones: Optuna's MedianPruner."""
+    return tuner.name == "optuna" and tuner.options.get("pruner", _MEDIAN_PRUNER) == _MEDIAN_PRUNER
 
 
 def is_decision(kind: str) -> bool:
@@ -86,15 +100,22 @@ def evidence_text(evidence: Mapping[str, float]) -> str:
     return ", ".join(f"{names.get(name, name.replace('_', ' '))} {_short(evidence[name])}" for name in order)
 
 
-def _evidence(event: Event, trials: Mapping[int, TrialRecord]) -> dict[str, float]:
-    """The plain numbers of its details; of a pruned trial also what the others had at that round."""
+def median_text(evidence: Mapping[str, float]) -> str:
+    """Beside what a trial was pruned: `0.5200, the median of 3 completed trials`."""
+    count = round(evidence["completed"])
+    trials = "the one completed trial" if count == 1 else f"the median of {count} completed trials"
+    return f"{number_text(evidence['median_of_completed'])}, {trials}"
+
+
+def _evidence(event: Event, trials: Mapping[int, TrialRecord], beside: Collection[int]) -> dict[str, float]:
+    """The plain numbers of its details; of a trial what it had, and what those beside it had at that round."""
     if event.kind in _DECIDED_ALL_THE_SAME:
-        return _of_trial(_number(event.details.get("trial")), trials)
+        return _of_trial(_number(event.details.get("trial")), trials, beside)
     numbers = {name: value for name, value in event.details.items() if type(value) in (int, float)}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}
 
 
-def _of_trial(number: int, trials: Mapping[int, TrialRecord]) -> dict[str, float]:
+def _of_trial(number: int, trials: Mapping[int, TrialRecord], beside: Collection[int]) -> dict[str, float]:
     trial = trials.get(number)
     if trial is None or not trial.rounds:
         return {}
@@ -102,10 +123,10 @@ def _of_trial(number: int, trials: Mapping[int, TrialRecord]) -> dict[str, float
     if trial.value is not None and math.isfinite(trial.value):
         found["value"] = trial.value
     at = trial.rounds - 1
-    values = [one.values[at] for one in trials.values() if one.number < number and one.rounds > at]
+    values = [trials[other].values[at] for other in beside if other in trials and trials[other].rounds > at]
     others = [value for value in values if value is not None and math.isfinite(value)]
     if others:
-        found |= {"median_of_earlier": median(others), "earlier": len(others)}
+        found |= {"median_of_completed": median(others), "completed": len(others)}
     return found
 
 

@@ -184,7 +184,8 @@ def participation_text(shares: Sequence[Share], named: bool = True) -> str:
         spread = (
             f"{min(counts)} to {max(counts)}" if counts and min(counts) < max(counts) else f"{max(counts, default=0)}"
         )
-        return f"No client was left out: training was taken from each of {len(shares)} clients {spread} times."
+        whom = "the one client" if len(shares) == 1 else f"each of {len(shares)} clients"
+        return f"No client was left out: training was taken from {whom} {spread} times."
     names = f": {names_text([share.client for share in out])}" if named else ""
     ratio = _ratio(*groups(shares))
     worse = "" if ratio is None else f" The loss on their data is {ratio:.2f} times that on the others'."

@@ -44,9 +44,9 @@ def cost(study: StudyRecord, trials: int, rounds: Sequence[RoundRecord], noun: s
     seconds = study.seconds_spent or sum(record.seconds for record in rounds)
     said = [
         short(study.spec.task, 40),
-        _count(trials, noun),
-        _count(len(rounds), "round"),
-        _count(len(clients), "client"),
+        count_text(trials, noun),
+        count_text(len(rounds), "round"),
+        count_text(len(clients), "client"),
         duration_text(seconds),
     ]
     if study.state is not StudyState.COMPLETED:
@@ -76,5 +76,6 @@ def short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: max(length - 1, 1)] + "…"
 
 
-def _count(count: int, noun: str) -> str:
+def count_text(count: int, noun: str) -> str:
+    """So many of them: `1 client`, `2 clients`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -299,10 +299,11 @@ def phase_of(name: str) -> str:
     return f"run {name}"
 
 
-def no_run(study: str, name: str, runs: Iterable[str], field: str = "run") -> FedstepError:
-    """There is no run of that name."""
+def no_run(study: str, name: str, runs: Iterable[str], field: str = "run", over: str = "") -> FedstepError:
+    """There is no run of that name; in a study that is `over`, such as "stopped", none can be opened either."""
     names = list(runs)
-    text = f"the study {study} has no run {name!r:.80}: {one_of(name, names) if names else 'open one.'}"
+    fix = f"it is {over}; create another study." if over else "open one."
+    text = f"the study {study} has no run {name!r:.80}: {one_of(name, names) if names else fix}"
     return _refused(NotFoundError, field, text)
 
 

@@ -1,8 +1,11 @@
 from itertools import combinations
+from pathlib import Path
 
+import pytest
 from matplotlib.text import Annotation
+from unit.full_disk import full_disk
 
-from fedstep.server.report.canvas import EndLabel, add_axes, label_ends, new_figure
+from fedstep.server.report.canvas import EndLabel, add_axes, label_ends, new_figure, save
 
 
 def written(*labels: EndLabel, rounds: int = 60) -> list[Annotation]:
@@ -28,3 +31,12 @@ def test_the_first_ones_have_precedence_and_who_has_room_is_labelled() -> None:
     assert [found.get_text() for found in written(label(7, 20), label(8, 21), rounds=120)] == ["7"]
     assert [found.get_text() for found in written(label(7, 2), label(8, 3), rounds=8)] == ["7", "8"]
     assert [found.get_text() for found in written(label(7, 20), label(8, 20, 0.6))] == ["7", "8"]
+
+
+def test_on_a_full_disk_a_picture_leaves_nothing_and_the_old_one_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "study.png"
+    path.write_bytes(b"the old one")
+    with full_disk(), pytest.raises(OSError, match="too large"):
+        save(new_figure(2.0), path)
+    assert [found.name for found in tmp_path.iterdir()] == ["study.png"]
+    assert path.read_bytes() == b"the old one"

@@ -4,16 +4,19 @@ from typing import Any
 import pytest
 from unit.server.report.arms import NOW, arm, story
 
+from fedstep.common.spec import Plugin
 from fedstep.server.report.decisions import (
     changes_between,
     changes_text,
     decisions_of,
     evidence_text,
     is_decision,
+    median_text,
 )
 from fedstep.server.storage.base import Event, TrialRecord, TrialState
 
 STORY = {trial.number: trial for trial in story()}
+STEPWISE = Plugin(name="stepwise")
 
 
 def events(*told: tuple[str, dict[str, Any]]) -> list[Event]:
@@ -41,6 +44,7 @@ def test_a_decision_knows_the_rounds_and_the_phase_before_it() -> None:
             ("elimination", {}),
         ),
         STORY,
+        STEPWISE,
     )
     assert [(one.event.kind, one.round, one.phase) for one in told] == [
         ("window", 1, "probe"),
@@ -57,7 +61,7 @@ def test_an_adoption_says_what_changed_and_on_which_numbers() -> None:
         "guarded": True,
         "loss": math.nan,
     }
-    (one,) = decisions_of(events(("adoption", details)), STORY)
+    (one,) = decisions_of(events(("adoption", details)), STORY, STEPWISE)
     assert one.changes == {"lr": (0.06, 0.08)}
     assert one.evidence == {"z": -2.5, "mean_difference": -0.03, "clients": 20}
     assert evidence_text(one.evidence) == "z −2.5, mean difference −0.03, n 20"
@@ -65,35 +69,60 @@ def test_an_adoption_says_what_changed_and_on_which_numbers() -> None:
 
 
 def test_a_rewind_says_what_goes_on_instead() -> None:
-    told = decisions_of(events(("rewind", {"arms": [1, 3]})), STORY)
+    told = decisions_of(events(("rewind", {"arms": [1, 3]})), STORY, STEPWISE)
     assert told[0].changes == {"lr": (0.1, 0.06)}
 
 
 def test_a_rewind_from_a_mean_looks_where_its_children_began() -> None:
     trials = {trial.number: trial for trial in [*story()[:9], arm(9, 0.036, 1.3, parents=(4,), first=4, cohort=4)]}
-    (one,) = decisions_of(events(("rewind", {"arms": [4, 8]})), trials)
+    (one,) = decisions_of(events(("rewind", {"arms": [4, 8]})), trials, STEPWISE)
     assert one.changes == {"lr": (0.06, 0.036)}
 
 
 @pytest.mark.parametrize("arms", [[], [7], [None, 6], ["7", "6"], [70, 60], 7, [math.nan, 6]])
 @pytest.mark.parametrize("kind", ["adoption", "rewind", "rejection"])
 def test_arms_that_cannot_be_made_out_change_nothing(kind: str, arms: object) -> None:
-    (one,) = decisions_of(events((kind, {"arms": arms})), STORY)
+    (one,) = decisions_of(events((kind, {"arms": arms})), STORY, STEPWISE)
     assert one.changes == {} or kind == "rewind"
 
 
-def test_a_pruned_trial_stands_beside_the_earlier_ones_of_its_round() -> None:
-    trials = {
-        0: TrialRecord(0, TrialState.COMPLETED, {}, (0.2, 0.5, 0.7)),
-        1: TrialRecord(1, TrialState.COMPLETED, {}, (0.2, 0.7, 0.9)),
-        2: TrialRecord(2, TrialState.PRUNED, {}, (0.1,)),
-        3: TrialRecord(3, TrialState.PRUNED, {}, (0.1, 0.3)),
-        4: TrialRecord(4, TrialState.COMPLETED, {}, (0.1, 0.99)),
-    }
-    (one,) = decisions_of(events(("trial_pruned", {"trial": 3.0})), trials)
-    assert one.evidence == {"rounds": 2, "value": 0.3, "median_of_earlier": 0.6, "earlier": 2}
-    (unknown,) = decisions_of(events(("trial_failed", {"trial": 9})), trials)
+PRUNED_BESIDE = {
+    0: TrialRecord(0, TrialState.COMPLETED, {}, (0.2, 0.5, 0.7)),
+    1: TrialRecord(1, TrialState.PRUNED, {}, (0.1, 0.2)),
+    2: TrialRecord(2, TrialState.COMPLETED, {}, (0.2, 0.7, 0.9)),
+    3: TrialRecord(3, TrialState.PRUNED, {}, (0.1, 0.55)),
+    4: TrialRecord(4, TrialState.COMPLETED, {}, (0.1, 0.99, 0.99)),
+}
+PRUNING = events(
+    ("trial_completed", {"trial": 0}),
+    ("trial_completed", {"trial": 2}),
+    ("trial_pruned", {"trial": 3.0}),
+    ("trial_failed", {"trial": 1}),
+    ("trial_completed", {"trial": 4}),
+    ("trial_pruned", {"trial": 9}),
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"pruner": "MedianPruner"}])
+def test_a_trial_is_pruned_beside_the_median_of_those_completed_until_then(options: dict[str, str]) -> None:
+    pruned, failed, unknown = decisions_of(PRUNING, PRUNED_BESIDE, Plugin(name="optuna", **options))
+    assert pruned.evidence == {"rounds": 2, "value": 0.55, "median_of_completed": 0.6, "completed": 2}
+    assert median_text(pruned.evidence) == "0.6000, the median of 2 completed trials"
+    assert failed.evidence == {"rounds": 2, "value": 0.2}
     assert unknown.evidence == {}
+
+
+@pytest.mark.parametrize(
+    "tuner",
+    [
+        Plugin(name="optuna", pruner="SuccessiveHalvingPruner"),
+        Plugin(name="optuna", pruner="PercentilePruner", pruner_options={"percentile": 25.0}),
+        Plugin(name="ray", scheduler="ASHAScheduler"),
+    ],
+)
+def test_who_does_not_prune_by_the_median_is_not_said_to(tuner: Plugin) -> None:
+    pruned, *_ = decisions_of(PRUNING, PRUNED_BESIDE, tuner)
+    assert pruned.evidence == {"rounds": 2, "value": 0.55}
 
 
 def test_parameters_that_come_and_go_are_changes() -> None:

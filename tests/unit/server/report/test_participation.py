@@ -46,6 +46,8 @@ def test_nobody_is_left_out_where_all_train_alike() -> None:
     event = participation(shares_of([trained(round, name) for round in range(3) for name in "ab"], "ab"))
     assert event.text == "No client was left out: training was taken from each of 2 clients 3 times."
     assert event.details["left_out"] == {}
+    alone = participation(shares_of([trained(round, "a") for round in range(3)], "a"))
+    assert alone.text == "No client was left out: training was taken from the one client 3 times."
 
 
 def test_those_who_never_train_are_left_out_however_many_they_are() -> None:

@@ -9,6 +9,7 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.version import VERSION
 from fedstep.server.report.page.blocks import Block, Code, Section, Table, Words
 from fedstep.server.report.page.story import Holding, Story
+from fedstep.server.report.words import count_text
 
 _STARTED = ("study_started", "study_resumed")
 
@@ -28,8 +29,9 @@ def again_section(story: Story) -> Section:
         ["study file, SHA-256", hashlib.sha256(study_toml(spec).encode()).hexdigest()],
     ]
     if story.holdings:
+        have = count_text(len(story.holdings), "client")
         rows += [
-            ["data", f"{len(story.holdings):,} clients, {train:,} training and {validation:,} validation samples"],
+            ["data", f"{have}, {train:,} training and {validation:,} validation samples"],
             ["who has how much, SHA-256", holdings_digest(story.holdings)],
         ]
     blocks: list[Block] = [

@@ -1,6 +1,5 @@
 """Puts a report together and writes it."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fedstep.server.report.canvas import WIDTH, save
+from fedstep.server.report.canvas import WIDTH, save, written_whole
 from fedstep.server.report.page.again import again_section
 from fedstep.server.report.page.blocks import Section
 from fedstep.server.report.page.charts import NARROW, Chart, charts_of
@@ -57,9 +56,8 @@ def write_report(folder: Path, story: Story) -> Path:
         save(chart.draw(WIDTH), pictures / f"{name}.png")
         drawn[name] = _drawn(chart)
     path = folder / FILE
-    half = path.with_name(path.name + ".part")
-    half.write_text(render(story, drawn), encoding="utf-8")
-    os.replace(half, path)
+    with written_whole(path) as half:
+        half.write_text(render(story, drawn), encoding="utf-8")
     return path
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection
 
-from fedstep.server.report.decisions import Decision, changes_text, decisions_of, evidence_text
+from fedstep.server.report.decisions import Decision, changes_text, decisions_of, evidence_text, median_text
 from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Words
 from fedstep.server.report.page.importances import comparison_of
 from fedstep.server.report.page.story import Story
@@ -95,7 +95,7 @@ def _why_missing(story: Story, charts: Collection[str]) -> list[Words]:
 
 
 def _decisions(story: Story) -> Block:
-    decisions = decisions_of(story.events, {trial.number: trial for trial in story.trials})
+    decisions = decisions_of(story.events, {trial.number: trial for trial in story.trials}, story.study.spec.tuner)
     if not decisions:
         return Words(f"Decisions: none. {story.study.spec.tuner.name} has ended no trial early and changed nothing.")
     phases = any(decision.phase for decision in decisions)
@@ -123,9 +123,9 @@ def _decisions(story: Story) -> Block:
 
 def _evidence(decision: Decision) -> str:
     found = decision.evidence
-    if "median_of_earlier" in found:
+    if "median_of_completed" in found:
         value = f"{number_text(found['value'])} beside " if "value" in found else ""
-        return f"{value}{number_text(found['median_of_earlier'])}, the median of {found['earlier']:.0f} earlier trials"
+        return f"{value}{median_text(found)}"
     said = "" if decision.event.kind in ("trial_pruned", "trial_failed") else evidence_text(found)
     return "; ".join(filter(None, (said, changes_text(decision.changes))))
 

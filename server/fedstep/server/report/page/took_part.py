@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Words
 from fedstep.server.report.page.story import Story
 from fedstep.server.report.participation import Group, Share, groups, left_out
-from fedstep.server.report.words import short
+from fedstep.server.report.words import count_text, short
 from fedstep.server.storage.base import Event
 
 _TROUBLES = {
@@ -96,7 +96,7 @@ def _troubles(story: Story) -> Block:
     return Table(
         ["client", *(_TROUBLES[kind] for kind in kinds)],
         [[short(name, 60), *(f"{told[name, kind]:,}" if told[name, kind] else "" for kind in kinds)] for name in names],
-        title=f"Who was late ({len(sums):,} clients)",
+        title=f"Who was late ({count_text(len(sums), 'client')})",
         see="How often each client gave trouble, the most often first.",
         numbers=frozenset(range(1, len(kinds) + 1)),
         folded=len(names) > _OPEN_ROWS,

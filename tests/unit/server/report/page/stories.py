@@ -128,8 +128,8 @@ def events(found: Sequence[TrialRecord]) -> list[Event]:
             details = {"trial": trial.number, "round": trial.first_round + index, "value": value, "updates": 4}
             metrics = {"accuracy": value, "loss": loss, "train_loss": 0.5}
             told.append(("round_committed", "", {**details, "metrics": metrics, "evaluators": 2, "seconds": 0.5}))
-        if trial.state is TrialState.PRUNED:
-            told.append(("trial_pruned", f"Trial {trial.number} is pruned.", {"trial": trial.number}))
+        kind = "trial_pruned" if trial.state is TrialState.PRUNED else "trial_completed"
+        told.append((kind, f"Trial {trial.number} is {trial.state.value}.", {"trial": trial.number}))
     told += [("client_late", "", {"client": "slow"})] * 3 + [("late_update_taken", "", {"client": "slow"})]
     return [
         Event(kind, text, details, number, NOW + timedelta(seconds=number))

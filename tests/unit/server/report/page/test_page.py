@@ -107,7 +107,7 @@ def test_how_it_was_found_is_drawn_and_told(of_trials: Page) -> None:
     assert of_trials.charts == [*charts, "spending", "rounds", "work", "participation"]
     assert "6 of 6 trials, 16 rounds: 5 completed, 1 pruned" in of_trials.see("search")
     assert of_trials.rows("decision") == [
-        ["16", "trial pruned", "Trial 5 is pruned.", "0.0500 beside 0.3000, the median of 5 earlier trials"]
+        ["16", "trial pruned", "Trial 5 is pruned.", "0.0500 beside 0.3000, the median of 5 completed trials"]
     ]
     rows = of_trials.rows("hyper-parameters")
     assert rows[4] == ["★ 4", "completed", "3", "0.7000", "lr 0.5, batch_size 8, momentum 0.4"]
@@ -160,6 +160,7 @@ def test_it_says_what_makes_the_study_again(of_trials: Page) -> None:
     assert told["torch"] == "2.13.0"
     assert told["seed"] == "7"
     assert told["data"] == "3 clients, 240 training and 40 validation samples"
+    assert "Who was late (1 client)" in words(of_trials.section("clients"))
     (link,) = (one for one in of_trials.section("again").iter("a"))
     assert link.get("download") == "digits.toml"
     assert link.get("href", "").startswith("data:text/plain")
