@@ -1,6 +1,5 @@
 """What is known of clients' pace, and that it outlives the coordinator."""
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from e2e.tiny import TinyWork, tiny_agent
 from e2e.waiting import until
 
 from fedstep.client.work import AbandonedError, Control, Job, StepSink, Trained
-from fedstep.server.coordination.fleet import LeasePolicy
 from fedstep.server.coordination.ledger import Status
 from fedstep.server.selection.pace import Known
 from fedstep.server.storage.base import StudyState
@@ -47,13 +45,12 @@ class OneLongStep(TinyWork):
 async def test_who_is_cut_off_at_the_deadline_is_known_not_to_be_faster(tmp_path: Path) -> None:
     slow = OneLongStep()
     slow.gate.clear()
-    heard_often = LeasePolicy(heartbeat_interval=timedelta(milliseconds=20))
     async with (
-        inside(tmp_path / "data", lease=heard_often) as host,
+        inside(tmp_path / "data") as host,
         tiny_agent(host.address, "fast"),
         tiny_agent(host.address, "slow", slow),
     ):
-        policy = {"min_clients": 2, "deadline": "1s", "quorum": 0.5, "late_updates": "drop"}
+        policy = {"min_clients": 2, "deadline": "0.5s", "quorum": 0.5, "late_updates": "drop"}
         await host.create(spec(round=policy, hyperparameters={"batch_size": 5}, budget={"rounds_per_trial": 1}))
         assert (await host.until_over("s")).state is StudyState.COMPLETED
         statuses = {part.status for part in await host.assignments("s", "slow") if part.work == "train"}

@@ -1,6 +1,5 @@
 """Who is how fast: what finished work and transfers tell of every client's pace, and its way to the store and back."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,30 +119,19 @@ class PaceBook:
 
     def _learn_bound(self, assignment: OpenAssignment, batch_size: int, step_s: float | None, fetch_s: float) -> None:
         """It was cut off before its last step. What it did not tell of is longer than the time that has passed."""
-        row, planned, taken = assignment.member.row, assignment.plan.steps, len(assignment.log.step_ms)
+        planned, taken = assignment.plan.steps, len(assignment.log.step_ms)
         if taken < planned:
-            # Of the time after it was last heard of nobody knows whether it was at work.
-            known_s = min(assignment.elapsed_s, self._heard_s(assignment))
-            elapsed_s, still_s = known_s, 0.0
+            elapsed_s, still_s = assignment.elapsed_s, 0.0
             if assignment.told:  # it takes no more steps from then on
-                told_s = assignment.told_at - assignment.sent_at
-                if known_s <= told_s and self._paces.is_known(row, batch_size):
-                    return  # silent, not slow: of one that is new a weaker bound is better than none
-                elapsed_s = min(known_s, told_s)
+                elapsed_s = assignment.told_at - assignment.sent_at
                 if not taken:  # and had sent its first one, were it done
-                    still_s = known_s - elapsed_s
+                    still_s = assignment.elapsed_s - elapsed_s
             elif assignment.late:  # of those that it has taken since nothing is known
-                elapsed_s = min(known_s, assignment.left_at - assignment.sent_at)
-            unexplained_s = elapsed_s - fetch_s - (step_s or 0.0) * taken
+                elapsed_s = assignment.left_at - assignment.sent_at
+            silent_s = elapsed_s - fetch_s - (step_s or 0.0) * taken
             # Where nothing was reported, all steps may be as far as one another; else the next one was under way.
-            least_s = max(unexplained_s / (1 if taken else planned), still_s)
-            self._paces.steps_take_at_least(row, batch_size, least_s)
-
-    def _heard_s(self, assignment: OpenAssignment) -> float:
-        """When its client was last heard of, from its dispatch on; infinite where clients need not say anything."""
-        if not self._fleet.policy.heartbeat_interval:
-            return math.inf
-        return assignment.member.heard_at - assignment.sent_at
+            least_s = max(silent_s / (1 if taken else planned), still_s)
+            self._paces.steps_take_at_least(assignment.member.row, batch_size, least_s)
 
 
 def batch_size_of(assignment: OpenAssignment) -> int:

@@ -168,10 +168,6 @@ class Paces:
             self._of_size(batch_size).observe(row, step_s)
         return step_s
 
-    def is_known(self, row: int, batch_size: int) -> bool:
-        """Whether anything is known of a client's steps on batches of that size."""
-        return bool(self._of_size(batch_size).seen[row])
-
     def steps_take_at_least(self, row: int, batch_size: int, step_s: float) -> bool:
         """Takes in that a step took longer than this; answers whether that was news."""
         return self._of_size(batch_size).at_least(row, step_s)
