@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from e2e.raw import RawClient, do_nothing, raw_client
 from e2e.studies import spec
 from e2e.tiny import TinyWork, tiny_agent
 from e2e.waiting import until
-from faults.proxy import proxy
+from faults.proxy import Proxy, proxy
 
 from fedstep.common.tasks import load_task
 from fedstep.server.coordination.fleet import Presence
@@ -36,6 +37,19 @@ async def impatient(tmp_path: Path) -> AsyncIterator[Inside]:
     """A coordinator that takes a client to be gone after a second and a half."""
     async with inside(tmp_path / "data", tasks=[load_task(str(GATED))], lease=SHORT_LEASE) as running:
         yield running
+
+
+@asynccontextmanager
+async def near_and_far(host: Inside) -> AsyncIterator[tuple[Proxy, TinyWork]]:
+    """Two clients: near, and far, behind a network of its own, whose training waits before its second step."""
+    work = TinyWork()
+    work.gate.clear()
+    async with (
+        proxy(host.address) as network,
+        tiny_agent(host.address, "near"),
+        tiny_agent(network.address, "far", work),
+    ):
+        yield network, work
 
 
 async def names(host: Inside, presence: Presence) -> list[str]:
@@ -100,13 +114,7 @@ async def test_a_frozen_client_costs_no_more_than_the_deadline_and_is_used_again
 
 
 async def test_a_client_cut_off_from_the_network_comes_back_by_itself(impatient: Inside) -> None:
-    work = TinyWork()
-    work.gate.clear()
-    async with (
-        proxy(impatient.address) as network,
-        tiny_agent(impatient.address, "near"),
-        tiny_agent(network.address, "far", work),
-    ):
+    async with near_and_far(impatient) as (network, work):
         await impatient.create(spec(round={"min_clients": 2, "deadline": "10s"}, budget={"rounds_per_trial": 2}))
         await until(lambda: work.begun, "the far client trains")
         network.silence()
@@ -184,13 +192,7 @@ async def test_a_round_below_its_quorum_is_tried_again_then_the_study_is_interru
 
 async def test_rounds_shorter_than_a_lease_wait_for_a_client_that_was_cut_off(impatient: Inside) -> None:
     """They are over three times before its lease is: until then nobody knows that it is gone."""
-    work = TinyWork()
-    work.gate.clear()
-    async with (
-        proxy(impatient.address) as network,
-        tiny_agent(impatient.address, "near"),
-        tiny_agent(network.address, "far", work),
-    ):
+    async with near_and_far(impatient) as (network, work):
         policy = {"min_clients": 2, "deadline": "0.3s", "quorum": 1.0, "wait_for_clients": "60s"}
         await impatient.create(spec(round=policy, budget={"rounds_per_trial": 1}))
         await until(lambda: work.begun, "the far client trains")

@@ -105,11 +105,11 @@ def _folder(options: Mapping[str, str], task: str) -> Path:
 def _tensors(index: LeafIndex, samples: Indices) -> tuple[torch.Tensor, torch.Tensor]:
     """Pixels from 0 to 1, as LEAF's script writes them; those of files that others made from 0 to 255 are scaled."""
     images = torch.from_numpy(index.features(samples)).reshape(-1, 1, _SIDE, _SIDE)
-    brightest = float(images.max()) if len(images) else 0.0
-    if brightest > 255 or (len(images) and float(images.min()) < 0):
+    darkest, brightest = (float(edge) for edge in images.aminmax()) if len(images) else (0.0, 0.0)
+    if darkest < 0 or brightest > 255:
         raise InvalidInputError(
-            f"The images in {index.folder} have pixels from {float(images.min()):g} to {brightest:g}: give them from 0 "
-            "to 1, as LEAF's preprocess script does, or from 0 to 255."
+            f"The images in {index.folder} have pixels from {darkest:g} to {brightest:g}: give them from 0 to 1, as "
+            "LEAF's preprocess script does, or from 0 to 255."
         )
     if brightest > 1:  # white paper is 1 in the one and 255 in the other
         images = images / 255

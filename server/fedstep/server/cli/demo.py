@@ -22,6 +22,7 @@ from fedstep.common.study_file import read_study
 from fedstep.server.cli.processes import Processes
 from fedstep.server.cli.show import json_option, plain_option
 from fedstep.server.cli.study import watch_to_end
+from fedstep.server.report.words import count_text
 
 _CLIENTS = 8
 _HINT = "Ctrl-C ends all of it; what is done is kept, and how to go on is said."
@@ -79,7 +80,7 @@ def demo(
         signal.signal(signal.SIGHUP, _interrupt)  # the children have sessions of their own and would stay
     try:
         with Processes(folder / "logs") as processes:
-            them = f"{clients} client{'s' if clients > 1 else ''}"
+            them = count_text(clients, "client")
             _say(f"Starting a coordinator and {them}; their logs: {folder / 'logs'}", as_json)
             with _waiting("The coordinator starts; that takes a few seconds.", as_json):
                 address = processes.start_coordinator(
