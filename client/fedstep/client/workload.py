@@ -62,10 +62,14 @@ class Workload:
         self._active: dict[str, Active] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: OrderedDict[str, tuple[int, pb.Outcome | None]] = OrderedDict()
+        self._closing = False
 
     def assign(self, assignment: pb.Assignment) -> None:
-        """Takes an assignment on, unless it is known already."""
+        """Takes an assignment on, unless it is known already, or this client is leaving."""
         ref = assignment.ref
+        if self._closing:
+            _logger.debug("%s comes while the client is stopping: the coordinator hears that it goes", ref.assignment_id)
+            return
         active = self._active.get(ref.assignment_id)
         if active is not None and not active.silent:
             if ref.attempt <= active.ref.attempt:
@@ -117,6 +121,7 @@ class Workload:
 
     async def close(self, wait_s: float) -> bool:
         """Abandons everything and ends the threads; False when a local step did not end within `wait_s`."""
+        self._closing = True
         self.drop_all("the client is stopping", silent=False)
         tasks = set(self._tasks)
         if tasks:

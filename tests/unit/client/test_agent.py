@@ -413,3 +413,13 @@ async def test_stopping_abandons_and_says_so(coordinator: FakeCoordinator, work:
         await eventually(lambda: coordinator.outcomes)
     assert coordinator.outcomes[0].status == pb.OUTCOME_STATUS_ABANDONED
     assert work.ended == 1
+
+
+async def test_what_is_assigned_while_it_stops_is_not_taken_on(
+    coordinator: FakeCoordinator, work: SteppedWork, digest: bytes
+) -> None:
+    async with running_agent(coordinator, work) as agent:
+        await eventually(lambda: coordinator.hellos)
+    agent.on_assignment(assignment(digest))
+    await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("assignment")]
