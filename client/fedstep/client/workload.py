@@ -68,7 +68,7 @@ class Workload:
         """Takes an assignment on, unless it is known already, or this client is leaving."""
         ref = assignment.ref
         if self._closing:
-            _logger.debug("%s comes while the client is stopping: the coordinator hears that it goes", ref.assignment_id)
+            _logger.debug("%s comes while this client is stopping", ref.assignment_id)
             return
         active = self._active.get(ref.assignment_id)
         if active is not None and not active.silent:

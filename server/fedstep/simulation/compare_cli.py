@@ -76,6 +76,8 @@ def compare(
 ) -> None:
     """Compare tuners on the study of a file: the same federation, seeds and budget for each.
 
+    The file's own tuner and budget are not used.
+
     \b
     A tuner is written as NAME[:OPTION=VALUE…], as in
         stepwise   stepwise:use_forks=false   random   fixed   fixed:cosine=true
@@ -98,6 +100,9 @@ def compare(
         hardship=hardship,
     )
     contenders = read_contenders(tuners)
+    if "tuner" in study.model_fields_set and study.tuner not in [contender.plugin for contender in contenders]:
+        unused = f"The [tuner] of {file}, {study.tuner.name}, is none of those of --tuners: it is not used."
+        click.echo(unused, err=True)
     comparison = Comparison(
         study=study,
         contenders=contenders if selectors is None else with_selectors(contenders, selectors),

@@ -132,6 +132,15 @@ def test_selectors_are_compared_as_tuners_are(folder: Path) -> None:
     assert len(outcomes(folder)) == 6
 
 
+def test_a_tuner_of_the_file_that_is_not_compared_is_said_to_be_unused(folder: Path) -> None:
+    with (folder / "study.toml").open("a") as file:
+        file.write('[tuner]\nname = "fixed"\ncosine = true\n')
+    unused = "The [tuner] of {}, fixed, is none of those of --tuners: it is not used."
+    told = call(folder, "--tuners fixed --seeds 1 --budget 2").stderr
+    assert unused.format(folder / "study.toml") in told
+    assert "[tuner]" not in call(folder, "--tuners fixed:cosine=true --seeds 1 --budget 2").stderr
+
+
 def test_an_interrupted_one_says_how_to_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -171,6 +171,16 @@ class OpenAssignment:
         """Whether it is to train, not to evaluate."""
         return self.message.work == fleet_pb2.WORK_TRAIN
 
+    @property
+    def work(self) -> str:
+        """What it is, as it is kept: `train` or `evaluate`."""
+        return "train" if self.is_training else "evaluate"
+
+    @property
+    def called(self) -> str:
+        """What it is, for people."""
+        return "training" if self.is_training else "measurement"
+
     def check_size(self, payload_bytes: int) -> None:
         """Checks an update before it is read.
 
@@ -191,7 +201,7 @@ class OpenAssignment:
             round=self.message.round,
             attempt=self.ref.attempt,
             client=self.member.name,
-            work="train" if self.is_training else "evaluate",
+            work=self.work,
             status=self.standing.value,
             message=self.note,
             samples=self.samples,
@@ -427,6 +437,5 @@ def _log(assignment: OpenAssignment) -> None:
             "round": message.round,
             "client": assignment.member.name,
         }
-        work = "training" if assignment.is_training else "measurement"
         text, note = "%s %s after %.2f s%s", f": {assignment.note}" * bool(assignment.note)
-        log.info(text, work, assignment.status.value, assignment.elapsed_s, note, extra={"fields": fields})
+        log.info(text, assignment.called, assignment.status.value, assignment.elapsed_s, note, extra={"fields": fields})

@@ -128,8 +128,9 @@ def client_faults(trial: int, number: int, faults: Sequence[OpenAssignment]) -> 
     return [
         NewEvent(
             f"client_{a.standing.value}",
-            f"{a.member.name} in round {number} of trial {trial}: {a.standing.value}, {a.note.removesuffix('.')}.",
-            {"client": a.member.name, "trial": trial, "round": number, "reason": a.note},
+            f"{a.member.name} in round {number} of trial {trial}: {a.called} {a.standing.value}, "
+            f"{a.note.removesuffix('.')}.",
+            {"client": a.member.name, "trial": trial, "round": number, "work": a.work, "reason": a.note},
         )
         for a in faults
     ]
@@ -195,6 +196,20 @@ def taken_late(events: Iterable[NewEvent]) -> list[TakenLate]:
     """The late updates that these events tell of, as `late_update` told them."""
     told = (event.details for event in events if event.kind == LATE_UPDATE)
     return [TakenLate(said["client"], said["trial"], said["made_in"], said["round"]) for said in told]
+
+
+def going_on(assignments: Sequence[OpenAssignment], reason: str) -> list[NewEvent]:
+    """Clients that the end of their round does not stop: one event for all of them."""
+    if not assignments:
+        return []
+    names, message = [a.member.name for a in assignments], assignments[0].message
+    go_on = "goes on, and its update is" if len(names) == 1 else "go on, and their updates are"
+    text = (
+        f"Round {message.round} of trial {message.trial}: {reason}; {names_text(names)} {go_on} still taken, "
+        "at a discount."
+    )
+    told = {"trial": message.trial, "round": message.round, "clients": names, "reason": reason}
+    return [NewEvent("clients_go_on", text, told)]
 
 
 def dismissed(assignments: Sequence[OpenAssignment], reason: str, round: int) -> list[NewEvent]:

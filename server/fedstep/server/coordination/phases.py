@@ -7,7 +7,7 @@ or when its deadline passes: by the coordinator's own timer, never by an arrivin
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
@@ -248,14 +248,18 @@ class TrainingPhase(Phase):
 
     def _finish(self, status: Status, reason: str) -> None:
         if self._late is not None and len(self.accepted) >= self._quorum:
-            self._late.wait_for(self._open(self._unhurried), reason)
+            unhurried = self._open(self._unhurried)
+            self._late.wait_for(unhurried, reason)
+            self._tell(narrate.going_on(unhurried, reason))
             late = self._open(self._newcomers) if status is Status.ABANDONED else self._with(Status.OPEN)
             self._late.take_over(late, reason)
         if status is Status.ABANDONED and (left := self._with(Status.OPEN)):
-            now = self._ledger.clock.now()
-            dismissed = narrate.dismissed(left, reason, left[0].message.round)
-            self.events.extend(replace(event, happened_at=now) for event in dismissed)
+            self._tell(narrate.dismissed(left, reason, left[0].message.round))
         super()._finish(status, reason)
+
+    def _tell(self, events: Iterable[NewEvent]) -> None:
+        now = self._ledger.clock.now()
+        self.events.extend(replace(event, happened_at=now) for event in events)
 
     def call_off(self, status: Status, reason: str) -> None:
         """See `Phase.call_off`."""

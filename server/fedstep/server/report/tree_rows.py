@@ -67,14 +67,18 @@ def _rows(space: Space) -> list[tuple[str, Parameter]]:
 
 
 def _tried(name: str, parameter: Parameter, trials: Sequence[TrialRecord]) -> list[Value]:
-    """The values that arms were trained with, each once: in order, or as the choices stand in the space."""
+    """The values that arms were trained with, each once: in order, or as the choices stand in the space.
+
+    A study that tunes nothing may have been trained with a default that is none of the choices: it comes last.
+    """
     values = {
         trial.hyperparameters[name]
         for trial in trials
         if name in trial.hyperparameters and not trial.details.get("discard")
     }
     if isinstance(parameter, CategoricalParameter):
-        return [choice for choice in parameter.choices if choice in values]
+        chosen = [choice for choice in parameter.choices if choice in values]
+        return chosen + sorted(values.difference(chosen), key=str)
     return sorted(values)
 
 

@@ -103,7 +103,8 @@ def test_a_round_of_unknown_clients_ends_where_only_those_are_left_who_go_on() -
         await arm.clients.train(work["good"], 0.1)
         await waiting
         assert arm.clients.now_s() < 2.0
-        assert (work["slow"].standing, phase.events) == (Status.GOES_ON, [])
+        assert work["slow"].standing is Status.GOES_ON
+        assert [(e.kind, e.details["clients"]) for e in phase.events] == [("clients_go_on", ["slow"])]
 
     run(script)
 

@@ -121,6 +121,9 @@ def test_what_a_client_is_told_is_one_sentence_with_the_facts() -> None:
     assert more.text == "Round 3 of trial 1 is put off from 10 s to 12.5 s, when b will be done."
     told = {"trial": 1, "round": 3, "clients": ["b"], "before_s": 10.0, "deadline_s": 12.53716}
     assert (more.kind, more.details) == ("round_put_off", told)
+    (going_on,) = narrate.going_on([work], "enough clients have answered")
+    text = "enough clients have answered; b goes on, and its update is still taken, at a discount."
+    assert going_on.text == f"Round 3 of trial 1: {text}"
     (dismissed,) = narrate.dismissed([work], "enough clients have answered", 3)
     assert dismissed.text == "Round 3 of trial 1: enough clients have answered; told to stop: b."
     late = narrate.late_update(TakenLate("b", 1, 3, 5))

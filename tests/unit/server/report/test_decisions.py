@@ -28,7 +28,7 @@ def test_decisions_are_told_from_what_merely_happens() -> None:
         assert is_decision(kind)
     for kind in ("study_started", "trial_started", "trial_completed", "round_committed", "round_missed", "client_late"):
         assert not is_decision(kind)
-    for kind in ("late_update_taken", "clients_told_to_stop", "clients_missing"):
+    for kind in ("late_update_taken", "clients_told_to_stop", "clients_go_on", "clients_missing"):
         assert not is_decision(kind)
     for kind in ("update_stale", "report_refused", "waiting_for_clients", "held_out_unavailable"):
         assert not is_decision(kind)

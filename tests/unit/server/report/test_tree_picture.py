@@ -58,6 +58,13 @@ def test_arms_without_a_value_still_give_a_picture(tmp_path: Path) -> None:
     assert inked(read(tmp_path / "run.png"), "#7b8794") > 0
 
 
+def test_a_value_that_is_none_of_the_choices_has_its_place_after_them(tmp_path: Path) -> None:
+    parameter = {"choices": ["sgd", "adam"]}
+    trials = [arm(0, {"optimizer": value}, 1.0) for value in ("lion", "sgd")]
+    draw_study(tmp_path / "run.png", study({"optimizer": parameter}), trials, [])
+    assert inked(read(tmp_path / "run.png"), BEST.color) > 0
+
+
 def test_phases_follow_one_another_along_the_lineage() -> None:
     bands = bands_of(Tree(story(), 12))
     assert bands == [Band("screen", 0, 2), Band("step-wise", 2, 8), Band("settle", 8, 10)]

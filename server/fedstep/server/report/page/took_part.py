@@ -9,17 +9,21 @@ from fedstep.server.report.participation import Group, Share, groups, left_out
 from fedstep.server.report.words import count_text, short
 from fedstep.server.storage.base import Event
 
+_LATE_MEASURING = "client_late evaluate"
+"""No event's kind: what `_trouble` makes of a `client_late` that tells of a measurement."""
+
 _TROUBLES = {
     "client_told_to_send": "told to send early",
     "round_put_off": "given more time",
     "client_late": "late",
+    _LATE_MEASURING: "late measuring",
     "late_update_taken": "late, and taken later",
     "client_lost": "lost",
     "client_failed": "failed",
     "client_abandoned": "abandoned",
     "client_refused": "refused",
 }
-"""The kinds of events that tell of clients' trouble, and what it is called here."""
+"""The troubles of clients, by the kind of the event that tells of them, and what they are called here."""
 
 _OPEN_ROWS, _MOST_ROWS = 20, 200
 
@@ -83,9 +87,15 @@ def _named(event: Event) -> list[str]:
     return [str(name) for name in event.details.get("clients", [event.details.get("client", "")])]
 
 
+def _trouble(event: Event) -> str:
+    """Its kind; a measurement that was late is another trouble than a training."""
+    measuring = event.kind == "client_late" and event.details.get("work") == "evaluate"
+    return _LATE_MEASURING if measuring else event.kind
+
+
 def _troubles(story: Story) -> Block:
     """Who was late, lost or failed, and how often."""
-    told = Counter((name, event.kind) for event in story.of_kind(*_TROUBLES) for name in _named(event))
+    told = Counter((name, _trouble(event)) for event in story.of_kind(*_TROUBLES) for name in _named(event))
     if not told:
         return Words("Nobody was late, lost or refused.")
     kinds = [kind for kind in _TROUBLES if any(found == kind for _, found in told)]

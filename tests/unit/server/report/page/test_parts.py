@@ -142,10 +142,11 @@ def test_seconds_in_a_sentence(seconds: float, text: str) -> None:
     assert seconds_text(seconds) == text
 
 
-def test_whom_a_round_was_put_off_for_was_given_more_time() -> None:
-    told = [("client_late", {"client": "anna"}), ("round_put_off", {"clients": ["anna", "ben"]})]
+def test_late_trainings_late_measurements_and_more_time_are_told_apart() -> None:
+    late = [("client_late", {"client": "anna", "work": work}) for work in ("train", "evaluate", "evaluate")]
+    told = [*late, ("round_put_off", {"clients": ["anna", "ben"]})]
     events = [Event(kind, "", details, number, NOW) for number, (kind, details) in enumerate(told)]
     *_, troubles = participation_section(replace(by_trials(), events=events), ()).blocks
     assert isinstance(troubles, Table)
-    assert troubles.headings == ["client", "given more time", "late"]
-    assert troubles.rows == [["anna", "1", "1"], ["ben", "1", ""]]
+    assert troubles.headings == ["client", "given more time", "late", "late measuring"]
+    assert troubles.rows == [["anna", "1", "1", "2"], ["ben", "1", "", ""]]
