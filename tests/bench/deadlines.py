@@ -3,7 +3,7 @@
 python -m tests.bench deadlines [--part processes|simulated|both] [--policies A,B,…] [--out FOLDER]
     [--data ../shared/data/mnist_by_writer.npz] [--target 0.7] [--crowd-target 0.85]
     [--seconds 90] [--rounds 400] [--clients 16] [--slow 4] [--slowdown 8] [--step-ms 20] [--writers 64] [--cohort 8]
-    [--no-frozen]
+    [--no-frozen] [--measure 0]
     [--crowd 1000] [--sigma 1] [--away 0.2] [--away-for 600] [--crowd-cohort 50] [--hours 4] [--crowd-rounds 200]
 
 A policy is written as SELECTOR[:KEY=VALUE…], where a key is one of the table [round] of a study file, or an option of
@@ -13,7 +13,8 @@ The first policy is what the others are compared with.
 
 `processes`: a coordinator and clients as processes on loopback; the first ones are slow (`--slowdown`), the last is
 frozen by SIGSTOP for half of each round. `simulated`: many clients on a virtual clock. In both a study trains only: no
-tuner, nobody measures; each round's model is judged by this program, on data that nobody trains on.
+tuner, nobody measures but the `--measure` clients of the processes; each round's model is judged by this program, on
+data that nobody trains on.
 """
 
 import argparse
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--step-ms", type=float, default=20)
     parser.add_argument("--cohort", type=int, default=8)
     parser.add_argument("--no-frozen", dest="frozen", action="store_false")
+    parser.add_argument("--measure", type=int, default=0)
     parser.add_argument("--crowd", type=int, default=1000)
     parser.add_argument("--sigma", type=float, default=1)
     parser.add_argument("--away", type=float, default=0.2)
@@ -87,7 +89,7 @@ def _processes(options: argparse.Namespace) -> None:
 
     data, machines = str(options.data.resolve()), (options.clients, options.slow, options.slowdown, options.frozen)
     fleet = Fleet(data, options.writers, options.step_ms, *machines)
-    terms = Terms(options.rounds, options.seconds, options.cohort, lr=0.01, epochs=1)
+    terms = Terms(options.rounds, options.seconds, options.cohort, 0.01, 1, options.measure)
     judge = Judge(fleet)
     found = []
     for ran in run_all(chosen(options.policies or PROCESSES), fleet, judge, terms):

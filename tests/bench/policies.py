@@ -30,6 +30,7 @@ class Terms:
         cohort: Updates that a round waits for, where the selector heeds it.
         lr: Of the local training.
         epochs: Of the local training.
+        measure: How many clients measure each round's model.
     """
 
     rounds: int
@@ -37,6 +38,7 @@ class Terms:
     cohort: int
     lr: float
     epochs: int
+    measure: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Policy:
         return True
 
     def study(self, task: str, terms: Terms, seed: int, clients: int) -> StudySpec:
-        """One training without tuning or measuring, so that nothing but the policy takes time.
+        """One training without tuning; without measuring too unless the terms ask for it.
 
         Args:
             task: Its name.
@@ -87,7 +89,7 @@ class Policy:
                 "space": {"lr": {"low": 0.001, "high": 1.0, "log": True}},
                 "tuner": {"name": "fixed", "hyperparameters": {"lr": terms.lr}},
                 "aggregator": {"name": "fedavg"},
-                "evaluation": {"cohort_size": 0, "held_out": False},
+                "evaluation": {"cohort_size": terms.measure, "held_out": False},
                 "objective": {"metric": "train_loss", "direction": "minimize"},
                 "hyperparameters": {"local_epochs": terms.epochs},
                 "budget": {
