@@ -14,7 +14,7 @@ from e2e.studies import spec
 from e2e.tiny import Tiny, TinyWork, tiny_agent
 from e2e.waiting import until
 
-from fedstep.server.coordination.study import StudyRunner
+from fedstep.server.coordination.commits import Commits
 from fedstep.server.storage.base import Change, StudyState, TrialState
 from fedstep.server.storage.blobs import BlobStore
 
@@ -25,9 +25,9 @@ async def test_a_round_committed_while_another_trial_tidies_up_keeps_its_model(
     """Trial 1's first round is committed after trial 0 has decided what may go, and before anything goes."""
     loop = asyncio.get_running_loop()
     decided, committed = asyncio.Event(), threading.Event()
-    commit, retain = StudyRunner._commit, BlobStore.retain
+    commit, retain = Commits.make, BlobStore.retain
 
-    async def commit_late(self: StudyRunner, change: Change, *others: Any, **named: Any) -> None:
+    async def commit_late(self: Commits, change: Change, *others: Any, **named: Any) -> None:
         held_back = change.round is not None and (change.round.trial, change.round.round) == (1, 0)
         if held_back:
             await asyncio.wait_for(decided.wait(), 20)
@@ -40,7 +40,7 @@ async def test_a_round_committed_while_another_trial_tidies_up_keeps_its_model(
         committed.wait(20)
         return retain(self, keep)
 
-    monkeypatch.setattr(StudyRunner, "_commit", commit_late)
+    monkeypatch.setattr(Commits, "make", commit_late)
     monkeypatch.setattr(BlobStore, "retain", retain_late)
     async with inside(tmp_path, tasks=[Tiny()]) as host, AsyncExitStack() as clients:
         for name in ("ann", "ben"):

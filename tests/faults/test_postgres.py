@@ -86,7 +86,7 @@ async def test_a_coordinator_without_its_database_stops_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("fedstep.server.coordination.study.END_RETRIES_S", (0.0,))
+    monkeypatch.setattr("fedstep.server.coordination.commits.END_RETRIES_S", (0.0,))
     server = own_postgres_server
     server.execute("CREATE DATABASE study")
     async with inside(tmp_path, database=server.url("study")) as host, tiny_agent(host.address, "ann"):

@@ -144,7 +144,7 @@ class SimulatedRunner(StudyRunner):
 
     def announce_later(self, study: str, event: NewEvent) -> None:
         """Commits an event where nobody can wait for it."""
-        task = asyncio.get_running_loop().create_task(self.announce(event))
+        task = asyncio.get_running_loop().create_task(self.commits.announce(event))
         self._announcing.add(task)
         task.add_done_callback(self._announcing.discard)
 

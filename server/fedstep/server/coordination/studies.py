@@ -254,7 +254,7 @@ class Studies:
         runner = self._runners.get(study)
         if runner is None or len(self._side_work) > 1000:
             return
-        self._beside(runner.announce(event))
+        self._beside(runner.commits.announce(event))
 
     @property
     def draining(self) -> bool:

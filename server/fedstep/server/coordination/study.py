@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import functools
-import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +14,7 @@ from fedstep.server.aggregation.registry import create_aggregator, create_server
 from fedstep.server.coordination import checkpoint, conclusion, final_rounds, narrate
 from fedstep.server.coordination.account import Account, cost_of_arm, counted
 from fedstep.server.coordination.arms import arm_of, details_of
+from fedstep.server.coordination.commits import Commits
 from fedstep.server.coordination.engine import RunEngine
 from fedstep.server.coordination.executors import to_its_end
 from fedstep.server.coordination.mismatches import Mismatches
@@ -23,7 +22,7 @@ from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError
 from fedstep.server.coordination.participants import shares_in, updates_taken_late
 from fedstep.server.coordination.parts import Parts
-from fedstep.server.coordination.pausing import PausedError, commit_paused
+from fedstep.server.coordination.pausing import PausedError
 from fedstep.server.coordination.run import Run
 from fedstep.server.coordination.runs import Runs
 from fedstep.server.coordination.shared_tuner import SharedTuner
@@ -33,7 +32,6 @@ from fedstep.server.selection.registry import create_selector
 from fedstep.server.storage.base import (
     AssignmentRecord,
     Change,
-    Event,
     NewEvent,
     Spent,
     StudyRecord,
@@ -42,22 +40,16 @@ from fedstep.server.storage.base import (
     TrialState,
     all_trials,
 )
-from fedstep.server.storage.costs import Overhead
-from fedstep.server.tuning.base import Arm, Cost, Decision, Note, Observation, ProposeContext
+from fedstep.server.tuning.base import Arm, Decision, Note, Observation, ProposeContext
 from fedstep.server.tuning.ranking import best_trial
 from fedstep.server.tuning.registry import create_tuner
 
 log = logging.getLogger(__name__)
 
-END_RETRIES_S = (0.5, 2.0, 5.0, 10.0)
-"""Waits between tries to commit how a study ended, when the database has gone away."""
-
 _RECENT_ROUNDS = 20
 """Whoever took part in one of so many is expected back when the coordinator was started again."""
 
 _ENDS = {Decision.FINISH: TrialState.COMPLETED, Decision.PRUNE: TrialState.PRUNED, Decision.FAIL: TrialState.FAILED}
-
-_TOLD_MEANWHILE = (StudyState.PAUSING, StudyState.STOPPING)
 
 
 class StudyRunner:
@@ -84,7 +76,6 @@ class StudyRunner:
     ) -> None:
         self._tidy = tidy
         self.spec = record.spec
-        self.state = record.state
         self.trials: dict[int, TrialRecord] = {}
         self._task = task
         self._parts = parts
@@ -92,10 +83,11 @@ class StudyRunner:
         self._begun_before = record.updated_at > record.created_at
         self._runs = Runs(record.spec, task, parts)
         self.account = Account(record, parts.clock)
-        self._stopwatch = Stopwatch(parts.clock, parts.overhead)
+        stopwatch = Stopwatch(parts.clock, parts.overhead)
         self.tuner = SharedTuner(
-            parts.executors.storage, self._stopwatch, parts.clock, commit=lambda: self._commit(Change())
+            parts.executors.storage, stopwatch, parts.clock, commit=lambda: self.commits.make(Change())
         )
+        self.commits = Commits(record, self.account, self.tuner, stopwatch, parts)
         self.engine = RunEngine(
             self.spec,
             task,
@@ -108,14 +100,12 @@ class StudyRunner:
             selector=create_selector(self.spec.selector),
             make_aggregator=lambda elements: create_aggregator(self.spec.aggregator, elements),
             server_optimizer=create_server_optimizer(self.spec.aggregator),
-            announce=self.announce,
+            announce=self.commits.announce,
             time_left_s=lambda: self.account.time_left_s,
-            charge=self.charge,
+            charge=self.commits.charge,
         )
         self.lost_storage = False
         """It was interrupted because the database, or the model folder, failed it, and may be taken up again."""
-        self.pausing = False
-        """It was told to pause: it leaves off after the rounds under way, whatever it is told next."""
         self._mismatches = Mismatches(
             parts.fleet, self.engine.cohorts, lambda event: announce_soon(self.spec.name, event)
         )
@@ -134,22 +124,23 @@ class StudyRunner:
             await self.tuner.is_searching(False)
             await self._conclude()
         except PausedError:
-            await self._pause()
+            await self.commits.pause()
         except asyncio.CancelledError:
             text = "the coordinator was stopped; it goes on when it is started again"
-            await self._end(StudyState.INTERRUPTED, text, END_RETRIES_S, goes_on=True)
+            await self.commits.end(StudyState.INTERRUPTED, text, goes_on=True, in_haste=True)
             raise
         except UnavailableError as error:
-            await self._end(StudyState.INTERRUPTED, f"{error.message} {self.then}".rstrip())
+            await self.commits.end(StudyState.INTERRUPTED, f"{error.message} {self.then}".rstrip())
         except StorageError as error:
             self.lost_storage = taken_up_again
             then = "The study goes on by itself." if taken_up_again else self.then
-            await self._end(StudyState.INTERRUPTED, f"{error.message} {then}".rstrip(), goes_on=taken_up_again)
+            await self.commits.end(StudyState.INTERRUPTED, f"{error.message} {then}".rstrip(), goes_on=taken_up_again)
         except FedstepError as error:
-            await self._end(StudyState.FAILED, error.message)
+            await self.commits.end(StudyState.FAILED, error.message)
         except Exception as error:  # a task's own code may raise anything
             log.exception("study %s failed", self.spec.name)
-            await self._end(StudyState.FAILED, f"{type(error).__name__}: {error}; the coordinator's log has the rest")
+            text = f"{type(error).__name__}: {error}; the coordinator's log has the rest"
+            await self.commits.end(StudyState.FAILED, text)
         finally:
             forget()
             self._runs.close()
@@ -159,24 +150,25 @@ class StudyRunner:
     async def stop(self) -> None:
         """Ends the study after the rounds under way."""
         if not self.state.ended:
-            self.state = StudyState.STOPPING
+            self.commits.state = StudyState.STOPPING
             self.engine.cohorts.stop_waiting()
             await self.tuner.wake()
 
     async def pause(self) -> None:
         """Leaves off after the rounds under way, so that another runner can go on from there."""
-        self.pausing = True
+        self.commits.pausing = True
         self.engine.cohorts.stop_waiting()
         await self.tuner.wake()
 
-    async def announce(self, event: NewEvent) -> None:
-        """Commits an event by itself and tells the watchers."""
-        await self._commit(Change(events=[event]))
+    @property
+    def state(self) -> StudyState:
+        """Where it stands."""
+        return self.commits.state
 
-    async def charge(self, trial: int, cost: Cost, event: NewEvent) -> None:
-        """Commits a trial's cost with the event that tells what it was for."""
-        self.account.spend(cost)
-        await self._commit(Change(events=[event], spent=counted(cost), cost=cost_of_arm(trial, cost)))
+    @property
+    def pausing(self) -> bool:
+        """Whether it was told to pause: it leaves off after the rounds under way, whatever it is told next."""
+        return self.commits.pausing
 
     @property
     def spent(self) -> Spent:
@@ -216,9 +208,9 @@ class StudyRunner:
         ended = [trial for trial in trials if trial.state is not TrialState.RUNNING and trial.model_sha256]
         await self._runs.restore(trial for trial in ended if trial.number in kept)
         if self.state is StudyState.INTERRUPTED:
-            self.state = StudyState.RUNNING  # before the commit: it may be told to stop meanwhile
+            self.commits.state = StudyState.RUNNING  # before the commit: it may be told to stop meanwhile
         rounds = sum(trial.rounds for trial in trials)
-        await self._commit(Change(state=self.state, events=[narrate.study_started(self.spec, rounds)]))
+        await self.commits.make(Change(state=self.state, events=[narrate.study_started(self.spec, rounds)]))
         for member in self._parts.fleet.members():
             self._mismatches.tell(member)
         if trials:
@@ -302,7 +294,7 @@ class StudyRunner:
                 beside = await self._runs.save(run)
                 trial = replace(trial, first_round=run.rounds, model_sha256=run.model_sha256, optimizer_sha256=beside)
             self.trials[arm.number] = trial
-            await self._commit(Change(trials=[trial], events=[narrate.trial_started(trial)]))
+            await self.commits.make(Change(trials=[trial], events=[narrate.trial_started(trial)]))
         return run
 
     # step, observe, commit ----------------------------------------------------------------------------------------
@@ -401,7 +393,7 @@ class StudyRunner:
             events += [narrate.decision(note) for note in notes]
             spent, cost = counted(outcome.due), cost_of_arm(run.trial, outcome.due)
             change = Change([trial], outcome.record, outcome.assignments, events, spent=spent, cost=cost)
-            await self._commit(change, then=lambda: self.trials.update({run.trial: trial}))
+            await self.commits.make(change, then=lambda: self.trials.update({run.trial: trial}))
         await self._tidy({before.model_sha256, before.optimizer_sha256} - {b""})
         self._runs.went_on(run, outcome.run)
 
@@ -444,7 +436,7 @@ class StudyRunner:
         stopped = self.state is StudyState.STOPPING
         if best is None:
             why = "nobody asked anything of its runs within tuner.close_after, and " if self.tuner.left_alone else ""
-            await self._end(
+            await self.commits.end(
                 StudyState.STOPPED if stopped else StudyState.FAILED,
                 f"{why}no trial came to a value, so there is no model"
                 + (_last_reason(self.trials) or self._nobody_measures()),
@@ -454,7 +446,7 @@ class StudyRunner:
         self.trials[best.number] = best = replace(best, details={**best.details, "delivered": True})
         missing = self.spec.budget.rounds_per_trial + self.spec.budget.final_rounds - run.rounds
         if self.tuner.inner.per_trial and best.state is TrialState.COMPLETED and missing > 0 and not self._over():
-            await self.announce(narrate.final_rounds(best, missing))
+            await self.commits.announce(narrate.final_rounds(best, missing))
             try:
                 run = await self._train_on(run, missing)
             finally:
@@ -469,7 +461,7 @@ class StudyRunner:
         event = narrate.study_ended(state.value, self.trials[best.number], result, lag.percentile_ms(0.99), lag.max_ms)
         delivered = self.trials[best.number]
         events = [participation(shares), event]
-        await self._commit(Change(trials=[delivered], state=state, result=result, events=events), state)
+        await self.commits.make(Change(trials=[delivered], state=state, result=result, events=events), state)
 
     def _nobody_measures(self) -> str:
         here = self.engine.cohorts.count()
@@ -505,79 +497,9 @@ class StudyRunner:
         best = final_rounds.as_delivered(last)
         if best is last:
             return run
-        await self.announce(narrate.best_final_round(self.spec, last))
+        await self.commits.announce(narrate.best_final_round(self.spec, last))
         load = self._parts.executors.compute.run
         return await load(checkpoint.load, self.spec, self._task, best, self._parts.blobs)
-
-    async def _end(
-        self, state: StudyState, message: str, waits_s: Iterable[float] | None = None, goes_on: bool = False
-    ) -> None:
-        """Commits how the study ended; without `waits_s` for as long as it takes: nobody runs it, and all must know.
-
-        One that `goes_on` by itself and was told to stop or to pause, even meanwhile, does so when it does.
-        """
-        event = NewEvent(f"study_{state.value}", f"Study {self.spec.name} is {state.value}: {message}", {})
-
-        async def end() -> None:
-            left = await self._asked(state) if goes_on else state
-            await self._commit(Change(state=left, message=message, events=[event]), left)
-
-        await self._insist("the end", end, waits_s)
-
-    async def _asked(self, otherwise: StudyState) -> StudyState:
-        """What somebody has asked for, where that is still to be done."""
-        if self.state is StudyState.STOPPING:
-            return StudyState.STOPPING
-        if self.pausing:
-            record = await self._parts.executors.storage.run(self._parts.store.study, self.spec.name)
-            return StudyState.PAUSING if record.state is StudyState.PAUSING else otherwise
-        return otherwise
-
-    async def _pause(self) -> None:
-        """Commits that the study stands still, unless it was resumed or stopped meanwhile."""
-        name, state = self.spec.name, self.tuner.inner.state()
-
-        async def pause() -> None:
-            seconds = self.account.count_seconds()
-            await self._parts.feed.commit(
-                name, functools.partial(commit_paused, self._parts.store, name, seconds, state)
-            )
-
-        await self._insist("the pause", pause)
-
-    async def _insist(
-        self, what: str, commit: Callable[[], Awaitable[None]], waits_s: Iterable[float] | None = None
-    ) -> None:
-        """Commits, and again where the database has gone away, after each of these waits; without them for ever."""
-        for wait_s in waits_s or itertools.chain(END_RETRIES_S, itertools.repeat(END_RETRIES_S[-1])):
-            try:
-                await commit()
-                return
-            except StorageError as error:  # perhaps what ended the study; it may pass
-                log.warning("%s of study %s cannot be committed yet: %s", what, self.spec.name, error)
-                await asyncio.sleep(wait_s)
-
-    async def _commit(
-        self, change: Change, state: StudyState | None = None, then: Callable[[], object] = lambda: None
-    ) -> None:
-        """Commits a change, enters the state, calls `then`, and tells the watchers, who find it as they are told."""
-        seconds = self.account.count_seconds()
-
-        def commit(overhead: Overhead) -> list[Event]:
-            """The tuner's state as it is now goes with it: newer than the round does no harm, older would."""
-            tuner_state = self.tuner.inner.state() if self.tuner.is_there else None
-            kept = change.state
-            if kept is StudyState.RUNNING and self._parts.store.study(self.spec.name).state in _TOLD_MEANWHILE:
-                kept = None  # it was told to pause, or to stop, while it began
-            whole = replace(change, seconds=seconds, tuner_state=tuner_state, overhead=overhead, state=kept)
-            return self._parts.store.commit(self.spec.name, whole)
-
-        def known() -> None:
-            if state is not None:
-                self.state = state
-            then()
-
-        await self._parts.feed.commit(self.spec.name, lambda: self._stopwatch.committing(commit), known)
 
 
 def _last_reason(trials: dict[int, TrialRecord]) -> str:
