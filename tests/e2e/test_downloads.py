@@ -205,6 +205,18 @@ async def test_a_download_that_its_caller_cancels_leaves_its_place_to_the_next(h
         await parts(host, request)
 
 
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    link, payload = tmp_path / "latest", bytes(8)
+    link.symlink_to("models/model.safetensors")
+    with ModelFile(link, "s") as file:
+        file.take(study_pb2.DownloadModelResponse(header=_part(payload, hashlib.sha256(payload).digest())))
+        file.take(study_pb2.DownloadModelResponse(chunk=payload))
+        assert file.finish() is not None
+    assert link.is_symlink()
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["model.safetensors"]
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"no/model\.safetensors cannot be written \(no such file or directory\)"):
         ModelFile(tmp_path / "no" / "model.safetensors", "s").__enter__()

@@ -162,8 +162,9 @@ class Fedstep:
         """
         if isinstance(study, StudySpec):
             return Study(self, self.ask(calls.create(spec_to_proto(study))).spec.name)
+        spec = read_study(study)
         try:
-            return self.create(read_study(study))
+            return self.create(spec)
         except InvalidInputError as error:
             raise InvalidInputError(locate(study, error.violations) or error.message, error.violations) from None
 

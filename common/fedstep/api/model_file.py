@@ -16,6 +16,7 @@ from typing import BinaryIO, Self
 
 from fedstep.api.calls import request
 from fedstep.common.errors import DataLossError, InvalidInputError, StorageError
+from fedstep.common.validation import path_of
 from fedstep.v1 import study_pb2 as pb
 from fedstep.v1 import tensors_pb2
 
@@ -64,13 +65,14 @@ class ModelFile:
         size: Bytes that it will have; 0 while nobody has said so.
 
     Raises:
-        InvalidInputError: The path is a folder, a device, or something else that is no file to replace.
+        InvalidInputError: The path is none, or a folder, a device, or something else that is no file to replace.
     """
 
     def __init__(self, path: str | Path, study: str, sha256: bytes = b"") -> None:
-        self._path = Path(path)
+        self._path = path_of(path)
         _check_ordinary(self._path)
-        self._part = self._path.with_name(f"{self._path.name}.part")
+        self._target = Path(os.path.realpath(self._path))  # a link stays, and what it leads to is replaced
+        self._part = self._target.with_name(f"{self._target.name}.part")
         self._study = study
         self._sha256 = sha256
         self._manifest: tensors_pb2.TensorManifest | None = None
@@ -133,7 +135,7 @@ class ModelFile:
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._part.replace(self._path)
+            self._part.replace(self._target)
         except OSError as error:
             raise _cannot_write(self._path, error) from error
         return Downloaded(self._path, self._sha256.hex(), self.size, len(self._manifest.tensors))

@@ -68,6 +68,8 @@ def check_address(address: str) -> None:
     Raises:
         InvalidInputError: It is not.
     """
+    if not isinstance(address, str):
+        raise InvalidInputError(f"{address} is no address of a coordinator: give HOST:PORT as a text.")
     host, _, port = address.rpartition(":")
     scheme, divider, _ = address.partition("://")
     if divider:

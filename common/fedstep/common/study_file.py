@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from fedstep.common.errors import FieldViolation, InvalidInputError
 from fedstep.common.spec import StudySpec
 from fedstep.common.toml_lines import key_lines
-from fedstep.common.validation import violations_of
+from fedstep.common.validation import path_of, violations_of
 
 _TOML_PLACE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -24,7 +24,7 @@ def read_study(path: str | Path) -> StudySpec:
     Raises:
         InvalidInputError: It cannot be read or holds mistakes: one line each, with file, line, value and fix.
     """
-    text = _read(Path(path))
+    text = _read(path_of(path))
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

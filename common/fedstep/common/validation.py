@@ -6,14 +6,16 @@ same in words that name the value and the fix.
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedstep.common.errors import FieldViolation
+from fedstep.common.errors import FieldViolation, InvalidInputError
 
 _LONGEST_SHOWN = 60
 
@@ -30,6 +32,17 @@ class MistakesError(ValueError):
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations))
         self.violations = tuple(violations)
+
+
+def path_of(value: object) -> Path:
+    """A path that somebody has handed over.
+
+    Raises:
+        InvalidInputError: It is none.
+    """
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise InvalidInputError(f"{show(value)} is no path: give the name of a file, as a text or a pathlib.Path.")
 
 
 def show(value: object) -> str:

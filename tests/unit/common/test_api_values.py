@@ -95,6 +95,16 @@ def test_an_address_is_a_host_and_a_port(address: str) -> None:
         connect(f"http://{address}")
 
 
+def test_what_is_no_study_no_path_and_no_address_at_all_is_said_in_a_sentence() -> None:
+    nothing: Any = 5
+    with pytest.raises(InvalidInputError, match=r"^5 is no address of a coordinator: give HOST:PORT as a text"):
+        connect(nothing)
+    with connect("127.0.0.1:1") as fedstep:
+        for call in (fedstep.create, lambda path: fedstep.download(path, "s")):
+            with pytest.raises(InvalidInputError, match=r"^5 is no path: give the name of a file"):
+                call(nothing)
+
+
 def test_a_timeout_of_centuries_is_not_over_at_once() -> None:
     with pytest.raises(UnavailableError, match="No coordinator answers"):
         step(timeout_s=1e12)()

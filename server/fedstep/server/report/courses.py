@@ -52,6 +52,12 @@ class Course:
     score: float | None
     look: Look
 
+    @property
+    def end(self) -> tuple[int, float]:
+        """The point that is marked, of at least one: the last, or that of the final round that is delivered."""
+        delivered = self.trial.rounds_delivered - self.trial.first_round
+        return next((point for point in reversed(self.points) if point[0] <= delivered), self.points[-1])
+
 
 def courses_of(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[Course]:
     """The trials by number, at most one of them the best."""

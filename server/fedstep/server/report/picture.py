@@ -157,7 +157,7 @@ def draw_courses(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> N
             zorder=look.order,
         )
         if course.points:
-            last, value = course.points[-1]
+            last, value = course.end
             mark(axes, last, shown.clip(value), look, len(courses))
     _label_ends(axes, courses, shown)
     _explain_looks(axes, courses)
@@ -190,7 +190,7 @@ def _label_ends(axes: Axes, courses: Sequence[Course], shown: ValueRange) -> Non
 
 
 def _end_label(course: Course, shown: ValueRange) -> EndLabel:
-    last, value = course.points[-1]
+    last, value = course.end
     best = course.look is BEST
     return EndLabel(
         str(course.trial.number), last, shown.height(value), course.look.color, 10 if best else 8.5, strong=best

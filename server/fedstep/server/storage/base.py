@@ -154,6 +154,12 @@ class TrialRecord:
         """The objective after the last round, or when it was measured."""
         return self.values[-1] if self.values else self.details.get("value")
 
+    @property
+    def value_delivered(self) -> float | None:
+        """The objective of the model that the study delivers of it, if it does."""
+        own = self.rounds_delivered - self.first_round
+        return self.values[own - 1] if 0 < own < self.rounds else self.value
+
 
 @dataclass(frozen=True)
 class Steps:

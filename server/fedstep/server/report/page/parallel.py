@@ -25,6 +25,8 @@ _ROW = 0.62
 """Inches between two rows, where the axes lie one below the other."""
 
 _NARROW_LEFT, _NARROW_RIGHT = 0.25, 0.25
+_NARROW_LETTER = 0.022
+"""Of a small letter, in parts of an axis that lies."""
 
 
 def draw_parallel(space: Space, courses: Sequence[Course], metric: str, minimize: bool, width: float) -> Figure:
@@ -136,14 +138,14 @@ def _name_axes(
             annotation_clip=False,
             bbox=_BEHIND,
         )
-        for place, text in ticks:
+        for place, text in ticks if upright else _apart(ticks):
             axes.annotate(
                 text,
                 (at, place) if upright else (place, -at),
-                xytext=(-5, 0) if upright else (0, 5),
+                xytext=(-5, 0) if upright else (0, -4),
                 textcoords="offset points",
-                ha="right" if upright else "left" if place < 0.3 else "right" if place > 0.7 else "center",
-                va="center" if upright else "bottom",
+                ha="right" if upright else _side(place),
+                va="center" if upright else "top",
                 color=FAINT,
                 fontsize=8,
                 parse_math=False,
@@ -151,6 +153,31 @@ def _name_axes(
                 annotation_clip=False,
                 bbox=_BEHIND,
             )
+
+
+def _side(place: float) -> str:
+    """On which side of its place on a horizontal axis a word begins, so that it does not leave the picture."""
+    return "left" if place < 0.3 else "right" if place > 0.7 else "center"
+
+
+def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Of what would be written along a narrow axis what does not lie on what stands before it; the ends stay."""
+    kept: list[tuple[float, str]] = []
+    end = -1.0
+    last_begins, _ = _reach(*ticks[-1])
+    for tick in ticks[:-1]:
+        begins, ends = _reach(*tick)
+        if not kept or (begins > end and ends < last_begins):
+            kept.append(tick)
+            end = ends
+    return [*kept, ticks[-1]] if last_begins > end else kept
+
+
+def _reach(place: float, text: str) -> tuple[float, float]:
+    """Where a word on a narrow axis begins and ends, in parts of the axis."""
+    width = _NARROW_LETTER * (len(text) + 2)
+    begins = place - width * {"left": 0.0, "center": 0.5, "right": 1.0}[_side(place)]
+    return begins, begins + width
 
 
 def _marks(parameter: Parameter) -> list[tuple[float, str]]:

@@ -150,10 +150,12 @@ def _trials(story: Story) -> Block:
 
 def _trial(story: Story, trial: TrialRecord) -> list[str]:
     number = f"★ {trial.number}" if trial is story.best else str(trial.number)
-    value = "–" if trial.value is None else number_text(trial.value)
+    value = "–" if trial.value_delivered is None else number_text(trial.value_delivered)
     settings = "dealt to its clients" if trial.details.get("discard") else settings_text(trial.hyperparameters)
     if not story.of_arms:
-        return [number, trial.state.value, str(trial.rounds), value, settings]
+        own = trial.rounds_delivered - trial.first_round
+        rounds = f"{own} of {trial.rounds}" if 0 < own < trial.rounds else str(trial.rounds)
+        return [number, trial.state.value, rounds, value, settings]
     phase = str(trial.details.get("phase", "")) or "–"
     parents = "+".join(map(str, trial.details.get("parents", ()))) or "–"
     first = trial.first_round

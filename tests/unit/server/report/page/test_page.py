@@ -24,11 +24,12 @@ from unit.server.report.page.stories import (
 
 from fedstep.common.space import Space
 from fedstep.common.spec import Objective
+from fedstep.server.report.courses import courses_of
 from fedstep.server.report.page import page as page_module
 from fedstep.server.report.page.page import write_report
 from fedstep.server.report.page.story import Holding, Story
 from fedstep.server.report.participation import Share, participation_text
-from fedstep.server.storage.base import Event, StudyRecord, StudyState, TrialRecord, TrialState
+from fedstep.server.storage.base import BEST_FINAL_ROUND, Event, StudyRecord, StudyState, TrialRecord, TrialState
 
 SECTIONS = ["result", "search", "cost", "clients", "again"]
 HOSTILE = "<script>alert('#1c7ed6')</script>\"'&url(#x)$^"
@@ -207,6 +208,17 @@ def test_colours_follow_the_page_in_light_and_in_dark(any_page: Page) -> None:
     drawn = [element.get("style", "") for svg in any_page.root.iter("svg") for element in svg.iter()]
     assert {name for one in drawn for name in re.findall(r"var\((--[a-z]+)\)", one)} <= defined
     assert not [one for one in drawn if "#" in one.replace("url(#", "")]
+
+
+def test_an_earlier_final_round_that_is_delivered_is_the_one_that_counts(tmp_path: Path) -> None:
+    story = by_trials()
+    best = story.trials[4]
+    details = {**best.details, BEST_FINAL_ROUND: {"rounds": 4, "value": 0.75, "metrics": {}, "model": "00"}}
+    longer = replace(best, values=(*best.values, 0.75, 0.72), details=details)
+    page = page_of(replace(story, trials=[*story.trials[:4], longer, story.trials[5]]), tmp_path)
+    assert page.rows("hyper-parameters")[4][:4] == ["★ 4", "completed", "4 of 5", "0.7500"]
+    (course,) = (course for course in courses_of(story.study, [longer]))
+    assert (course.end, course.points[-1]) == ((4, 0.75), (5, 0.72))
 
 
 def test_every_chart_is_there_for_wide_screens_and_for_phones(any_page: Page) -> None:
