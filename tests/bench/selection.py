@@ -19,10 +19,12 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.standard import DEFAULTS
 from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.cohorts import Cohorts
+from fedstep.server.coordination.eligible import Eligible
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy
 from fedstep.server.coordination.ledger import Ledger
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.run import initial_run
+from fedstep.server.coordination.waiting import Waiting
 from fedstep.server.selection.base import Part, RoundSeen
 from fedstep.server.selection.pace import Paces
 from fedstep.server.selection.registry import create_selector
@@ -66,8 +68,10 @@ async def measure(selector: str, fleet: Fleet, book: PaceBook, cohort: int, runs
             "round": {"cohort_size": cohort},
         }
     )
-    cohorts = Cohorts(spec, fleet, book, create_selector(spec.selector), SystemClock(), _unheard, lambda: math.inf)
-    cohorts.compare_with(fleet.at(0).manifest)
+    eligible = Eligible(spec, fleet)
+    eligible.compare_with(fleet.at(0).manifest)
+    waiting = Waiting(spec, fleet, eligible, SystemClock(), _unheard, lambda: math.inf)
+    cohorts = Cohorts(spec, fleet, book, create_selector(spec.selector), eligible, waiting)
     started = initial_run(spec, task, 0, DEFAULTS)
     arm = Arm(0, {}, cohort=1)
     everyone = [Part(member.name, True, samples=10, loss=1 + member.row % 7 / 7) for member in fleet.members()]

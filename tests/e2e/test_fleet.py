@@ -15,7 +15,6 @@ from e2e.tiny import TinyWork, tiny_agent
 from e2e.waiting import until
 
 from fedstep.client.work import Control, Evaluated, Job
-from fedstep.server.coordination import cohorts
 from fedstep.server.storage.base import StudyState
 
 
@@ -176,7 +175,7 @@ async def test_a_study_that_goes_on_waits_a_little_for_those_it_had(tmp_path: Pa
 
 
 async def test_a_study_that_goes_on_says_who_has_not_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cohorts, "RETURN_WAIT_S", 0.3)
+    monkeypatch.setattr("fedstep.server.coordination.waiting.RETURN_WAIT_S", 0.3)
     async with AsyncExitStack() as clients:
         port = await cut_off(tmp_path / "data", clients)
         async with inside(tmp_path / "data", port=port) as host:

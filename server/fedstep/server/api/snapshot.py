@@ -46,7 +46,7 @@ def running(runner: StudyRunner, parts: Parts) -> pb.Snapshot:
     snapshot.phases.extend(phases)
     open_work = parts.ledger.under_way()
     snapshot.late = sum(work.late and work.message.study == runner.spec.name for work in open_work)
-    snapshot.fleet.for_study = runner.engine.cohorts.count()
+    snapshot.fleet.for_study = runner.engine.eligible.count()
     snapshot.spent.extend(_spent(runner.spec, runner.account.spent, runner.account.seconds, trials))
     left = forecast(runner.spec, runner.account, trials, now_s)
     if left is not None:

@@ -89,8 +89,14 @@ def _print_decisions(console: Console, decisions: Sequence[Decision], study: stu
             ]
             for decision in decisions
         ],
-        f"None: {study.spec.tuner.name} has ended no trial early, and has changed nothing on the way.",
+        _none_of(study.spec.tuner.name),
     )
+
+
+def _none_of(tuner: str) -> str:
+    if tuner == "outside":
+        return "None here: the program that steps the runs decides, and what moves it is its own."
+    return f"None: {tuner} has ended no trial early, and has changed nothing on the way."
 
 
 def _why(decision: Decision, metric: str) -> Text:

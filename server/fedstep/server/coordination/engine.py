@@ -14,8 +14,9 @@ from fedstep.common.tensors import sha256
 from fedstep.server.aggregation.base import Aggregator, ServerOptimizer
 from fedstep.server.coordination import narrate
 from fedstep.server.coordination.buffered import BufferedArm
-from fedstep.server.coordination.cohorts import Announce, Cohorts
+from fedstep.server.coordination.cohorts import Cohorts
 from fedstep.server.coordination.dispatch import Dispatcher
+from fedstep.server.coordination.eligible import Eligible
 from fedstep.server.coordination.executors import Executors
 from fedstep.server.coordination.fleet import Fleet
 from fedstep.server.coordination.intake import Intake
@@ -29,6 +30,7 @@ from fedstep.server.coordination.run import Run, default_manifest
 from fedstep.server.coordination.shelf import Shelf, cut
 from fedstep.server.coordination.trained import Trained
 from fedstep.server.coordination.under_way import UnderWay
+from fedstep.server.coordination.waiting import Announce, Waiting
 from fedstep.server.selection.base import Selector
 from fedstep.server.storage.base import AssignmentRecord, NewEvent, RoundRecord
 from fedstep.server.tuning.base import Arm, Cost, Prices, Unpriced
@@ -97,7 +99,9 @@ class RunEngine:
         self._shelf = shelf
         self._executors = executors
         self._clock = clock
-        self.cohorts = Cohorts(spec, fleet, paces, selector, clock, announce, time_left_s)
+        self.eligible = Eligible(spec, fleet)
+        self.waiting = Waiting(spec, fleet, self.eligible, clock, announce, time_left_s)
+        self.cohorts = Cohorts(spec, fleet, paces, selector, self.eligible, self.waiting)
         self._make_aggregator = make_aggregator
         self._server_optimizer = server_optimizer
         self._charge = charge
@@ -126,7 +130,7 @@ class RunEngine:
 
     async def prepare(self) -> None:
         """Learns the layout of the task's model, which clients are compared by. Before the first step."""
-        self.cohorts.compare_with(await self._executors.compute.run(default_manifest, self._task))
+        self.eligible.compare_with(await self._executors.compute.run(default_manifest, self._task))
 
     async def step(self, run: Run, arm: Arm, last: bool) -> StepOutcome:
         """One round: select, dispatch, collect, aggregate, evaluate. The caller observes and commits.
@@ -266,7 +270,7 @@ class RunEngine:
         outcome.charged.append(outcome.trained[-1])
         await self._charge(run.trial, outcome.trained[-1], narrate.round_missed(run.trial, run.rounds, trained))
         if trained.attempt == ATTEMPTS - 1:
-            await self.cohorts.hear_of([a.member for a in trained.assignments if a.status is not Status.ACCEPTED])
+            await self.waiting.to_hear_of([a.member for a in trained.assignments if a.status is not Status.ACCEPTED])
 
     async def _train_once(self, run: Run, arm: Arm, attempt: int, last: bool) -> Trained:
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
@@ -368,7 +372,7 @@ class RunEngine:
     ) -> _Measured:
         """Measures a model on its evaluation cohort; again, on those who are there then, where all were lost."""
         for attempt in range(1, ATTEMPTS + 1):
-            if evaluating and not await self.cohorts.wait_for(1, arm.cohort):
+            if evaluating and not await self.cohorts.wait_to_measure(arm.cohort):
                 raise StoppedError("the study was over before the model was measured")
             began = self._clock.monotonic()
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()

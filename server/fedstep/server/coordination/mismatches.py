@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fedstep.server.coordination.cohorts import Cohorts
+from fedstep.server.coordination.eligible import Eligible
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.storage.base import NewEvent
 from fedstep.v1 import fleet_pb2
@@ -13,19 +13,19 @@ class Mismatches:
 
     Args:
         fleet: Who is there.
-        cohorts: Knows who can work for the study.
+        eligible: Who can work for the study.
         announce_soon: Has an event of the study committed.
     """
 
-    def __init__(self, fleet: Fleet, cohorts: Cohorts, announce_soon: Callable[[NewEvent], None]) -> None:
+    def __init__(self, fleet: Fleet, eligible: Eligible, announce_soon: Callable[[NewEvent], None]) -> None:
         self._fleet = fleet
-        self._cohorts = cohorts
+        self._eligible = eligible
         self._announce_soon = announce_soon
         self._told: set[str] = set()
 
     def tell(self, member: Member) -> None:
         """Tells a client, once, why this study gives it no work; nothing to one that can work for it."""
-        reason, name = self._cohorts.mismatch(member), member.name
+        reason, name = self._eligible.mismatch(member), member.name
         member.message = reason or ""
         if reason and name not in self._told:
             self._told.add(name)

@@ -164,7 +164,7 @@ class Studies:
         """
         runner = self._runners.get(name)
         if runner is not None:
-            return await shares_in(name, runner.engine.cohorts.names(), self._parts)
+            return await shares_in(name, runner.engine.eligible.names(), self._parts)
         return await shares_in(name, await there_at_its_end(name, self._parts), self._parts)
 
     async def cost(self, name: str) -> StudyCost:

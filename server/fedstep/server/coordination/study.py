@@ -107,7 +107,7 @@ class StudyRunner:
         self.lost_storage = False
         """It was interrupted because the database, or the model folder, failed it, and may be taken up again."""
         self._mismatches = Mismatches(
-            parts.fleet, self.engine.cohorts, lambda event: announce_soon(self.spec.name, event)
+            parts.fleet, self.engine.eligible, lambda event: announce_soon(self.spec.name, event)
         )
 
     async def run(self, taken_up_again: bool = False) -> None:
@@ -151,13 +151,13 @@ class StudyRunner:
         """Ends the study after the rounds under way."""
         if not self.state.ended:
             self.commits.state = StudyState.STOPPING
-            self.engine.cohorts.stop_waiting()
+            self.engine.waiting.stop()
             await self.tuner.wake()
 
     async def pause(self) -> None:
         """Leaves off after the rounds under way, so that another runner can go on from there."""
         self.commits.pausing = True
-        self.engine.cohorts.stop_waiting()
+        self.engine.waiting.stop()
         await self.tuner.wake()
 
     @property
@@ -219,7 +219,7 @@ class StudyRunner:
             recent = {name for record in latest for name in (*record.cohort, *record.evaluators)}
             late = await updates_taken_late(self.spec.name, self._parts)
             self.engine.cohorts.recall(rounds_before, await storage.run(self._parts_taken), self._cohorts(), late)
-            await self.engine.cohorts.wait_for_return(recent)
+            await self.engine.waiting.for_return(recent)
 
     def _parts_taken(self) -> list[AssignmentRecord]:
         """Who was asked in earlier lives of the coordinator, and how it went."""
@@ -454,7 +454,7 @@ class StudyRunner:
             self._check_pause()
         run = await self._best_final(run)
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
-        shares = await shares_in(self.spec.name, self.engine.cohorts.names(), self._parts)
+        shares = await shares_in(self.spec.name, self.engine.eligible.names(), self._parts)
         trials = list(self.trials.values())
         result = await conclusion.conclude(self.spec, self._task, run, trials, shares, self._parts, state)
         lag = self._parts.lag
@@ -464,7 +464,7 @@ class StudyRunner:
         await self.commits.make(Change(trials=[delivered], state=state, result=result, events=events), state)
 
     def _nobody_measures(self) -> str:
-        here = self.engine.cohorts.count()
+        here = self.engine.eligible.count()
         if not here or self.engine.cohorts.evaluators():
             return ""
         return (

@@ -16,11 +16,13 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.standard import DEFAULTS
 from fedstep.common.tensors import Manifest
 from fedstep.server.coordination.cohorts import Cohorts
+from fedstep.server.coordination.eligible import Eligible
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy, Presence
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import Ledger
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.run import Run, initial_run, rng_of
+from fedstep.server.coordination.waiting import Waiting
 from fedstep.server.selection.base import Selection, Selector
 from fedstep.server.selection.evaluation import evaluation_cohort
 from fedstep.server.selection.pace import Paces
@@ -65,8 +67,10 @@ class Study:
             }
         )
         selector = create_selector(self.spec.selector)
-        self.cohorts = Cohorts(self.spec, self.fleet, self.paces, selector, clock, unheard, lambda: math.inf)
-        self.cohorts.compare_with(MANIFEST)
+        eligible = Eligible(self.spec, self.fleet)
+        eligible.compare_with(MANIFEST)
+        waiting = Waiting(self.spec, self.fleet, eligible, clock, unheard, lambda: math.inf)
+        self.cohorts = Cohorts(self.spec, self.fleet, self.paces, selector, eligible, waiting)
         self.committed: list[tuple[RoundRecord, list[AssignmentRecord]]] = []
         self.late: list[TakenLate] = []
 
