@@ -43,6 +43,7 @@ def _candidates(draw: st.DrawFn) -> Candidates:
         missed=column(st.integers(0, 50)),
         waited=column(st.integers(0, 200)),
         unasked=column(st.integers(0, 200)),
+        unmissed=column(st.integers(0, 200)),
     )
 
 
@@ -159,4 +160,15 @@ class SelectorContract(ABC):
         return selector
 
 
-_LEARNT = ("log_time", "log_time_sd", "step_s", "beside_s", "loss", "trained", "missed", "waited", "unasked")
+_LEARNT = (
+    "log_time",
+    "log_time_sd",
+    "step_s",
+    "beside_s",
+    "loss",
+    "trained",
+    "missed",
+    "waited",
+    "unasked",
+    "unmissed",
+)

@@ -87,7 +87,7 @@ async def test_a_process_frozen_over_the_end_of_a_round_still_counts_in_the_next
     assert taken.details["staleness"] == taken.details["round"] in (1, 2)
     (late,) = [x for x in await host.assignments("s", "b") if x.work == "train" and x.round == 0]
     assert late.status == "late"
-    assert "its update is still taken" in late.message
+    assert "what it sends yet is taken" in late.message
     rounds = await host.rounds("s")
     assert sum(r.metrics.get("late_updates", 0) for r in rounds) == 1
     whole = STEPS * sum("b" in r.cohort for r in rounds[1:])
@@ -150,6 +150,22 @@ async def test_any_number_of_silent_clients_cost_a_round_its_deadline(host: Insi
     late = [a for a in await host.assignments("s") if a.status == "late"]
     assert len(late) == 39
     assert max(a.elapsed_s for a in late) <= 2.0 + 1.0
+
+
+async def test_half_of_the_clients_being_silent_a_measurement_does_not_wait_for_its_own_deadline(host: Inside) -> None:
+    async with AsyncExitStack() as stack:
+        for name in ("a", "b"):
+            await stack.enter_async_context(raw_client(host.address, name))
+        for name in ("c", "d"):
+            silent = await stack.enter_async_context(raw_client(host.address, name, do_nothing))
+            silent.on_evaluate = do_nothing
+        study = {"round": {"min_clients": 4, "deadline": "1s", "quorum": 0.5}, "budget": {"rounds_per_trial": 1}}
+        await host.create(spec(**study, evaluation={"deadline": "600s"}))
+        assert (await host.until_over("s")).state is StudyState.COMPLETED
+    (round_,) = await host.rounds("s")
+    assert sorted(round_.evaluators) == ["a", "b"]
+    late = await host.events("s", "client_late")
+    assert {(e.details["client"], e.details["work"]) for e in late} >= {("c", "evaluate"), ("d", "evaluate")}
 
 
 async def test_where_late_updates_are_dropped_the_client_is_told_to_stop(host: Inside) -> None:

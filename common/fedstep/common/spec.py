@@ -93,7 +93,9 @@ def _option_faults(value: object, field: str) -> list[FieldViolation]:
         return [fault for item in value for fault in _option_faults(item, field)]
     if isinstance(value, bool | int | str) or value is None or (isinstance(value, float) and math.isfinite(value)):
         return []
-    return [FieldViolation(field, f"is {show(value)}: an option is a number, a text, true, false, a list or a table.")]
+    kinds = "a number, a text, true, false, a list or a table"
+    fix = "give a finite number" if isinstance(value, float) else f"an option is {kinds}"
+    return [FieldViolation(field, f"is {show(value)}: {fix}.")]
 
 
 def _fixed(raw: object) -> dict[str, Value]:

@@ -101,7 +101,9 @@ def check_contender(contender: Contender, study: StudySpec, defaults: Mapping[st
             raise InvalidInputError(f"--tuners has {contender.text}, but there is no tuner {name}: {hint}") from None
         raise InvalidInputError(f"--tuners has {contender.text}: {error.message}") from None
     if mixed := buffer_faults(study):
-        raise InvalidInputError(f"--tuners has {contender.text}: {sentences(mixed)}")
+        of_selector = contender.selector is not None and mixed[0].field.startswith("selector")
+        option = "--selectors" if of_selector else "--tuners"
+        raise InvalidInputError(f"{option} has {contender.text}: {sentences(mixed)}")
 
 
 def study_of(study: StudySpec, contender: Contender, seed: int, rounds: int, trial_rounds: int) -> StudySpec:

@@ -1,6 +1,7 @@
 """What simulated clients are told by the coordinator's own engine, and what becomes of the updates they send."""
 
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -102,3 +103,23 @@ def test_few_steps_of_slow_clients_do_not_upset_a_small_federation(slowdown: flo
     found = simulate(spec, Digits(), Federation(6, hardship=hardship))
     assert sum(r.metrics.get("partial_updates", 0) + r.metrics.get("late_updates", 0) for r in found.rounds) > 10
     assert min(r.value or 0.0 for r in found.rounds[5:]) > 0.75
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_small_fleet_that_is_asked_nearly_whole_a_slow_client_has_its_turns(seed: int) -> None:
+    """It is told to stop nearly every round, since three of five are fast; that is no reason not to wait for it."""
+    spec = study(
+        seed=seed,
+        tuner={"name": "fixed"},
+        selector={"name": "deadline"},
+        round={"cohort_size": 3, "min_clients": 2, "deadline": "60s"},
+        budget={"rounds": 40},
+    )
+    even = SpeedModel(step_ms=20, sample_ms=1, spread=0.0)
+    hardship = Hardship(Handicap(slowdown=20), slow_share=0.2)
+    found = simulate(spec, Clouds(), Federation(5, speed=even, hardship=hardship))
+    in_time = [(a.client, a.round) for a in found.assignments if a.work == "train" and a.status == "accepted"]
+    late = [(e.details["client"], e.details["round"]) for e in found.events if e.kind == "late_update_taken"]
+    for client in {name for name, _ in in_time}:
+        taken = sorted(round_ for name, round_ in in_time + late if name == client)
+        assert max(after - before for before, after in pairwise([-1, *taken, 40])) <= 5  # as promised: 3 × 5 / 3 rounds

@@ -23,11 +23,15 @@ from fedstep.server.coordination.run import Run, resolve, rng_of, seed_of
 from fedstep.server.coordination.waiting import Waiting
 from fedstep.server.selection.base import Candidates, RoundSeen, Selection, SelectionContext, Selector
 from fedstep.server.selection.evaluation import Ranks
+from fedstep.server.selection.pace import quantile_s
 from fedstep.server.storage.base import AssignmentRecord, RoundRecord
 from fedstep.server.tuning.base import Arm
 
 HASHED_AT_ONCE = 5_000
 """Names whose ranks are worked out before the event loop has its turn again: a few milliseconds."""
+
+_SURE = 0.9
+"""Which quantile of a client's time is what it is expected to take at the most."""
 
 
 class Cohorts:
@@ -264,6 +268,18 @@ class Cohorts:
         there &= self._fleet.roll.validation_samples[: len(there)] > 0
         names, size = self._fleet.roll.names[: len(there)], self._spec.evaluation.cohort_size
         return self._ranks.cohort(names, np.flatnonzero(there), size, self._rank_seed(cohort))
+
+    def measuring_s(self, cohort: Sequence[str], run: Run) -> dict[str, float]:
+        """Seconds that a measurement is expected to take at the most, by name; of whom it is known.
+
+        A step of training takes longer than measuring as many samples does, and an update longer than a few numbers.
+        """
+        rows = np.array([self._fleet.member(name).row for name in cohort], np.intp)
+        batch_size = int(run.hyperparameters["batch_size"])
+        steps = np.maximum(1, -(-self._fleet.roll.validation_samples[rows] // batch_size))
+        predicted = self._paces.predict(rows, steps, batch_size, run.manifest)
+        took_s = quantile_s(predicted.log_time, predicted.log_time_sd, _SURE)
+        return {name: float(s) for name, s in zip(cohort, took_s, strict=True) if math.isfinite(s)}
 
     async def _rank(self, cohort: int) -> None:
         """Works out the ranks that `evaluators` will ask for, a part at a time."""

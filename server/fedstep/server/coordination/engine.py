@@ -376,7 +376,8 @@ class RunEngine:
                 raise StoppedError("the study was over before the model was measured")
             began = self._clock.monotonic()
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
-            phase = EvaluationPhase(self._ledger, len(cohort), self._spec.evaluation.deadline.total_seconds())
+            expected_s, deadline = self.cohorts.measuring_s(cohort, run), self._spec.evaluation.deadline
+            phase = EvaluationPhase(self._ledger, len(cohort), deadline.total_seconds(), expected_s)
             members = self.cohorts.members(cohort)
             work = self._dispatcher.evaluations(phase, phase.time_left_s, run, members, attempt)
             await self._collect(phase, work)

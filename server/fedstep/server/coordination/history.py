@@ -46,8 +46,9 @@ class History:
             "missed": np.empty(0, np.int64),
             "trained_at": np.empty(0, np.int64),
             "asked_at": np.empty(0, np.int64),
+            "missed_at": np.empty(0, np.int64),
         }
-        self._fill = {"loss": np.nan, "trained": 0, "missed": 0, "trained_at": 0, "asked_at": -1}
+        self._fill = {"loss": np.nan, "trained": 0, "missed": 0, "trained_at": 0, "asked_at": -1, "missed_at": -1}
         self._absent: dict[str, dict[str, float]] = {}
         self._cohorts: dict[Draw, tuple[str, ...]] = {}
 
@@ -61,6 +62,7 @@ class History:
             "missed": found["missed"],
             "waited": self.draws - found["trained_at"],
             "unasked": self.draws - found["asked_at"],
+            "unmissed": self.draws - found["missed_at"],
         }
 
     def earlier(self, draw: Draw) -> tuple[str, ...]:
@@ -106,6 +108,7 @@ class History:
             known["trained_at"] = self.draws
         if part.missed:
             known["missed"] += 1
+            known["missed_at"] = self.draws
         if part.loss is not None:
             known["loss"] = part.loss
 

@@ -129,6 +129,7 @@ class Intake:
             finally:
                 self.taking = None
             assignment.samples = summary.samples
+            assignment.train_s = summary.train_time.seconds + summary.train_time.nanos / 1e9
             assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)} | _local_validation(summary)
             if (loss_rms := assignment.log.root_mean_square_loss()) is not None:
                 assignment.metrics["loss_rms"] = loss_rms

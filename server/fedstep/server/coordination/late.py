@@ -50,7 +50,7 @@ class LateUpdates:
             self._hand_over(assignment, Status.GOES_ON, reason)
 
     def _hand_over(self, assignment: OpenAssignment, left_as: Status, reason: str) -> None:
-        self._ledger.hand_over(assignment, self, left_as, f"{reason}; its update is still taken, at a discount")
+        self._ledger.hand_over(assignment, self, left_as, f"{reason}; what it sends yet is taken, at a discount")
         self._open[assignment.ref.assignment_id] = assignment
 
     def begin_round(self, round: int) -> None:

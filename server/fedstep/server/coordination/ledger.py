@@ -115,6 +115,7 @@ class OpenAssignment:
         model_bytes: That of the model it was sent.
         sent_at: By the coordinator's monotonic clock.
         fetch_s: How long the client says that its model took to come.
+        train_s: The same of its local steps.
         push_s: How long its update took to come, by the coordinator's clock.
         plan: Its local steps; of an evaluation those it would train.
         reported_at: When the last of its steps were reported, by the same clock; `sent_at` before.
@@ -147,6 +148,7 @@ class OpenAssignment:
     elapsed_s: float = 0.0
     payload_bytes: int = 0
     fetch_s: float = 0.0
+    train_s: float = 0.0
     push_s: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     log: StepLog = field(default_factory=StepLog)

@@ -90,8 +90,8 @@ class PaceBook:
         if not assignment.is_training:
             return
         row, batch_size = assignment.member.row, batch_size_of(assignment)
-        step_s = self._paces.stepped(row, batch_size, np.frombuffer(assignment.log.step_ms, np.float32))
         accepted = assignment.status is Status.ACCEPTED
+        step_s = self._paces.stepped(row, batch_size, _step_ms(assignment, accepted))
         fetch_s = self._learn_download(assignment, accepted)
         trained_on = assignment.late and not assignment.told  # since its steps were put on record
         if accepted and step_s is not None and not assignment.message.report_only and not trained_on:
@@ -132,6 +132,15 @@ class PaceBook:
             # Where nothing was reported, all steps may be as far as one another; else the next one was under way.
             least_s = max(silent_s / (1 if taken else planned), still_s)
             self._paces.steps_take_at_least(assignment.member.row, batch_size, least_s)
+
+
+def _step_ms(assignment: OpenAssignment, accepted: bool) -> NDArray[np.float64]:
+    """What its local steps took: as they were reported, or on average where a late update had more of them."""
+    reported = np.frombuffer(assignment.log.step_ms, np.float32).astype(np.float64)
+    taken = assignment.metrics.get("steps", 0.0)
+    if accepted and assignment.late and taken > len(reported) and assignment.train_s > 0:
+        return np.array([1000 * assignment.train_s / taken])
+    return reported
 
 
 def batch_size_of(assignment: OpenAssignment) -> int:

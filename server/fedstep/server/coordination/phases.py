@@ -7,9 +7,10 @@ or when its deadline passes: by the coordinator's own timer, never by an arrivin
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from fedstep.server.coordination import narrate
 from fedstep.server.coordination.intake import ABSURD, MAX_STALENESS, Intake
 from fedstep.server.coordination.late import LateUpdates
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.patience import Patience
 from fedstep.server.coordination.projection import RoundEnd
 from fedstep.server.coordination.steering import Steering, UploadTime
 from fedstep.server.coordination.trained import FAULTS, Trained, failure, reason_of, weighted_mean
@@ -32,14 +34,6 @@ MAX_METRICS = 64
 MAX_METRIC_NAME = 100
 
 _LEAST_WAIT_S = 0.001
-
-_MOST = 0.75
-"""Of those who measure: when they have answered, the rest are not waited for until the deadline."""
-
-_PATIENCE = 10.0
-"""Times as long as most have taken; a client of a tenth of their speed is in time."""
-
-_LEAST_PATIENCE_S = 2.0
 
 
 class Phase(ABC):
@@ -314,26 +308,29 @@ class TrainingPhase(Phase):
 class EvaluationPhase(Phase):
     """Measures one model on the validation sets of a cohort.
 
-    It does not wait for who has fallen silent until the deadline: once most have answered, the others have `_PATIENCE`
-    times as long, which is time enough for the slow.
+    It does not wait until the deadline for who has fallen silent: see `patience.Patience`.
 
     Args:
         ledger: See `Phase`.
         wanted: See `Phase`.
         deadline_s: See `Phase`.
+        expected_s: Seconds that each of its clients is expected to take, by name, where that is known.
     """
 
     kind = Kind.MEASURE
 
-    def __init__(self, ledger: Ledger, wanted: int, deadline_s: float) -> None:
+    def __init__(
+        self, ledger: Ledger, wanted: int, deadline_s: float, expected_s: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         super().__init__(ledger, wanted, deadline_s)
+        self._patience = Patience(wanted, expected_s)
         self._began_s = 0.0
         self._waiting: asyncio.Timeout | None = None
-        self._patience_s: float | None = None
+        self._ends_s = deadline_s
 
     @property
     def _end_s(self) -> float:
-        return self.deadline_s if self._patience_s is None else self._patience_s
+        return self._ends_s
 
     async def _until_over(self) -> None:
         self._began_s = asyncio.get_running_loop().time()
@@ -341,13 +338,15 @@ class EvaluationPhase(Phase):
             await self._over.wait()
 
     def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
-        """Ends one assignment; the others may be waited for shorter now."""
+        """Ends one assignment; the others are waited for differently now."""
         super().settle(assignment, status, message)
-        most = len(self.accepted) >= _MOST * len(self.assignments)
-        if most and self._patience_s is None and self._waiting is not None and not self._waiting.expired():
-            took_s = asyncio.get_running_loop().time() - self._began_s
-            self._patience_s = min(self.deadline_s, max(_PATIENCE * took_s, _LEAST_PATIENCE_S))
-            self._waiting.reschedule(self._began_s + self._patience_s)
+        waiting = [one.member.name for one in self._with(Status.OPEN)]
+        if not waiting or self._waiting is None or self._waiting.expired():
+            return
+        if status is Status.ACCEPTED:
+            self._patience.answered(assignment.member.name, asyncio.get_running_loop().time() - self._began_s)
+        self._ends_s = min(self.deadline_s, self._patience.until_s(waiting))
+        self._waiting.reschedule(self._began_s + self._ends_s)
 
     async def take_update(
         self, assignment: OpenAssignment, update: torch.Tensor, summary: fleet_pb2.TrainingSummary

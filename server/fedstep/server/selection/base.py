@@ -37,6 +37,7 @@ class Candidates:
         missed: Trainings of this study that it was asked for, and that came to nothing.
         waited: Draws of this study since it last trained, or since the first.
         unasked: Draws of this study since it was last asked; one more than there were, if it never was.
+        unmissed: The same since it was last asked for a training that came to nothing.
     """
 
     names: NDArray[np.object_]
@@ -53,6 +54,7 @@ class Candidates:
     missed: Counts
     waited: Counts
     unasked: Counts
+    unmissed: Counts
 
     @classmethod
     def of(cls, names: Iterable[str], **columns: Any) -> "Candidates":
@@ -74,7 +76,7 @@ class Candidates:
             **{name: column(name, 1, np.int64) for name in ("train_samples", "validation_samples", "steps")},
             **{name: column(name, np.nan, np.float64) for name in _UNKNOWN},
             **{name: column(name, 0, np.int64) for name in ("trained", "missed", "waited")},
-            unasked=column("unasked", 1, np.int64),
+            **{name: column(name, 1, np.int64) for name in ("unasked", "unmissed")},
         )
         if columns:
             raise TypeError(f"candidates have no columns {', '.join(columns)}")

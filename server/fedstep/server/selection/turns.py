@@ -21,8 +21,9 @@ _TOGETHER = 0.5
 
 
 _AGAIN = 1 / 15
-"""Of the promised rounds: not sooner is one that was in vain waited for, and after each miss twice as long, so that
-clients that never answer do not make every round wait."""
+"""Of the promised rounds: so long after a miss nobody is waited for, and after each further one twice as long, so that
+clients that never answer do not make every round wait. Who was told to stop because others were faster has not missed:
+in a small fleet, which is asked nearly whole, that happens to a slow client every round."""
 
 _MOST_DOUBLED = 4
 
@@ -36,7 +37,7 @@ class Turns:
         places: How many of them must be asked now, were as many asked every round, so that none is asked too late.
         overdue: So many of the queue, without those who were asked in vain since they last trained.
         waiters: Those that this round is to wait for, the longest waiting first. They were asked in vain since they
-            last trained, not just now, and their time runs out.
+            last trained, have not just missed, and their time runs out.
     """
 
     queue: NDArray[np.intp]
@@ -69,7 +70,7 @@ def turns(
     due = np.cumsum(np.bincount(to_ask, minlength=last + 1))[1:]  # within 1, 2, … draws
     needed = int(np.ceil(np.max(due / np.arange(1, last + 1))))
     rest = _AGAIN * window * 2.0 ** np.minimum(candidates.missed, _MOST_DOUBLED)
-    waiting = in_vain & (left <= (1 - _LATE) * window) & (candidates.unasked >= rest)
+    waiting = in_vain & (left <= (1 - _LATE) * window) & (candidates.unmissed >= rest)
     return Turns(queue, needed, queue[~in_vain[queue]][:needed], _waiters(left, waiting, closes_at, luck))
 
 

@@ -1,6 +1,7 @@
 """How long a measurement waits for those who are missing: on a virtual clock."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from unit.server.coordination.phase_kit import Clients
@@ -10,13 +11,14 @@ from fedstep.server.coordination.phases import EvaluationPhase
 from fedstep.simulation.virtual_loop import run_virtual
 
 
-def waited_s(answer_s: list[float], asked: int, deadline_s: float = 60.0) -> tuple[float, list[Status]]:
+def waited_s(answer_s: list[float], asked: int, expected_s: Sequence[float] = ()) -> tuple[float, list[Status]]:
     """When a measurement ends whose clients answer at these times, and the others never; and how it stands with all."""
 
     async def main() -> tuple[float, list[Status]]:
         clients = Clients()
         await clients.join(*(f"c{number}" for number in range(asked)))
-        phase = EvaluationPhase(clients.ledger, asked, deadline_s)
+        expected = {f"c{number}": seconds for number, seconds in enumerate(expected_s)}
+        phase = EvaluationPhase(clients.ledger, asked, 60.0, expected)
         work = list(clients.begin(phase).values())
 
         async def answer(number: int) -> None:
@@ -40,14 +42,45 @@ def waited_s(answer_s: list[float], asked: int, deadline_s: float = 60.0) -> tup
         ([0.05] * 5, 6, 2.0),
         ([0.5, 0.5, 0.5, 4.0], 4, 4.0),
         ([20.0] * 5, 6, 60.0),
-        ([0.5, 0.5], 4, 60.0),
-        ([0.5, 0.5], 3, 60.0),
+        ([0.5, 0.5], 4, 10.0),
+        ([0.05], 4, 8.0),
+        ([0.5, 4.0], 4, 60.0),
+        ([], 4, 60.0),
     ],
-    ids=["ten times", "two seconds", "a slow one is in time", "not beyond the deadline", "half", "one of three"],
+    ids=[
+        "ten times",
+        "two seconds",
+        "a slow one is in time",
+        "not beyond",
+        "of half",
+        "of a quarter",
+        "slow",
+        "nobody",
+    ],
 )
-def test_when_most_have_answered_the_rest_have_ten_times_as_long(
+def test_those_of_whom_nothing_is_known_have_ten_times_as_long_and_longer_the_fewer_have_answered(
     answer_s: list[float], asked: int, ends_s: float
 ) -> None:
     ended_s, statuses = waited_s(answer_s, asked)
     assert ended_s == pytest.approx(ends_s)
     assert statuses == [Status.ACCEPTED] * len(answer_s) + [Status.LATE] * (asked - len(answer_s))
+
+
+@pytest.mark.parametrize(
+    ("answer_s", "expected_s", "ends_s"),
+    [
+        ([0.05, 0.05], [0.1, 0.1, 0.1, 0.1], 1.0),
+        ([0.05], [0.1, 0.1, 0.1, 0.1], 1.0),
+        ([0.05, 0.05], [0.1, 0.1, 0.1, 3.0], 9.0),
+        ([0.05, 0.05, 0.05], [0.1, 0.1, 0.1, 3.0], 2.0),
+        ([2.0, 2.0], [0.1, 0.1, 0.1, 0.5], 30.0),
+        ([0.05], [0.1], 8.0),
+    ],
+    ids=["two silent", "three silent", "a slow one", "a slow one alone", "all take longer", "unknown"],
+)
+def test_those_whose_pace_is_known_have_three_times_what_they_are_expected_to_take(
+    answer_s: list[float], expected_s: list[float], ends_s: float
+) -> None:
+    ended_s, statuses = waited_s(answer_s, 4, expected_s=expected_s)
+    assert ended_s == pytest.approx(ends_s)
+    assert statuses == [Status.ACCEPTED] * len(answer_s) + [Status.LATE] * (4 - len(answer_s))

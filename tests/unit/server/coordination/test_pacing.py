@@ -135,6 +135,16 @@ async def test_who_goes_on_after_its_round_is_known_by_the_steps_on_record(statu
     assert host.predicted_s(member) == pytest.approx(before, rel=0.001)
 
 
+async def test_a_late_update_tells_of_the_steps_that_were_not_on_record() -> None:
+    """A very slow client is cut off in its first step, round after round: else nobody would know how slow it is."""
+    host = Host()
+    member = await host.join()
+    left_at = host.clock.monotonic() + 0.6
+    late = {"left_as": Status.LATE, "left_at": left_at, "metrics": {"steps": 1.0}, "train_s": 3.0}
+    host.train(member, 4.0, Status.ACCEPTED, [], **late)
+    assert host.paces.known("a").step_ms == pytest.approx(3000.0)
+
+
 async def test_measurements_and_refusals_tell_nothing_of_a_pace() -> None:
     host = Host()
     member = await host.join()

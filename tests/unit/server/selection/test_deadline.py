@@ -28,6 +28,7 @@ def fleet(seconds: Any = 10.0, **columns: Any) -> Candidates:
         "trained": 3,
         "waited": 1,
         "unasked": 1,
+        "unmissed": 50,
     }
     return Candidates.of(FLEET, **(known | columns))
 
@@ -183,8 +184,16 @@ def test_who_was_late_though_waited_for_is_given_more_time_for_the_same_steps() 
 
 def test_who_never_answers_is_waited_for_ever_less_often() -> None:
     in_vain = np.arange(100) < 6
-    late = {"waited": np.where(in_vain, 25, 1), "unasked": np.where(in_vain, 10, 1)}
+    late = {"waited": np.where(in_vain, 25, 1), "unasked": np.where(in_vain, 10, 1), "unmissed": 10}
+    assert len(select(fleet(**late, missed=np.where(in_vain, 2, 0))).cohort) == 10
     assert len(select(fleet(**late, missed=np.where(in_vain, 4, 0))).cohort) == 13
+
+
+def test_who_is_told_to_stop_every_round_is_waited_for_all_the_same() -> None:
+    in_vain = np.arange(100) < 6
+    late = {"waited": np.where(in_vain, 25, 1), "unasked": 0, "unmissed": np.where(in_vain, 25, 1)}
+    selection = select(fleet(np.where(in_vain, 100.0, 10.0), **late))
+    assert sum(name < "c006" for name in selection.cohort) == 5
 
 
 def test_everybody_is_asked_within_the_promised_rounds() -> None:
