@@ -3,8 +3,8 @@
 from pathlib import Path
 from traceback import extract_tb
 
-from fedstep.client.durations import duration_of
 from fedstep.client.work import AbandonedError, Evaluated, Trained
+from fedstep.common.durations import duration_of
 from fedstep.common.errors import ExhaustedError, FedstepError, InvalidInputError
 from fedstep.v1 import fleet_pb2 as pb
 

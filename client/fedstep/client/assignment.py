@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fedstep.client.durations import seconds_of
 from fedstep.client.work import AbandonedError, Control, Instruction, Monotonic
+from fedstep.common.durations import seconds_of
 from fedstep.v1 import fleet_pb2 as pb
 
 _DEFAULT_TIME_S = 3600.0

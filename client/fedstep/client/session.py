@@ -8,11 +8,11 @@ from typing import Protocol, TypeAlias
 
 import grpc.aio
 
-from fedstep.client.durations import seconds_of
 from fedstep.client.link import Link, OpenLink
 from fedstep.client.outbox import Outbox
 from fedstep.client.work import Monotonic
 from fedstep.common.channel import open_channel
+from fedstep.common.durations import seconds_of
 from fedstep.common.errors import FedstepError, UnavailableError, from_rpc
 from fedstep.common.handshake import why_not
 from fedstep.common.security import PLAIN, Security

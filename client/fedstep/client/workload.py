@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from fedstep.client.answers import ended_by, measured, reported, summary_of
 from fedstep.client.assignment import Active
-from fedstep.client.durations import duration_of, seconds_of
 from fedstep.client.events import ClientEvent, Listener
 from fedstep.client.fetch import ModelCache
 from fedstep.client.outbox import Outbox
@@ -16,6 +15,7 @@ from fedstep.client.push import Pushed, Update, UpdatePusher
 from fedstep.client.reporter import Reporter
 from fedstep.client.work import Evaluated, Job, Monotonic, Trained, Work
 from fedstep.client.worker import WorkerThread
+from fedstep.common.durations import duration_of, seconds_of
 from fedstep.common.errors import FedstepError, InvalidInputError
 from fedstep.common.hyperparameters import Value, map_from_proto
 from fedstep.common.logs import concerning

@@ -10,8 +10,8 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from fedstep.client.answers import ended_by, measured, reported, summary_of
-from fedstep.client.durations import seconds_of
 from fedstep.client.work import AbandonedError, Job, Trained
+from fedstep.common.durations import seconds_of
 from fedstep.common.errors import FedstepError, InvalidInputError, PreconditionError
 from fedstep.common.handicap import UNHINDERED, Handicap
 from fedstep.common.version import VERSION

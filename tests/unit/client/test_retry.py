@@ -3,8 +3,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedstep.client.durations import duration_of, seconds_of
 from fedstep.client.retry import Backoff
+from fedstep.common.durations import duration_of, seconds_of
 
 
 @given(st.integers(0, 10_000), st.integers(0, 1000))

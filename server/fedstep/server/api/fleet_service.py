@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from fedstep.common import wire
+from fedstep.common.durations import seconds_of
 from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.tensors import CHECKSUM_BYTES
 from fedstep.common.version import VERSION
@@ -221,7 +222,7 @@ class FleetService:
 
     async def _take(self, upload: Upload, assignment: OpenAssignment, summary: fleet_pb2.TrainingSummary) -> None:
         upload.verify()
-        assignment.fetch_s = max(0.0, summary.fetch_time.seconds + summary.fetch_time.nanos / 1e9)
+        assignment.fetch_s = max(0.0, seconds_of(summary.fetch_time))
         await assignment.owner.take_update(assignment, upload.update(), summary)
 
     async def _fill(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from sqlalchemy import make_url
 
 from fedstep.common import wire
+from fedstep.common.durations import seconds_of
 from fedstep.common.errors import FieldViolation, InvalidInputError, UnavailableError
 from fedstep.common.spec_proto import spec_from_proto
 from fedstep.common.tensors import as_bytes
@@ -108,8 +109,7 @@ class StudyService(study_pb2_grpc.StudyServiceServicer):
         self, request: progress_pb2.WatchProgressRequest, context: Context
     ) -> AsyncIterator[progress_pb2.WatchProgressResponse]:
         """Snapshots, until the study is not run any more."""
-        interval_s = request.interval.seconds + request.interval.nanos / 1e9
-        async for snapshot in self._progress.watch(request.name, interval_s):
+        async for snapshot in self._progress.watch(request.name, seconds_of(request.interval)):
             yield progress_pb2.WatchProgressResponse(snapshot=snapshot)
         self._check_draining()
 

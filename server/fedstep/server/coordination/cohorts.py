@@ -341,9 +341,10 @@ class Cohorts:
         Raises:
             UnavailableError: Nobody came.
         """
-        there = await self._waiting.for_clients(1)
+        if not await self._waiting.for_clients(1):
+            return False
         await self._rank(cohort)
-        return there
+        return True
 
     def wanted(self, run: Run, arm: Arm) -> int:
         """Updates that a round waits for; 0 for everybody's."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fedstep.common.durations import seconds_of
 from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.server.aggregation.base import Aggregator
 from fedstep.server.aggregation.checks import check_update
@@ -129,7 +130,7 @@ class Intake:
             finally:
                 self.taking = None
             assignment.samples = summary.samples
-            assignment.train_s = summary.train_time.seconds + summary.train_time.nanos / 1e9
+            assignment.train_s = seconds_of(summary.train_time)
             assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)} | _local_validation(summary)
             if (loss_rms := assignment.log.root_mean_square_loss()) is not None:
                 assignment.metrics["loss_rms"] = loss_rms

@@ -55,7 +55,7 @@ class Course:
     @property
     def end(self) -> tuple[int, float]:
         """The point that is marked, of at least one: the last, or that of the final round that is delivered."""
-        delivered = self.trial.rounds_delivered - self.trial.first_round
+        delivered = self.trial.own_rounds_delivered
         return next((point for point in reversed(self.points) if point[0] <= delivered), self.points[-1])
 
 

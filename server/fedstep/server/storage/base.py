@@ -150,6 +150,11 @@ class TrialRecord:
         return best["rounds"] if best else self.rounds_behind
 
     @property
+    def own_rounds_delivered(self) -> int:
+        """Those of its own rounds among them."""
+        return self.rounds_delivered - self.first_round
+
+    @property
     def value(self) -> float | None:
         """The objective after the last round, or when it was measured."""
         return self.values[-1] if self.values else self.details.get("value")
@@ -157,7 +162,7 @@ class TrialRecord:
     @property
     def value_delivered(self) -> float | None:
         """The objective of the model that the study delivers of it, if it does."""
-        own = self.rounds_delivered - self.first_round
+        own = self.own_rounds_delivered
         return self.values[own - 1] if 0 < own < self.rounds else self.value
 
 

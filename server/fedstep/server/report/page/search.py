@@ -153,7 +153,7 @@ def _trial(story: Story, trial: TrialRecord) -> list[str]:
     value = "–" if trial.value_delivered is None else number_text(trial.value_delivered)
     settings = "dealt to its clients" if trial.details.get("discard") else settings_text(trial.hyperparameters)
     if not story.of_arms:
-        own = trial.rounds_delivered - trial.first_round
+        own = trial.own_rounds_delivered
         rounds = f"{own} of {trial.rounds}" if 0 < own < trial.rounds else str(trial.rounds)
         return [number, trial.state.value, rounds, value, settings]
     phase = str(trial.details.get("phase", "")) or "–"
