@@ -91,9 +91,10 @@ class PaceBook:
             return
         row, batch_size = assignment.member.row, batch_size_of(assignment)
         accepted = assignment.status is Status.ACCEPTED
-        step_s = self._paces.stepped(row, batch_size, _step_ms(assignment, accepted))
+        unrecorded = accepted and assignment.late and assignment.metrics.get("steps", 0.0) > len(assignment.log.step_ms)
+        step_s = self._paces.stepped(row, batch_size, _mean_step_ms(assignment) if unrecorded else _step_ms(assignment))
         fetch_s = self._learn_download(assignment, accepted)
-        trained_on = assignment.late and not assignment.told  # since its steps were put on record
+        trained_on = unrecorded or (assignment.late and not assignment.told)  # since its steps were put on record
         if accepted and step_s is not None and not assignment.message.report_only and not trained_on:
             self._paces.moved(row, "upload", assignment.update_bytes, assignment.push_s)
             steps_s = step_s * len(assignment.log.step_ms)
@@ -134,13 +135,15 @@ class PaceBook:
             self._paces.steps_take_at_least(assignment.member.row, batch_size, least_s)
 
 
-def _step_ms(assignment: OpenAssignment, accepted: bool) -> NDArray[np.float64]:
-    """What its local steps took: as they were reported, or on average where a late update had more of them."""
-    reported = np.frombuffer(assignment.log.step_ms, np.float32).astype(np.float64)
-    taken = assignment.metrics.get("steps", 0.0)
-    if accepted and assignment.late and taken > len(reported) and assignment.train_s > 0:
-        return np.array([1000 * assignment.train_s / taken])
-    return reported
+def _step_ms(assignment: OpenAssignment) -> NDArray[np.float64]:
+    """What its local steps took, as they were reported."""
+    return np.frombuffer(assignment.log.step_ms, np.float32).astype(np.float64)
+
+
+def _mean_step_ms(assignment: OpenAssignment) -> list[float]:
+    """What they took on average, as the summary of its update says; nothing where it says nothing."""
+    taken_s = assignment.train_s
+    return [1000 * taken_s / assignment.metrics["steps"]] if taken_s > 0 else []
 
 
 def batch_size_of(assignment: OpenAssignment) -> int:

@@ -140,9 +140,10 @@ async def test_a_late_update_tells_of_the_steps_that_were_not_on_record() -> Non
     host = Host()
     member = await host.join()
     left_at = host.clock.monotonic() + 0.6
-    late = {"left_as": Status.LATE, "left_at": left_at, "metrics": {"steps": 1.0}, "train_s": 3.0}
+    late = {"left_as": Status.LATE, "left_at": left_at, "metrics": {"steps": 1.0}, "train_s": 3.0, "told": "late"}
     host.train(member, 4.0, Status.ACCEPTED, [], **late)
     assert host.paces.known("a").step_ms == pytest.approx(3000.0)
+    assert host.predicted_s(member, steps=1) < 4.0  # the step is not counted as something else besides
 
 
 async def test_measurements_and_refusals_tell_nothing_of_a_pace() -> None:
