@@ -31,6 +31,14 @@ _COLORS = {
     "lost": "#5c4d7d",
     "failed": "#e07a2f",
 }
+_ENDS = {
+    "accepted": "taken in time",
+    "goes_on": "goes on, taken later",
+    "abandoned": "called off",
+    "late": "late",
+    "lost": "lost",
+    "failed": "failed",
+}
 _LINES = ("#d1495b", "#00798c", "#e07a2f", "#5c4d7d", "#4f9a6e", "#2e4057", "#b8860b", "#9c6644")
 _FAINT = "#c9d1d9"
 
@@ -49,7 +57,7 @@ def rows_of(found: Sequence[Ran], target: float) -> list[list[str]]:
             f"{ran.everyone:.3f}",
             f"{ran.slow:.3f}",
             f"{ran.waits.longest_s:.0f} ({ran.waits.longest_rounds})",
-            f"{ran.waits.never}{f', {ran.gone} of them never there' * bool(ran.gone)}",
+            f"{ran.waits.never}{f', there in at most {max(ran.there)} rounds' if ran.there else ''}",
         ]
         rows.append([ran.policy, str(ran.rounds), told, final, *shares])
     return rows
@@ -110,7 +118,9 @@ def draw_curves(path: Path, title: str, found: Sequence[Ran], target: float, sca
 
 
 def draw_timeline(path: Path, title: str, found: Sequence[Ran], clients: Sequence[str]) -> None:
-    """Who did what in the middle round of each policy: a panel a policy, a bar a client, from dispatch to its end.
+    """Who did what in one round of each policy: a panel a policy, a bar a client, from dispatch to its end.
+
+    It is the round of the middle third in which trainings ended in the most ways, the one nearest the middle of these.
 
     Args:
         path: The file to write.
@@ -123,18 +133,28 @@ def draw_timeline(path: Path, title: str, found: Sequence[Ran], clients: Sequenc
     panels = np.atleast_1d(figure.subplots(len(found)))
     place = {name: position for position, name in enumerate(clients)}
     for axes, ran in zip(panels, found, strict=True):
-        number = sorted({a.round for a in ran.assignments})
-        middle = number[len(number) // 2] if number else 0
-        for a in (a for a in ran.assignments if a.round == middle and a.client in place):
+        shown = _telling_round(ran.assignments)
+        for a in (a for a in ran.assignments if a.round == shown and a.client in place):
             _bar(axes, place[a.client], a)
-        axes.set(title=f"{ran.policy}, round {middle}", ylim=(len(clients) - 0.4, -0.6), xlim=(0, None))
+        axes.set(title=f"{ran.policy}, round {shown}", ylim=(len(clients) - 0.4, -0.6), xlim=(0, None))
         axes.set_yticks(range(len(clients)), clients, fontsize=5)
         axes.tick_params(axis="x", labelsize="small")
     panels[-1].set_xlabel("seconds since the round began; dark: in local steps")
     figure.suptitle(title)
     handles = [Patch(color=color) for color in _COLORS.values()]
-    figure.legend(handles, list(_COLORS), loc="outside lower center", ncols=len(_COLORS), frameon=False)
+    texts = [_ENDS[status] for status in _COLORS]
+    figure.legend(handles, texts, loc="outside lower center", ncols=len(_COLORS), frameon=False)
     figure.savefig(path, dpi=120)
+
+
+def _telling_round(assignments: Sequence[AssignmentRecord]) -> int:
+    ends: dict[int, set[str]] = {}
+    for a in assignments:
+        ends.setdefault(a.round, set()).add(a.status)
+    numbers = sorted(ends)
+    middle, third = len(numbers) // 2, len(numbers) // 3
+    some = numbers[third : len(numbers) - third] or numbers
+    return max(some, key=lambda number: (len(ends[number]), -abs(number - middle)), default=0)
 
 
 def _bar(axes: Axes, row: int, a: AssignmentRecord) -> None:

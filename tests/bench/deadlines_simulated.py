@@ -117,17 +117,17 @@ def ran(policy: Policy, stage: Stage, terms: Terms) -> Ran:
         Waits.of(stage.population.names, asked, ended, late),
         asked,
         "" if found.record.state.value == "completed" else f"{found.record.state.value}: {found.record.message}",
-        gone=_gone(stage, asked, ended, late),
+        there=_there(stage, asked, ended, late),
     )
 
 
-def _gone(
+def _there(
     stage: Stage, asked: Sequence[AssignmentRecord], ended: Mapping[int, float], late: Sequence[TakenLate]
-) -> int:
-    """How many of the clients that were never trained were away at the start of every round."""
+) -> list[int]:
+    """At the start of how many rounds each of those was there that were never trained."""
     names, federation = stage.population.names, stage.federation
     trained = {client for client, _ in trained_in(asked, late)}
     begins_s = [0.0, *sorted(ended.values())[:-1]]
     handicaps = zip(names, federation.hardship.draw(names, federation.seed), strict=True)
-    away = [handicap.absences for name, handicap in handicaps if name not in trained]
-    return sum(all(absences.at(second)[0] <= second for second in begins_s) for absences in away)
+    untrained = [handicap.absences for name, handicap in handicaps if name not in trained]
+    return [sum(absences.at(second)[0] > second for second in begins_s) for absences in untrained]

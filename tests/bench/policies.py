@@ -160,7 +160,8 @@ class Ran:
         waits: How long clients waited to be trained.
         assignments: All training that was asked for.
         ended: How the study ended, where that was not as it should.
-        gone: Of the clients that were never trained, those that were away at the start of every round.
+        there: Of each client that was never trained, at the start of how many rounds it was there; nothing where that
+            is not known.
     """
 
     policy: str
@@ -172,7 +173,7 @@ class Ran:
     waits: Waits
     assignments: Sequence[AssignmentRecord] = field(default=(), repr=False)
     ended: str = ""
-    gone: int = 0
+    there: Sequence[int] = ()
 
     def reached_s(self, target: float) -> float | None:
         """When the accuracy was there for the first time."""

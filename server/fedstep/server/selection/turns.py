@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fedstep.server.selection.base import Candidates
 from fedstep.server.selection.draw import first
 
-_ASKED = 0.6
+_ASKED = 0.5
 """Of the promised rounds: by then everybody has been asked. The rest is for those who were asked in vain, and for those
 who were away when their turn came."""
 
