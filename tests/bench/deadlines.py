@@ -1,7 +1,7 @@
 """How long until a model is good, where clients differ in speed, stall, and come and go: one selector beside another.
 
 python -m tests.bench deadlines [--part processes|simulated|both] [--policies A,B,…] [--out FOLDER]
-    [--data ../shared/data/mnist_by_writer.npz] [--target 0.7] [--crowd-target 0.85]
+    [--data ../shared/data/mnist_by_writer.npz] [--target 0.8] [--crowd-target 0.85]
     [--seconds 90] [--rounds 400] [--clients 16] [--slow 4] [--slowdown 8] [--step-ms 20] [--writers 64] [--cohort 8]
     [--no-frozen] [--measure 0]
     [--crowd 1000] [--sigma 1] [--away 0.2] [--away-for 600] [--crowd-cohort 50] [--hours 4] [--crowd-rounds 200]
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--part", choices=("processes", "simulated", "both"), default="both")
     parser.add_argument("--policies", type=lambda text: tuple(text.split(",")))
     parser.add_argument("--out", type=Path, default=Path("fedstep-runs/deadlines"))
-    parser.add_argument("--target", type=float, default=0.7)
+    parser.add_argument("--target", type=float, default=0.8)
     parser.add_argument("--crowd-target", type=float, default=0.85)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "mnist_by_writer.npz")
     parser.add_argument("--seconds", type=float, default=90)

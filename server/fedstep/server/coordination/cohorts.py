@@ -79,13 +79,17 @@ class Cohorts:
         share = self._share()
         if self._spec.parallel_trials > 1 and len(rows) > share:
             rows = rows[np.sort(rng.choice(len(rows), share, replace=False))]
-        draw = (arm.cohort, run.rounds, attempt)
-        context = self._context(run, attempt, rng, self._spec.over_selection, self._history.earlier(draw))
+        earlier = self.earlier(run, arm, attempt)
+        context = self._context(run, attempt, rng, self._spec.over_selection, earlier)
         selection = self._selector.select(self._candidates(rows, run, arm), self.wanted(run, arm), context)
-        self._history.drawn(draw, selection.cohort)
+        self._history.drawn((arm.cohort, run.rounds, attempt), selection.cohort)
         if arm.cohort:  # one of several that are compared: who is late in one would be missing in its next cohort only
             return replace(selection, newcomers=(), open_end=False)
         return selection
+
+    def earlier(self, run: Run, arm: Arm, attempt: int) -> tuple[str, ...]:
+        """Who was asked when this round was drawn for another arm that this one is compared with; () for the first."""
+        return self._history.earlier((arm.cohort, run.rounds, attempt))
 
     def choose(self, run: Run, arm: Arm, places: int, number: int, without: Collection[str]) -> tuple[str, ...]:
         """The clients for places that became free in a buffered round; fewer where there are no more.

@@ -280,6 +280,8 @@ class RunEngine:
         if not await self.cohorts.wait(run, arm):
             raise StoppedError("the study was over before the round began")
         self._free_clients()  # of those that came back meanwhile
+        again = self.cohorts.earlier(run, arm, attempt)
+        late.free(again, "its client is asked again, as it was in the arm that this one is compared with")
         # From here to `begin` nothing else runs: cohorts stay disjoint.
         selection = self.cohorts.select(run, arm, attempt)
         quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))

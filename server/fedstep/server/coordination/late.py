@@ -1,6 +1,6 @@
 """Work of an arm's earlier rounds that is still out when they are over: its updates are taken once, at a discount."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 
@@ -63,6 +63,11 @@ class LateUpdates:
     def call_off(self, reason: str) -> None:
         """Ends all of it: the arm is over, or its clients are needed."""
         for assignment in list(self._open.values()):
+            self._end(assignment, reason)
+
+    def free(self, names: Collection[str], reason: str) -> None:
+        """Ends what these clients do of it."""
+        for assignment in [a for a in self._open.values() if a.member.name in names]:
             self._end(assignment, reason)
 
     def _end(self, assignment: OpenAssignment, reason: str) -> None:

@@ -28,6 +28,9 @@ _MOST_PATIENCE = 3
 _MOST_ASKED = 0.5
 """Of those who are there: so far slow clients are asked beside the cohort. In a small fleet turns come soon anyhow."""
 
+_LATEST_ROUNDS = 4
+"""A late update is taken by the third round after its own (algorithm.md)."""
+
 Places = NDArray[np.intp]
 
 
@@ -92,7 +95,10 @@ class DeadlineSelector(Selector):
             deadline_s = self._deadline.seconds(candidates, context.deadline_s)
         timely = in_time(candidates.log_time, candidates.log_time_sd, deadline_s, self._options.on_time)
         luck = uniforms(candidates.keys, context.rng)
-        turn = turns(candidates, context.clients, closes_at, asked, self._options.turns, luck)
+        too_slow = candidates.beside_s + candidates.step_s > _LATEST_ROUNDS * _closes_s(
+            candidates.log_time[timely], closes_at / asked, deadline_s
+        )
+        turn = turns(candidates, context.clients, closes_at, asked, self._options.turns, too_slow, luck)
         waited_for = turn.waiters if context.attempt == 1 and not context.earlier else turn.waiters[:0]
         in_turn = turn.queue[: max(round(self._options.exploration * asked), turn.places)]
         waits = 0 < len(context.earlier) <= closes_at < asked  # for somebody, as it did when it was first drawn
@@ -157,3 +163,8 @@ class DeadlineSelector(Selector):
         least = np.log(candidates.beside_s[waited_for] + candidates.step_s[waited_for])
         slower = quantile_s(least, candidates.log_time_sd[waited_for], self._options.on_time)
         return min(max(deadline_s, float(slower.max())), context.deadline_s)
+
+
+def _closes_s(log_time: NDArray[np.float64], share: float, deadline_s: float) -> float:
+    """When a round is over that ends with the first so many of these, or with its deadline."""
+    return float(np.exp(np.quantile(log_time, share))) if log_time.size else deadline_s

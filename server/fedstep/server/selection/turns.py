@@ -33,11 +33,12 @@ class Turns:
     """Who comes in turn.
 
     Attributes:
-        queue: The first in line, twice as many as are asked: the never-asked first, then by how long ago.
+        queue: The first in line, twice as many as are asked: the never-asked first, then by how long ago, and at
+            its end those who are too slow to be in time even for a later round.
         places: How many of them must be asked now, were as many asked every round, so that none is asked too late.
         overdue: So many of the queue, without those who were asked in vain since they last trained.
-        waiters: Those that this round is to wait for, the longest waiting first. They were asked in vain since they
-            last trained, have not just missed, and their time runs out.
+        waiters: Those that this round is to wait for, the longest waiting first. They are too slow, or were asked in
+            vain since they last trained, have not just missed, and their time runs out.
     """
 
     queue: NDArray[np.intp]
@@ -47,7 +48,13 @@ class Turns:
 
 
 def turns(
-    candidates: Candidates, clients: int, closes_at: int, asked: int, share: float, luck: NDArray[np.float64]
+    candidates: Candidates,
+    clients: int,
+    closes_at: int,
+    asked: int,
+    share: float,
+    too_slow: NDArray[np.bool_],
+    luck: NDArray[np.float64],
 ) -> Turns:
     """Whose turn it is.
 
@@ -57,13 +64,14 @@ def turns(
         closes_at: At how many updates the round closes.
         asked: How many are asked.
         share: Everybody trains within `share` × clients / `closes_at` draws; 0 promises nothing.
+        too_slow: Of each candidate: whether nothing it does would be taken unless it is waited for.
         luck: A number in (0, 1) for each candidate, which breaks ties: at first nobody has been asked.
     """
-    queue = first(-(candidates.unasked + luck), min(2 * asked, len(candidates)))
+    queue = first(np.where(too_slow, luck, -(candidates.unasked + luck)), min(2 * asked, len(candidates)))
     window = math.ceil(share * max(clients, len(candidates)) / closes_at)
     if not window:
         return Turns(queue, 0, queue[:0], queue[:0])
-    in_vain = candidates.unasked < candidates.waited
+    in_vain = (candidates.unasked < candidates.waited) | too_slow
     left = np.clip(window - candidates.waited, 1, window)
     last = max(1, int(_ASKED * window))
     to_ask = np.clip(last - candidates.waited[~in_vain], 1, last)

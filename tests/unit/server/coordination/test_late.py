@@ -228,6 +228,18 @@ def test_an_arm_that_is_over_takes_nothing_and_its_clients_are_told() -> None:
     run(script)
 
 
+def test_only_who_is_named_is_freed() -> None:
+    async def script(arm: Arm) -> None:
+        slow = (await arm.collect())["slow"]
+        arm.late.free(["good"], "its client is asked again")
+        assert slow.member.busy
+        arm.late.free(["slow"], "its client is asked again")
+        assert not slow.member.busy
+        assert (await arm.collect()).keys() == {"good", "slow"}
+
+    run(script)
+
+
 def test_what_is_wrong_with_a_late_update_is_refused_as_in_time() -> None:
     async def script(arm: Arm) -> None:
         slow = (await arm.collect())["slow"]

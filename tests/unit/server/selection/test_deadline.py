@@ -1,5 +1,6 @@
 """What `deadline` does beside what every selector promises."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,20 @@ def test_who_is_told_to_stop_every_round_is_waited_for_all_the_same() -> None:
     late = {"waited": np.where(in_vain, 25, 1), "unasked": 0, "unmissed": np.where(in_vain, 25, 1)}
     selection = select(fleet(np.where(in_vain, 100.0, 10.0), **late))
     assert sum(name < "c006" for name in selection.cohort) == 5
+
+
+def test_who_is_too_slow_for_a_late_update_too_is_asked_only_to_be_waited_for() -> None:
+    """One of whose steps takes longer than the four rounds by whose end a late update is taken."""
+    slow = np.arange(100) < 15
+    for step_s, asked in ((30.0, True), (50.0, False)):
+        there = fleet(step_s=np.where(slow, step_s, 0.18), log_time=np.log(np.where(slow, 50 * step_s, 10.0)))
+        due = {"waited": np.where(slow, 12, 1), "unasked": np.where(slow, 12, 1)}
+        early = select(replace(there, **due))
+        assert (slow_in(early.cohort) > 0) == asked
+    due = {"waited": np.where(slow, 25, 1), "unasked": np.where(slow, 25, 1)}
+    waited_for = select(replace(there, **due))
+    assert slow_in(waited_for.cohort) == 5
+    assert waited_for.deadline_s > 50
 
 
 def test_everybody_is_asked_within_the_promised_rounds() -> None:
