@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.server.tuning.base import Arm, Cost
 from fedstep.server.tuning.lineage import Line, Phases, sobol_points
-from fedstep.server.tuning.paired import compare, mean_losses
+from fedstep.server.tuning.paired import Evidence, compare, compare_priced, mean_losses
 from fedstep.server.tuning.program import Part, Result
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings
 from fedstep.server.tuning.window import Window, has_diverged, learnt_window
@@ -82,7 +82,7 @@ def probe(phases: Phases) -> Part[Window]:
 
 
 def plan_screen(rounds: int, settings: StepwiseSettings) -> ScreenPlan | None:
-    """The largest screen that so many rounds pay for, of all the budget; None for none.
+    """The largest screen that so many rounds pay for, of all the budget; None for none. The default stays in it.
 
     Members count more than the length of their rungs: a screen of five found nothing good in a run of eight, where one
     of seven did in all (the pilot). The last rung is given up before there are no three members.
@@ -96,7 +96,8 @@ def plan_screen(rounds: int, settings: StepwiseSettings) -> ScreenPlan | None:
             for length in range(settings.screen_rounds, settings.screen_least_rounds - 1, -1):
                 sizes = _rung_sizes(members, settings)[: 1 if one_rung else None]
                 rungs = [math.ceil(length * settings.rung_growth**rung - 1e-9) for rung in range(len(sizes))]
-                if sum(size * rung for size, rung in zip(sizes, rungs, strict=True)) <= share:
+                beside = sum(rungs[1:]) if settings.screen_default else 0
+                if sum(size * rung for size, rung in zip(sizes, rungs, strict=True)) + beside <= share:
                     return ScreenPlan(members, tuple(rungs))
     return None
 
@@ -105,22 +106,29 @@ def screen(phases: Phases, window: Window, default: Hyperparameters) -> Part[Lin
     """Phase 1: a few configurations train side by side from the initial model, and the best goes on.
 
     Successive halving that never starts again: the survivors of a rung continue from their weights. All train on the
-    same cohorts and seeds, and are measured by the same clients.
+    same cohorts and seeds, and are measured by the same clients. The default stays to the end, and goes on unless the
+    best is surely and noticeably better: where the loss falls late, a model that can learn no more guesses best.
     """
     plan = plan_screen(phases.meter.rounds_in_all, phases.settings)
+    default = window.pulled_in(default, phases.scales)
     if plan is None:
-        return Line(window.pulled_in(default, phases.scales))
+        return Line(default)
     members = [Member(Line(point)) for point in _first_points(phases, window, default, plan.members)]
     everybody: list[tuple[Member, bool]] = []
     start: Result | None = None
     for rung, rounds in enumerate(plan.rungs):
         members, start = yield from _rung(phases, members, rounds, start)
         last = rung + 1 == len(plan.rungs)
-        kept = _kept(members, 1 if last else _survivors(len(members), phases.settings))
-        if not kept:
+        alive = [member for member in members if member.scores[-1] is not None]
+        if not alive:
             return _all_failed(phases, members)
-        _tell_elimination(phases, members, len(kept), rung)
-        everybody += [(member, True) for member in members[len(kept) :]]
+        if last:
+            kept = [_winner(alive, default, start, phases.settings)]
+        else:
+            kept = _kept(alive, default, _survivors(len(members), phases.settings))
+        dropped = [member for member in members if member not in kept]
+        _tell_elimination(phases, kept[0], dropped, rung)
+        everybody += [(member, True) for member in dropped]
         members = kept
         best = members[0].line
         assert best.arm is not None
@@ -202,8 +210,31 @@ def _scored(members: Sequence[Member], start: Result | None, clip: float) -> lis
     return scored
 
 
-def _kept(ranked: Sequence[Member], most: int) -> list[Member]:
-    return [member for member in ranked[:most] if member.scores[-1] is not None]
+def _kept(alive: Sequence[Member], default: Hyperparameters, most: int) -> list[Member]:
+    """The best, and the default beside them."""
+    return [*alive[:most], *(member for member in alive[most:] if member.line.point == default)]
+
+
+def _winner(
+    alive: Sequence[Member], default: Hyperparameters, start: Result | None, settings: StepwiseSettings
+) -> Member:
+    """The best, if it is surely and noticeably better than the default; else the default."""
+    best = alive[0]
+    for other in alive[1:]:
+        if other.line.point == default:
+            evidence = _evidence(best, other, start, settings)
+            surely = evidence.z < settings.guard_z and evidence.relative < -settings.screen_gain
+            return best if surely else other
+    return best
+
+
+def _evidence(this: Member, other: Member, start: Result | None, settings: StepwiseSettings) -> Evidence:
+    """This member against another one; where seconds are what is spent, by improvement per second."""
+    (theirs, ours) = (member.result.losses if member.result else {} for member in (this, other))
+    if start and start.losses:
+        priced = (theirs, this.cost.seconds), (ours, other.cost.seconds)
+        return compare_priced(*priced, start.losses, settings.loss_clip)
+    return compare(theirs, ours, settings.loss_clip)
 
 
 def _rank(score: float | None) -> float:
@@ -255,21 +286,21 @@ def _tell_window(phases: Phases, window: Window, arm: Arm, diverged: int, client
     )
 
 
-def _tell_elimination(phases: Phases, ranked: Sequence[Member], kept: int, rung: int) -> None:
-    """One note a member that does not go on, with its losses against the best one's."""
-    best = ranked[0].result
-    assert best is not None
-    for member in ranked[kept:]:
-        result = member.result
-        assert result is not None
-        evidence = compare(result.losses, best.losses, phases.settings.loss_clip)
+def _tell_elimination(phases: Phases, first: Member, dropped: Sequence[Member], rung: int) -> None:
+    """One note a member that does not go on, with its losses against those of the first one that does."""
+    for member in dropped:
+        evidence = _evidence(member, first, None, phases.settings)
         arm = member.line.arm
-        failed = result.failed.rstrip(".")
-        why = f"failed: {failed}" if failed else f"is {evidence.mean:+.3g} behind the best in loss"
+        if member.result and member.result.failed:
+            why = f"failed: {member.result.failed.rstrip('.')}"
+        elif evidence.mean < 0:
+            why = f"is {-evidence.relative:.1%} ahead of the default in loss, z = {evidence.z:.2f}, which is not enough"
+        else:
+            why = f"is {evidence.mean:+.3g} behind the best in loss"
         phases.tuner.note(
             "elimination",
             f"Arm {arm} leaves the screen after rung {rung}: it {why}.",
-            arms=[arm, ranked[0].line.arm],
+            arms=[arm, first.line.arm],
             rung=rung,
             hyperparameters=dict(member.line.point),
             **evidence.details(),

@@ -160,15 +160,31 @@ def test_the_screen_has_seven_points_and_the_default_on_one_cohort_from_the_init
     assert {(arm.rounds, arm.parents, arm.cohort, arm.every_round) for arm in first} == {(5, (), 0, False)}
 
 
-def test_the_best_two_go_on_from_their_own_weights_half_as_long_again() -> None:
+def test_the_best_two_and_the_default_go_on_from_their_own_weights_half_as_long_again() -> None:
     worse = {1: 1.0, 2: 0.8, 3: 0.9, 4: 0.7, 5: 1.1, 6: 1.2, 7: 1.3, 8: 1.4}
     script = Script(study(rounds=600), lambda arm, before: worse.get(arm.number, before * 0.9))
     second = script.rungs()[1]
-    assert [(arm.parents, arm.rounds, arm.cohort) for arm in second] == [((4,), 8, 0), ((2,), 8, 0)]
+    assert [(arm.parents, arm.rounds, arm.cohort) for arm in second] == [((4,), 8, 0), ((2,), 8, 0), ((1,), 8, 0)]
     assert script.kinds().count("elimination") == 7
     (advance, *_) = script.arms("advance")
     assert advance.parents == (second[0].number,)
     assert advance.hyperparameters == script.batches[1][3].hyperparameters
+
+
+def goes_on_from_screen(script: Script) -> Hyperparameters:
+    return script.legs()[0][1].hyperparameters
+
+
+@pytest.mark.parametrize(("better", "goes_on"), [(0.005, True), (0.05, False)])
+def test_the_default_goes_on_unless_another_is_noticeably_better(better: float, goes_on: bool) -> None:
+    """Where the loss has not begun to fall, a model that can learn no more is surely better, and by next to nothing."""
+
+    def loss(arm: Arm, before: float) -> float:
+        return 2.3 * (1 if arm.hyperparameters == START else 1 - better) if arm.phase == "screen" else before
+
+    script = Script(study(rounds=600), loss)
+    assert (goes_on_from_screen(script) == START) == goes_on
+    assert any("which is not enough" in note.text for note in script.notes) == goes_on
 
 
 def test_eliminations_come_with_their_evidence() -> None:
@@ -207,8 +223,8 @@ def test_under_seconds_the_screen_ranks_by_improvement_per_second() -> None:
 
     budget = {"time": "300s", "trials": 10, "rounds_per_trial": 20}
     script = Script(study(EARLY_SCREEN, budget=budget), loss, seconds)
-    assert START not in [arm.hyperparameters for arm in script.rungs()[1]]
-    assert START in [arm.hyperparameters for arm in Script(study(EARLY_SCREEN), loss, seconds).rungs()[1]]
+    assert goes_on_from_screen(script) != START
+    assert goes_on_from_screen(Script(study(EARLY_SCREEN), loss, seconds)) == START
 
 
 def test_a_budget_too_small_for_a_fork_has_none() -> None:
@@ -279,11 +295,11 @@ def test_members_and_children_are_compared_by_the_averages_of_their_models() -> 
         return 1.0 if default else 0.9
 
     averaged = Script(study(rounds=600), loss)
-    assert START in [arm.hyperparameters for arm in averaged.rungs()[1]]
+    assert goes_on_from_screen(averaged) == START
     assert {note.kind for note in averaged.notes} >= {"rejection"}
     assert "adoption" not in averaged.kinds()
     last = Script(study({"use_averaged_evidence": False}, rounds=600), loss)
-    assert START not in [arm.hyperparameters for arm in last.rungs()[1]]
+    assert goes_on_from_screen(last) != START
 
 
 def test_a_challenger_with_better_evidence_is_adopted_and_the_region_widens() -> None:
