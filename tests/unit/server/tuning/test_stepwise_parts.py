@@ -486,7 +486,7 @@ def test_the_screen_keeps_to_its_share(rounds: int) -> None:
     if plan is None:
         assert rounds < 30
         return
-    cost = plan.members * plan.rungs[0] + sum(2 * rung for rung in plan.rungs[1:])
+    cost = plan.members * plan.rungs[0] + sum(3 * rung for rung in plan.rungs[1:])
     assert cost <= 0.3 * rounds
     assert 3 <= plan.members <= 8
     assert 2 <= plan.rungs[0] <= 5
@@ -499,8 +499,8 @@ def test_a_screen_has_eight_members_where_it_can() -> None:
 
 
 def test_a_screen_is_smaller_in_a_smaller_budget() -> None:
-    assert plan_screen(187, EARLY_SCREEN) == ScreenPlan(8, (5, 8))
-    assert plan_screen(60, EARLY_SCREEN) == ScreenPlan(6, (2, 3))
+    assert plan_screen(214, EARLY_SCREEN) == ScreenPlan(8, (5, 8))
+    assert plan_screen(60, EARLY_SCREEN) == ScreenPlan(4, (2, 3))
     assert plan_screen(29, EARLY_SCREEN) is None
 
 
