@@ -72,6 +72,7 @@ def test_callers_known_by_tokens(tmp_path: Path, programs: Programs) -> None:
 def test_a_coordinator_off_loopback_starts_protected_or_aloud(tmp_path: Path, programs: Programs) -> None:
     everywhere = ("coordinator", "--host", "0.0.0.0", "--port", "0", "--data-dir", tmp_path / "data")
     refused(fedstep(*everywhere), "0.0.0.0:0", "without TLS", "fedstep pki init", "--insecure")
+    assert not (tmp_path / "data").exists()
     fedstep("pki", "init", "coordinator.example", cwd=tmp_path)
     pki = tmp_path / "fedstep-pki"
     encrypted = ("--tls-cert", pki / "coordinator.crt", "--tls-key", pki / "coordinator.key")
