@@ -132,8 +132,9 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CloseRun(self, request, context):
-        """Lets go of a run and of the models that only it needs. Closing it again
-        changes nothing.
+        """Lets go of a run and of the models that only it needs; a step of it that
+        is under way ends with the round that it is in. Closing it again changes
+        nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,8 +60,9 @@ class RunServiceStub:
     did. Copies no model.
     """
     CloseRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.CloseRunRequest, _run_pb2.CloseRunResponse]
-    """Lets go of a run and of the models that only it needs. Closing it again
-    changes nothing.
+    """Lets go of a run and of the models that only it needs; a step of it that
+    is under way ends with the round that it is in. Closing it again changes
+    nothing.
     """
 
 @_typing.type_check_only
@@ -96,8 +97,9 @@ class RunServiceAsyncStub(RunServiceStub):
     did. Copies no model.
     """
     CloseRun: _aio.UnaryUnaryMultiCallable[_run_pb2.CloseRunRequest, _run_pb2.CloseRunResponse]  # type: ignore[assignment]
-    """Lets go of a run and of the models that only it needs. Closing it again
-    changes nothing.
+    """Lets go of a run and of the models that only it needs; a step of it that
+    is under way ends with the round that it is in. Closing it again changes
+    nothing.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -171,8 +173,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_pb2.CloseRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_pb2.CloseRunResponse, _abc.Awaitable[_run_pb2.CloseRunResponse]]:
-        """Lets go of a run and of the models that only it needs. Closing it again
-        changes nothing.
+        """Lets go of a run and of the models that only it needs; a step of it that
+        is under way ends with the round that it is in. Closing it again changes
+        nothing.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

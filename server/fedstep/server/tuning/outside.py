@@ -119,7 +119,7 @@ class OutsideTuner(Tuner):
         self._put(run.moved(Stand(run.next_step, stand.arm), self._options.keep_steps))
 
     def close_run(self, name: str) -> None:
-        """Lets go of a run; a step under way comes to its end.
+        """Lets go of a run; a step under way ends with the round that it is in.
 
         Raises:
             NotFoundError: There is no such run.
@@ -191,12 +191,14 @@ class OutsideTuner(Tuner):
         return arms
 
     def observe(self, observation: Observation) -> Decision:
-        """Lets every arm train to its end; its run stands there then."""
+        """Lets every arm train to its end, unless its run is closed meanwhile; its run stands there then."""
         decision = unpruned(observation)
+        mine = [run for run in self._runs.values() if run.asked and run.asked.arm == observation.number]
+        if decision is Decision.CONTINUE and any(run.closed for run in mine):
+            decision = Decision.PRUNE
         if decision is not Decision.CONTINUE:
             self._quiet_since = None  # from when it is asked next how long it waits
-            done = (run for run in self._runs.values() if run.asked and run.asked.arm == observation.number)
-            for run in list(done):
+            for run in mine:
                 stand = Stand(run.asked.step if run.asked else 0, observation.number, bool(observation.failed))
                 self._put(run.moved(stand, self._options.keep_steps))
         return decision

@@ -161,6 +161,18 @@ def test_a_closed_run_under_way_needs_its_parent_until_it_has_ended() -> None:
     assert tuner.keeps() == set()
 
 
+def test_a_step_ends_with_its_round_once_its_run_is_closed() -> None:
+    tuner = outside()
+    for name in ("a", "b"):
+        tuner.open(name)
+        tuner.ask(name, 1, {"lr": 0.1}, 9)
+    tuner.propose(ProposeContext(2, 0))
+    assert tuner.observe(Observation(0, 0, 0.5)) is Decision.CONTINUE
+    tuner.close_run("a")
+    assert tuner.observe(Observation(0, 1, 0.5)) is Decision.PRUNE
+    assert tuner.observe(Observation(1, 1, 0.5)) is Decision.CONTINUE
+
+
 def test_opening_and_forking_again_changes_nothing() -> None:
     tuner = outside()
     assert [tuner.open("") for _ in range(2)] == ["run-0", "run-1"]
