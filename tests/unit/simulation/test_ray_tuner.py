@@ -14,7 +14,7 @@ TUNERS: list[dict[str, Any]] = [
     {"name": "ray", "searcher": "BayesOptSearch", "scheduler": "FIFOScheduler"},
     {"name": "ray", "scheduler": "HyperBandScheduler"},
     {"name": "ray", "scheduler": "PopulationBasedTraining"},
-    {"name": "stepwise", "sampler": "ray:HyperOptSearch", "constants": {"forks_from_rounds": 0}},
+    {"name": "stepwise", "sampler": "ray:HyperOptSearch", "constants": {"fork_rounds_left": 0}},
 ]
 
 

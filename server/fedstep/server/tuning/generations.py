@@ -80,9 +80,8 @@ class Generations:
     def forking(self, pace: Pace) -> bool:
         """Whether this generation tries a challenger: every second one, every one once the loss falls slowly."""
         settings = self._settings
-        too_late = self._meter.fraction >= settings.forks_until or self._meter.rounds_left < 2 * settings.leg_least
-        too_dear = self._meter.rounds_in_all < settings.forks_from_rounds
-        if not settings.use_forks or too_late or too_dear:
+        least = max(settings.fork_rounds_left, 2 * settings.leg_least)
+        if not settings.use_forks or self._meter.fraction >= settings.forks_until or self._meter.rounds_left < least:
             return False
         slow = pace.gain is not None and pace.gain < settings.slow_gain
         return slow or pace.generation - pace.forked >= settings.fork_every

@@ -96,8 +96,8 @@ class StepwiseSettings:
         leg_least: Rounds of the shortest leg. Pilot.
         leg_most: Rounds of the longest leg. Pilot.
         fork_every: Generations from one fork to the next while the loss falls well. Pilot.
-        forks_from_rounds: Where the budget pays for fewer rounds there is none: one fork is eight rounds, a fifth of
-            this, of a model that is at the steepest part of its curve. Ours (docs/benchmarks.md).
+        fork_rounds_left: Where the rest of the budget pays for fewer rounds there is none: one fork is eight rounds, a
+            fifth of this, and what it finds has to earn them. Ours (docs/benchmarks.md).
         slow_gain: Smoothed relative gain under which every generation forks. Pilot.
         gain_memory: Weight of the past in that mean. Ours.
         forks_until: Part of the budget after which nothing is forked. Pilot.
@@ -168,7 +168,7 @@ class StepwiseSettings:
     leg_least: int = _whole(4, 1, 1_000)
     leg_most: int = _whole(12, 1, 1_000)
     fork_every: int = _whole(2, 1, _NEVER)
-    forks_from_rounds: int = _whole(40, 0, _NEVER)
+    fork_rounds_left: int = _whole(40, 0, _NEVER)
     slow_gain: float = _real(0.02, 0.0, 1.0)
     gain_memory: float = _real(0.5, 0.0, 0.99)
     forks_until: float = _real(0.6, 0.0, 1.0)

@@ -227,10 +227,14 @@ def test_under_seconds_the_screen_ranks_by_improvement_per_second() -> None:
     assert goes_on_from_screen(Script(study(EARLY_SCREEN), loss, seconds)) == START
 
 
-def test_a_budget_too_small_for_a_fork_has_none() -> None:
-    assert not Script(study(rounds=39), falling).arms("fork")
-    assert Script(study(rounds=40), falling).arms("fork")
-    assert Script(study({"constants": {"forks_from_rounds": 39}}, rounds=39), falling).arms("fork")
+def test_a_fork_leaves_enough_of_the_budget_to_earn_its_rounds() -> None:
+    assert not Script(study(rounds=44), falling).arms("fork")
+    assert Script(study({"constants": {"fork_rounds_left": 30}}, rounds=44), falling).arms("fork")
+    script = Script(study(rounds=100), falling)
+    trained = [sum(arm.rounds or 0 for arm in batch) for batch in script.batches]
+    forks = [index for index, batch in enumerate(script.batches) if batch[-1].phase == "fork"]
+    assert forks
+    assert all(sum(trained[:index]) <= 60 for index in forks)
 
 
 def test_what_only_the_screen_chooses_has_one_in_a_small_budget_too() -> None:
@@ -419,7 +423,7 @@ def test_under_seconds_a_challenger_that_the_time_left_cannot_pay_for_is_passed_
     def seconds(arm: Arm) -> float:
         return price(arm.hyperparameters) * (arm.rounds or 0)
 
-    spec = study(bare(use_settle=False, constants={"forks_until": 1.0}), budget={"time": "300s"})
+    spec = study(bare(use_settle=False, constants={"forks_until": 1.0, "fork_rounds_left": 0}), budget={"time": "300s"})
     script = Script(spec, challenged(-0.5), seconds, price=price)
     spent = 0.0
     for batch in script.batches:

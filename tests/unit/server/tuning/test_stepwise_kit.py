@@ -19,5 +19,5 @@ class TestStepwiseOfALargerBudget(ProgramKit):
 
 
 class TestStepwiseOfASmallBudget(ProgramKit):
-    tuner: ClassVar[dict[str, Any]] = {"name": "stepwise", "constants": {"forks_from_rounds": 0}}
+    tuner: ClassVar[dict[str, Any]] = {"name": "stepwise", "constants": {"fork_rounds_left": 0}}
     budget: ClassVar[dict[str, Any]] = {"rounds": 20}
