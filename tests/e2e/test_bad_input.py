@@ -235,3 +235,8 @@ def test_a_misspelt_command() -> None:
     one_error(fedstep("stduy", "run"), "stduy")
     one_error(fedstep("study", "rnu"), "rnu")
     one_error(fedstep("coordinator", "--prot", "1"), "--prot", "--port")
+
+
+@pytest.mark.parametrize("command", [("client", "--task", "digits"), ("study", "list")])
+def test_an_address_without_its_option(command: tuple[str, ...]) -> None:
+    assert "Did you mean --coordinator here:7433?" in fedstep(*command, "here:7433").err

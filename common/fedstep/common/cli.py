@@ -7,6 +7,7 @@ trains has neither Optuna nor SQLAlchemy.
 import difflib
 import json
 import os
+import re
 import sys
 from importlib.metadata import EntryPoint, entry_points
 
@@ -51,6 +52,16 @@ class _Commands(click.Group):
 
 def _found() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group="fedstep.commands")}
+
+
+def _with_address_hint(error: click.ClickException) -> click.ClickException:
+    """The mistake, with the option's name where an address stands without it."""
+    found = re.search(r"unexpected extra argument \((\S+:\d+)\)", error.message)
+    if not (found and isinstance(error, click.UsageError) and error.ctx):
+        return error
+    if not any("--coordinator" in option.opts for option in error.ctx.command.params):
+        return error
+    return click.UsageError(f"{error.message}. Did you mean --coordinator {found[1]}?", error.ctx)
 
 
 def _missing(name: str, package: str) -> click.Command:
@@ -102,7 +113,7 @@ def main() -> None:
     except click.exceptions.Abort:
         code = EXIT_INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        _with_address_hint(error).show()
         code = EXIT_ERROR
     except FedstepError as error:
         if as_json:

@@ -129,10 +129,10 @@ class Coordinator:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         torch.set_num_threads(1)  # two threads on a busy core slowed aggregation 17-fold
         try:
+            await self._check_address()
             await asyncio.to_thread(self._config.protection.check, self._config.host, self._config.port)
             self._parts = parts = await self._make_parts()
             self.studies = Studies(dict(self._config.tasks), parts)
-            await self._check_address()
             self._server = self._make_server(parts, self.studies)
             self._owned = [
                 asyncio.create_task(parts.fleet.expire_leases(), name="leases"),
