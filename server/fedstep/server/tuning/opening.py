@@ -294,7 +294,8 @@ def _tell_elimination(phases: Phases, first: Member, dropped: Sequence[Member], 
         if member.result and member.result.failed:
             why = f"failed: {member.result.failed.rstrip('.')}"
         elif evidence.mean < 0:
-            why = f"is {-evidence.relative:.1%} ahead of the default in loss, z = {evidence.z:.2f}, which is not enough"
+            ahead = f"{-evidence.relative:.1%} ahead of arm {first.line.arm} in loss"
+            why = f"is {ahead}, z = {evidence.z:.2f}, which is not enough"
         else:
             why = f"is {evidence.mean:+.3g} behind the best in loss"
         phases.tuner.note(
