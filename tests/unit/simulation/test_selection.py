@@ -69,7 +69,7 @@ def test_the_children_of_a_fork_have_the_same_cohorts() -> None:
             selector={"name": "deadline"},
             tuner={"name": "stepwise", "use_probe": False, "screen_members": 0},
             round={"cohort_size": WANTED, "deadline": "600s"},
-            budget={"rounds": 40},
+            budget={"rounds": 80},
         ),
         Clouds(),
         Federation(CLIENTS, speed=UNEQUAL),
