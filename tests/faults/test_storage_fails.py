@@ -1,5 +1,7 @@
 """A store that fails for a moment, and again when the study is to be taken up."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from e2e.inside import Inside, inside
 from e2e.studies import spec
 from e2e.tiny import TinyWork, tiny_agent
-from e2e.waiting import until
+from e2e.waiting import PATIENCE_S, until
 
 from fedstep.common.errors import StorageError
 from fedstep.server.coordination import studies
@@ -79,3 +81,25 @@ async def test_a_study_that_was_told_to_stop_stops_although_its_store_failed_mea
         work.gate.set()
         assert (await host.until_over("s")).state is StudyState.STOPPED
         assert len(await host.rounds("s")) < 4
+
+
+async def test_a_coordinator_that_is_stopped_while_its_store_fails_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedstep.server.coordination.commits.END_RETRIES_S", (0.0,))
+    async with training(tmp_path, monkeypatch) as (host, work, running):
+        entered, stopped = threading.Event(), threading.Event()
+
+        def failing_commit(*_: Any) -> Any:
+            entered.set()
+            stopped.wait(PATIENCE_S)
+            raise StorageError("The database is away: wait for it.")
+
+        monkeypatch.setattr(host.coordinator.parts.store, "commit", failing_commit)
+        work.gate.set()
+        await until(entered.is_set, "it commits")
+        draining = asyncio.ensure_future(running.drain())
+        await asyncio.sleep(0)
+        stopped.set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await draining == ["s"]

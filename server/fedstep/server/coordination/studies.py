@@ -265,7 +265,8 @@ class Studies:
         """Interrupts every running study, waits until each is committed, and answers with their names."""
         self._draining = True
         running = dict(self._running)
-        for task in running.values():
+        for name, task in running.items():
+            self._runners[name].leaving = True
             task.cancel()
         await asyncio.gather(*running.values(), *self._side_work, return_exceptions=True)
         return sorted(running)

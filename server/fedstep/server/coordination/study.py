@@ -104,6 +104,8 @@ class StudyRunner:
             time_left_s=lambda: self.account.time_left_s,
             charge=self.commits.charge,
         )
+        self.leaving = False
+        """The coordinator stops, and cancels whatever runs this."""
         self.lost_storage = False
         """It was interrupted because the database, or the model folder, failed it, and may be taken up again."""
         self._mismatches = Mismatches(
@@ -237,6 +239,8 @@ class StudyRunner:
                 for lane in range(lanes):
                     group.create_task(self._lane(waiting[lane::lanes]), name=f"{self.spec.name} lane {lane}")
         except BaseExceptionGroup as failures:
+            if self.leaving:  # while a lane failed: the group tells of that only
+                raise asyncio.CancelledError from failures
             raise failures.exceptions[0] from None
         self._check_pause()
 
