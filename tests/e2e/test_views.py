@@ -96,6 +96,26 @@ def test_a_scrape_tells_of_rounds_bytes_clients_and_what_tuning_took(looked: Loo
     assert not any(name in sample for sample in found for name in ("c1", "c2"))
 
 
+def test_what_ended_studies_have_cost_is_told_after_a_restart_too(tmp_path: Path) -> None:
+    with Programs(tmp_path / "logs") as programs:
+        first, address = programs.coordinator(tmp_path / "data")
+        connected(programs.client(address, "c0", "--partition", "1/8"))
+        alone = {"min_clients": 1, "cohort_size": 1}
+        file = write_study(tmp_path / "study.toml", task="digits", round=alone, budget={"trials": 1})
+        assert fedstep("study", "run", file, "--coordinator", address).code == 0
+        cost = fedstep("study", "cost", "s", "--coordinator", address, "--json").json[0]
+        first.send(signal.SIGTERM)
+        first.wait()
+        again, _ = programs.coordinator(tmp_path / "data", "--metrics-port", "0")
+
+        def told() -> float | None:
+            return scraped(again.json[0]["metrics"]).get("fedstep_study_payload_bytes study=s")
+
+        assert eventually(told, "the metrics tell of the study") == sum(
+            int(cost["total"][part]) for part in ("model_bytes", "update_bytes")
+        )
+
+
 def test_the_command_prints_what_the_study_cost(looked: Looked) -> None:
     (cost,) = looked.cost.json
     assert cost["total"]["rounds"] == str(ROUNDS)

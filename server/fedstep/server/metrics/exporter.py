@@ -65,7 +65,7 @@ class Exporter:
         self._parts = parts
         self._studies = studies
         self._states: dict[str, StudyState] = {}
-        self._to_read: set[str] = set()
+        self._to_read: dict[str, None] = {}
         self._costed: dict[str, None] = {}
         self._overhead = Overhead()
         self._server: tuple[WSGIServer, threading.Thread] | None = None
@@ -148,14 +148,18 @@ class Exporter:
         """Reads what nothing tells of, for ever."""
         records = await self._parts.executors.storage.run(all_studies, self._parts.store)
         self._states = {record.spec.name: record.state for record in records} | self._states
+        ended = sorted((record for record in records if record.state.ended), key=lambda record: record.updated_at)
+        self._to_read |= dict.fromkeys(record.spec.name for record in ended[-STUDIES_KEPT:])
         reads = 0
         while True:
             self._read()
             if reads % COSTS_EVERY == 0:
-                self._to_read |= {name for name, state in self._states.items() if not state.ended}
+                self._to_read |= dict.fromkeys(name for name, state in self._states.items() if not state.ended)
             reads += 1
             while self._to_read:
-                await self._read_cost(self._to_read.pop())
+                name = next(iter(self._to_read))
+                del self._to_read[name]
+                await self._read_cost(name)
             await asyncio.sleep(READ_EVERY_S)
 
     def _read(self) -> None:
@@ -199,7 +203,7 @@ class Exporter:
             elif event.kind.removeprefix("study_") in _STATES:
                 self._states[study] = state = StudyState(event.kind.removeprefix("study_"))
                 if state.ended:
-                    self._to_read.add(study)
+                    self._to_read[study] = None
 
     def _closed(self, assignment: OpenAssignment) -> None:
         self._bytes.labels("down").inc(assignment.model_bytes)
