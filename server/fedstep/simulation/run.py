@@ -12,11 +12,10 @@ import torch
 
 from fedstep.common.clock import Clock
 from fedstep.common.errors import FieldViolation, InvalidInputError, NotFoundError
-from fedstep.common.names import check_names
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import Manifest, widen
-from fedstep.server.aggregation.registry import validate_aggregator
+from fedstep.server.coordination.checks import check_parts
 from fedstep.server.coordination.events import EventFeed
 from fedstep.server.coordination.fleet import Fleet, LeasePolicy
 from fedstep.server.coordination.lag import LoopLag
@@ -26,12 +25,10 @@ from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.shelf import Shelf
 from fedstep.server.coordination.structure import check_structure
 from fedstep.server.coordination.study import StudyRunner
-from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import AssignmentRecord, Event, NewEvent, RoundRecord, StudyRecord, TrialRecord
 from fedstep.server.storage.memory_blobs import MemoryBlobs
 from fedstep.server.storage.memory_store import MemoryStore
 from fedstep.server.tuning.outside import NAME as OUTSIDE
-from fedstep.server.tuning.registry import validate_tuner
 from fedstep.simulation.clients import SimulatedClient
 from fedstep.simulation.crew import Crew, LocalCrew
 from fedstep.simulation.hardship import EASE, Hardship
@@ -200,16 +197,14 @@ def check_study(spec: StudySpec, task: Task) -> None:
     Raises:
         InvalidInputError: It would not be taken.
     """
+    found = []
     if spec.task != task.name:
         text = f"is {spec.task!r}, and the simulation was given the task {task.name!r}: name the same one."
-        raise InvalidInputError(f"task {text}", [FieldViolation("task", text)])
+        found.append(FieldViolation("task", text))
     if spec.tuner.name == OUTSIDE:
         text = "is outside, and nobody can reach a simulation: run the study on a coordinator, or take another tuner."
-        raise InvalidInputError(f"tuner.name: {text}", [FieldViolation("tuner.name", text)])
-    check_names(spec, task.defaults, spec.task)
-    validate_tuner(spec, task.defaults)
-    validate_selector(spec.selector)
-    validate_aggregator(spec.aggregator)
+        found.append(FieldViolation("tuner.name", text))
+    check_parts(spec, None if spec.task != task.name else task, found)
     check_structure(spec, task)
 
 

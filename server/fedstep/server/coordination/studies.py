@@ -6,13 +6,12 @@ from collections.abc import Coroutine, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from fedstep.common.errors import AlreadyExistsError, FieldViolation, InvalidInputError, StorageError
+from fedstep.common.errors import AlreadyExistsError, FieldViolation, StorageError
 from fedstep.common.logs import concerning
-from fedstep.common.names import check_names
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.validation import one_of
-from fedstep.server.aggregation.registry import validate_aggregator
+from fedstep.server.coordination.checks import check_parts
 from fedstep.server.coordination.costs import cost_so_far
 from fedstep.server.coordination.needed import needed_models
 from fedstep.server.coordination.participants import shares_in, there_at_its_end
@@ -22,10 +21,8 @@ from fedstep.server.coordination.structure import check_structure
 from fedstep.server.coordination.study import StudyRunner
 from fedstep.server.report.cost import StudyCost
 from fedstep.server.report.participation import Share
-from fedstep.server.selection.registry import validate_selector
 from fedstep.server.storage.base import Change, NewEvent, StudyRecord, StudyState, TrialRecord, all_studies, all_trials
 from fedstep.server.tuning.ranking import best_trial
-from fedstep.server.tuning.registry import validate_tuner
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +107,7 @@ class Studies:
             InvalidInputError: The specification cannot be run here; each violation names its field.
             AlreadyExistsError: Another study has the name.
         """
-        self._check(spec)
+        check_parts(spec, self._tasks.get(spec.task), self._task_faults(spec.task))
         await self._parts.executors.compute.run(check_structure, spec, self._tasks[spec.task])
         try:
             record = await self._parts.executors.storage.run(self._parts.store.create_study, spec)
@@ -125,18 +122,14 @@ class Studies:
             self._launch(record)
         return record
 
-    def _check(self, spec: StudySpec) -> None:
-        task = self._tasks.get(spec.task)
-        if task is None:
-            text = (
-                f"the coordinator has no task {spec.task!r}: {one_of(spec.task, sorted(self._tasks))} "
-                "A task of one's own is given to it with `fedstep coordinator --task FILE`."
-            )
-            raise InvalidInputError(f"task: {text}", [FieldViolation("task", text)])
-        check_names(spec, task.defaults, spec.task)
-        validate_tuner(spec, task.defaults)
-        validate_selector(spec.selector)
-        validate_aggregator(spec.aggregator)
+    def _task_faults(self, task: str) -> list[FieldViolation]:
+        if task in self._tasks:
+            return []
+        text = (
+            f"the coordinator has no task {task!r}: {one_of(task, sorted(self._tasks))} "
+            "A task of one's own is given to it with `fedstep coordinator --task FILE`."
+        )
+        return [FieldViolation("task", text)]
 
     async def record(self, name: str) -> StudyRecord:
         """A study as the store has it.
