@@ -15,6 +15,7 @@ for needed in (
     "fedstep/client/py.typed",
     "fedstep/server/py.typed",
     "fedstep/server/cli/demo.toml",
+    "fedstep/server/cli/new.toml",
     "fedstep/server/storage/migrations/env.py",
 ):
     assert needed in names, f"{needed} is not in the wheel"

@@ -24,7 +24,19 @@ def read_study(path: str | Path) -> StudySpec:
     Raises:
         InvalidInputError: It cannot be read or holds mistakes: one line each, with file, line, value and fix.
     """
-    text = _read(path_of(path))
+    return parse_study(_read(path_of(path)), path)
+
+
+def parse_study(text: str, path: str | Path) -> StudySpec:
+    """The study that a text in TOML describes.
+
+    Args:
+        text: What the file holds, or is to hold.
+        path: The file, for what is said of mistakes.
+
+    Raises:
+        InvalidInputError: It holds mistakes, as with `read_study`.
+    """
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

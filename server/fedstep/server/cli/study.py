@@ -18,6 +18,7 @@ from fedstep.server.cli.cost import print_cost
 from fedstep.server.cli.explain import explain
 from fedstep.server.cli.export import STEP_COLUMNS, export, step_rows
 from fedstep.server.cli.live.watch import can_draw, watch_live
+from fedstep.server.cli.new import write_new
 from fedstep.server.cli.participation import print_participation
 from fedstep.server.cli.progress import Progress
 from fedstep.server.cli.show import (
@@ -45,6 +46,19 @@ def study() -> None:
 
 
 @study.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--name", help="The study's name.  [default: the file's, without .toml]")
+@click.option("--task", default="digits", show_default=True, help="The name of what is trained, and on which data.")
+def new(file: Path, name: str | None, task: str) -> None:
+    """Write a study file to begin with: every table, a remark on every line.
+
+    Change FILE, then: fedstep study run FILE
+    """
+    write_new(file, name or file.stem, task)
+    print(f"{file} describes a study. Change what you like, then: fedstep study run {file}")
+
+
+@study.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 @coordinator_option
 @click.option("--detach", is_flag=True, help="Start the study and return at once.")
@@ -54,6 +68,7 @@ def run(file: str, coordinator: Endpoint, detach: bool, plain: bool, as_json: bo
     """Start the study that FILE describes, and watch it to its end.
 
     The same file again goes on with the study, or shows its result. Ctrl-C stops watching; the study goes on.
+    A file to begin with, and what can stand in it: fedstep study new FILE
     """
     spec = read_study(file)
 

@@ -18,7 +18,7 @@ _NOT_DECIDED = ("study_", "trial_", "round_", "client", "update_", "late_", "rep
 _DECIDED_ALL_THE_SAME = ("trial_pruned", "trial_failed")
 _MEDIAN_PRUNER = "MedianPruner"
 """Also what prunes where a study of Optuna's names nothing."""
-_CHANGING = ("adoption", "rejection", "rewind")
+_CHANGING = ("adoption", "rejection", "rewind", "exploitation")
 
 Change = tuple[Value | None, Value | None]
 """A hyper-parameter before and after; None where it does not exist."""
@@ -131,7 +131,8 @@ def _of_trial(number: int, trials: Mapping[int, TrialRecord], beside: Collection
 
 
 def _changes(event: Event, trials: Mapping[int, TrialRecord]) -> dict[str, Change]:
-    """Of what was adopted or rejected against the incumbent; after a rewind of what goes on against what was left."""
+    """Of what was adopted or rejected against the incumbent, of who took over a model against whose it was; after a
+    rewind of what goes on against what was left."""
     arms = event.details.get("arms", ())
     numbers = [_number(arm) for arm in arms] if isinstance(arms, list | tuple) else []
     if event.kind not in _CHANGING or not numbers or not all(number in trials for number in numbers):

@@ -21,10 +21,10 @@ from fedstep.common.errors import (
     NotFoundError,
     PreconditionError,
 )
-from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.hyperparameters import Hyperparameters, describe
 from fedstep.common.spec import PositiveDuration, StudySpec
 from fedstep.common.validation import join, one_of, sentences
-from fedstep.server.tuning.base import Arm, Decision, Observation, ProposeContext, Tuner
+from fedstep.server.tuning.base import Arm, Decision, Note, Observation, ProposeContext, Tuner
 from fedstep.server.tuning.outside_runs import Asked, OutsideRun, Stand, from_json, to_json
 from fedstep.server.tuning.verdict import unpruned
 
@@ -72,6 +72,8 @@ class OutsideTuner(Tuner):
         self._options = options
         self._runs: dict[str, OutsideRun] = {}
         self._kept: frozenset[int] = frozenset()
+        self._trained_by: dict[int, str] = {}
+        self._notes: list[Note] = []
         self._turns = 0
         self._quiet_since: datetime | None = None
         self._earliest: datetime | None = None
@@ -184,6 +186,7 @@ class OutsideTuner(Tuner):
         arms = []
         for number, (run, asked) in zip(itertools.count(context.next_number), waiting[: context.slots]):
             self._put(replace(run, asked=replace(asked, arm=number)))
+            self._tell_source(run, number, asked)
             parents = () if run.arm is None else (run.arm,)
             arms.append(
                 Arm(number, asked.hyperparameters, parents=parents, rounds=asked.rounds, phase=phase_of(run.name))
@@ -199,6 +202,7 @@ class OutsideTuner(Tuner):
         if decision is not Decision.CONTINUE:
             self._quiet_since = None  # from when it is asked next how long it waits
             for run in mine:
+                self._trained_by[observation.number] = run.name
                 stand = Stand(run.asked.step if run.asked else 0, observation.number, bool(observation.failed))
                 self._put(run.moved(stand, self._options.keep_steps))
         return decision
@@ -216,9 +220,15 @@ class OutsideTuner(Tuner):
         """The arms that runs stand on, or can go back to."""
         return set(self._kept)
 
+    def notes(self) -> list[Note]:
+        """See `Tuner.notes`: which runs went on from another one's model."""
+        notes, self._notes = self._notes, []
+        return notes
+
     def state(self) -> dict[str, Any]:
-        """Every run by name."""
+        """Every run by name, and whose each model is that is kept."""
         state: dict[str, Any] = {"keeps": sorted(self._kept), "runs": to_json(self._runs), "turns": self._turns}
+        state["trained_by"] = {str(arm): self._trained_by[arm] for arm in sorted(self._kept & self._trained_by.keys())}
         if self._quiet_since is not None:
             state["quiet_since"] = self._quiet_since.isoformat()
         return state
@@ -228,6 +238,7 @@ class OutsideTuner(Tuner):
         under_way = {arm.number for arm in open_arms}
         self._restored = True
         self._turns = state.get("turns", 0)
+        self._trained_by = {int(arm): run for arm, run in state.get("trained_by", {}).items()}
         self._quiet_since = datetime.fromisoformat(state["quiet_since"]) if "quiet_since" in state else None
         for run in from_json(state.get("runs", {})).values():
             asked = run.asked
@@ -236,6 +247,14 @@ class OutsideTuner(Tuner):
             self._put(run)
 
     # inside -------------------------------------------------------------------------------------------------------
+
+    def _tell_source(self, run: OutsideRun, number: int, asked: Asked) -> None:
+        """A step from another run's model is a decision of whoever steps the runs."""
+        source = self._trained_by.get(run.arm, run.name) if run.arm is not None else run.name
+        if source != run.name:
+            text = f"Run {run.name} goes on from run {source}'s model with {describe(asked.hyperparameters)}."
+            details = {"run": run.name, "source": source, "arms": [number, run.arm]}
+            self._notes.append(Note("exploitation", text, details))
 
     def _put(self, run: OutsideRun) -> None:
         self._runs[run.name] = run

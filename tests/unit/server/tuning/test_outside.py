@@ -182,6 +182,26 @@ def test_opening_and_forking_again_changes_nothing() -> None:
     assert "began elsewhere" in refused(AlreadyExistsError, "new_run", tuner.fork, "run-0", 0, "b")
 
 
+def test_a_run_that_goes_on_from_another_ones_model_is_a_decision_that_is_told_after_a_restart_too() -> None:
+    first = outside()
+    first.open("a")
+    first.open("b")
+    step(first, "a", 0)
+    step(first, "b", 1)
+    first.move("b", 1, "a")
+    assert first.notes() == []
+    tuner = outside()
+    tuner.restore(first.state(), [])
+    step(tuner, "b", 2, 0.2)
+    (note,) = tuner.notes()
+    assert (note.kind, note.details) == ("exploitation", {"run": "b", "source": "a", "arms": [2, 0]})
+    assert "Run b goes on from run a's model with lr 0.2" in note.text
+    step(tuner, "b", 3)
+    tuner.fork("a", None, "c")
+    step(tuner, "c", 4)
+    assert [note.details["arms"] for note in tuner.notes()] == [[4, 0]]
+
+
 def test_refusals_name_the_field_and_the_fix() -> None:
     tuner = outside()
     assert "open one" in refused(NotFoundError, "run", tuner.ask, "a", 1, {"lr": 0.1}, 1)
