@@ -43,7 +43,9 @@ def main(address: str) -> None:
             sys.exit(f"The study {STUDY.name} is {study.state}, and its runs are closed: rename it in {__file__}.")
         best = drive(address).get_best_result()
         study.stop()
-    print(f"The best of Ray's trials: accuracy {best.metrics['accuracy']:.4f} with {best.config}")
+        model = study.watch().best
+    print(f"The best of Ray's trials at its end: accuracy {best.metrics['accuracy']:.4f} with {best.config}")
+    print(f"The best step of all, which the study delivers: {model.value:.4f} with {model.hyperparameters}")
 
 
 def drive(address: str) -> tune.ResultGrid:

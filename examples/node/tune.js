@@ -7,8 +7,15 @@
 
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import grpc from '@grpc/grpc-js';
 import { Coordinator } from './coordinator.js';
 import { ModelFile } from './model_file.js';
+
+const USAGE = `Usage: node tune.js [--coordinator HOST:PORT] [--name STUDY] [--output FILE]
+                    [--ca FILE [--cert FILE --key FILE]] [--protos FOLDER]
+
+Creates a study, watches it to its end, and downloads its model.
+FEDSTEP_TOKEN holds an operator's token.`;
 
 const text = (fallback) => ({ type: 'string', default: fallback });
 
@@ -36,8 +43,13 @@ async function main() {
       ca: text(process.env.FEDSTEP_TLS_CA),
       cert: text(process.env.FEDSTEP_TLS_CERT),
       key: text(process.env.FEDSTEP_TLS_KEY),
+      help: { type: 'boolean', short: 'h' },
     },
   });
+  if (values.help) {
+    console.log(USAGE);
+    return;
+  }
   const { name, output, protos, ...tls } = values;
   const coordinator = new Coordinator(values.coordinator, protos, { ...tls, token: process.env.FEDSTEP_TOKEN });
   try {
@@ -57,6 +69,8 @@ async function main() {
 }
 
 main().catch((error) => {
-  console.error(error.details ?? error.message);
+  const nobody = error.code === grpc.status.UNAVAILABLE;
+  const fix = 'is a coordinator there? Start one with `fedstep coordinator`, or give another --coordinator HOST:PORT.';
+  console.error(nobody ? `Nobody answers (${error.details}): ${fix}` : (error.details ?? error.message));
   process.exitCode = 1;
 });

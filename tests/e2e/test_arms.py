@@ -12,7 +12,7 @@ from e2e.waiting import until_true
 
 from fedstep.common.spec import StudySpec
 from fedstep.common.tensors import widen
-from fedstep.server.coordination import studies, study
+from fedstep.server.coordination import checks, study
 from fedstep.server.coordination.run import initial_run
 from fedstep.server.storage.base import StudyState, TrialState
 from fedstep.server.tuning.base import Tuner
@@ -50,7 +50,7 @@ def walk(monkeypatch: pytest.MonkeyPatch) -> None:
         return Walk(spec)
 
     monkeypatch.setattr(study, "create_tuner", create)
-    monkeypatch.setattr(studies, "validate_tuner", lambda spec, defaults: None)
+    monkeypatch.setattr(checks, "validate_tuner", lambda spec, defaults: None)
 
 
 async def finished(host: Inside) -> torch.Tensor:

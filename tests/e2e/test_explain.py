@@ -12,7 +12,7 @@ from e2e.tiny import tiny_agent
 from e2e.waiting import until_true
 
 from fedstep.common.spec import StudySpec
-from fedstep.server.coordination import studies, study
+from fedstep.server.coordination import checks, study
 from fedstep.server.storage.base import StudyState
 from fedstep.server.tuning.base import Tuner
 from fedstep.server.tuning.program import Program, ProgramTuner
@@ -48,7 +48,7 @@ def duel(monkeypatch: pytest.MonkeyPatch) -> None:
         return Duel(spec)
 
     monkeypatch.setattr(study, "create_tuner", create)
-    monkeypatch.setattr(studies, "validate_tuner", lambda spec, *others: None)
+    monkeypatch.setattr(checks, "validate_tuner", lambda spec, *others: None)
 
 
 async def asked(address: str, *arguments: str) -> Ran:

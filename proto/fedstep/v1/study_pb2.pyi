@@ -731,7 +731,9 @@ class Trial(_message.Message):
     rounds: _builtins.int
     """Rounds committed."""
     value: _builtins.float
-    """The objective after the last round; unset before the first."""
+    """The objective after the last round, or after the best of its final rounds;
+    unset before the first.
+    """
     message: _builtins.str
     """Why it failed, in one sentence."""
     phase: _builtins.str
@@ -752,7 +754,7 @@ class Trial(_message.Message):
 
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Of the evaluation after the last round."""
+        """Of the evaluation after the same round."""
 
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:

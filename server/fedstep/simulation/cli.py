@@ -1,5 +1,6 @@
 """`fedstep simulate`: a study against clients in this process, on a virtual clock."""
 
+import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -87,7 +88,16 @@ def simulate(
                 with counting("clients' data loaded", clients, as_json) as tell:
                     population = Population(task, clients, options, tell=tell)
             with Show(spec, as_json) as show:
-                found = run(spec, task, federation, population=population, crew=crew, on_event=show.event, folder=out)
+                found = run(
+                    spec,
+                    task,
+                    federation,
+                    population=population,
+                    crew=crew,
+                    on_event=show.event,
+                    folder=out,
+                    command=shlex.join(["fedstep", *sys.argv[1:]]),
+                )
     except InvalidInputError as error:
         raise InvalidInputError(locate(file, error.violations) or error.message) from None
     sys.exit(show.result(found))

@@ -156,6 +156,7 @@ def simulate(
     on_commit: Callable[[SimulatedRunner], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
     folder: Path | None = None,
+    command: str = "",
 ) -> Simulated:
     """Runs a study to its end, in this process and thread; clients train and measure where their crew does.
 
@@ -170,7 +171,8 @@ def simulate(
             Whether clients train together is then the crew's affair.
         on_commit: Called after every round, or measurement, that was committed. What it raises ends the simulation.
         on_event: Called with every event of the study.
-        folder: Where the model and the picture are written; None to write nothing.
+        folder: Where the model, the picture and the report are written; None to write nothing.
+        command: What a person typed, for the report.
 
     Raises:
         InvalidInputError: The study cannot be run so, or the population is another one.
@@ -180,7 +182,7 @@ def simulate(
         population = population or Population(task, federation.clients, federation.options)
         crew = LocalCrew(population, federation.vectorised)
     _check_clients(crew.roster, federation)
-    return run_virtual(_Simulation(spec, task, federation, crew, folder).run(on_commit, on_event))
+    return run_virtual(_Simulation(spec, task, federation, crew, folder, command).run(on_commit, on_event))
 
 
 def _check_clients(roster: Roster, federation: Federation) -> None:
@@ -211,12 +213,15 @@ def check_study(spec: StudySpec, task: Task) -> None:
 class _Simulation:
     """One study and all that it needs."""
 
-    def __init__(self, spec: StudySpec, task: Task, federation: Federation, crew: Crew, folder: Path | None) -> None:
+    def __init__(
+        self, spec: StudySpec, task: Task, federation: Federation, crew: Crew, folder: Path | None, command: str
+    ) -> None:
         self._spec = spec
         self._task = task
         self._federation = federation
         self._crew = crew
         self._folder = folder
+        self._command = command
 
     async def run(
         self, on_commit: Callable[[SimulatedRunner], None] | None, on_event: Callable[[Event], None] | None
@@ -264,6 +269,7 @@ class _Simulation:
             database_url=_DATABASE_URL,
             folder=self._folder,
             task_options=self._crew.roster.options,
+            simulated=self._command,
         )
 
     async def _join(self, group: asyncio.TaskGroup, parts: Parts) -> list[asyncio.Task[None]]:

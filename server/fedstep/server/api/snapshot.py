@@ -47,7 +47,7 @@ def running(runner: StudyRunner, parts: Parts) -> pb.Snapshot:
     open_work = parts.ledger.under_way()
     snapshot.late = sum(work.late and work.message.study == runner.spec.name for work in open_work)
     snapshot.fleet.for_study = runner.engine.eligible.count()
-    snapshot.spent.extend(_spent(runner.spec, runner.account.spent, runner.account.seconds, trials))
+    snapshot.spent.extend(_spent(runner.spec, runner.commits.spent, runner.account.seconds, trials))
     left = forecast(runner.spec, runner.account, trials, now_s)
     if left is not None:
         snapshot.time_left.CopyFrom(_time_left(left))
@@ -112,7 +112,7 @@ def _arm(trial: TrialRecord, spec: StudySpec) -> pb.ArmProgress:
         hyperparameters=hp.map_to_proto(trial.hyperparameters),
         rounds=trial.rounds,
         rounds_asked=_rounds_of_trial(trial, spec) if arm.rounds is None else arm.rounds,
-        value=trial.value,
+        value=trial.value_delivered,
         values=[math.nan if value is None else value for value in trial.values[-MOST_POINTS:]],
     )
 

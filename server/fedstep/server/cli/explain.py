@@ -17,6 +17,7 @@ from fedstep.server.report.decisions import (
     decisions_of,
     evidence_text,
     median_text,
+    none_decided,
 )
 from fedstep.server.report.lineage import Stretch, Tree
 from fedstep.server.report.words import number_text, settings_text
@@ -89,14 +90,8 @@ def _print_decisions(console: Console, decisions: Sequence[Decision], study: stu
             ]
             for decision in decisions
         ],
-        _none_of(study.spec.tuner.name),
+        f"None. {none_decided(spec_from_proto(study.spec).tuner)}",
     )
-
-
-def _none_of(tuner: str) -> str:
-    if tuner == "outside":
-        return "None here: the program that steps the runs decides, and what moves it is its own."
-    return f"None: {tuner} has ended no trial early, and has changed nothing on the way."
 
 
 def _why(decision: Decision, metric: str) -> Text:

@@ -87,7 +87,7 @@ def download(
             print_json({"path": str(path), "sha256": downloaded.sha256, "payload_bytes": downloaded.payload_bytes})
         else:
             size = f"{downloaded.tensors} tensors, {downloaded.payload_bytes:,} bytes"
-            print(f"{path}: {size}, SHA-256 {downloaded.sha256}.")
+            print(f"{path}: {size}; the SHA-256 of these, not of the file: {downloaded.sha256}.")
 
     run_loop(fetch())
 

@@ -233,11 +233,16 @@ def steps(name: str, trial: int | None, round_: int | None, client: str, coordin
     async def every(remote: AsyncFedstep) -> None:
         if not as_json:
             print(",".join(STEP_COLUMNS))
+        found = False
         async for one in remote.steps(request):
+            found = True
             if as_json:
                 print_json(one)
                 continue
             print("\n".join(",".join(map(str, row)) for row in step_rows(one)))
+        if not found:
+            hint = f"trials and rounds count from 0 here, and `fedstep study trials {name}` lists trials."
+            print(f"No local step was reported there: {hint}", file=sys.stderr)
 
     _call(coordinator, every)
 

@@ -46,6 +46,7 @@ class Account:
         self._seconds = study.seconds_spent
         self._clock = clock
         self._counted_at = clock.monotonic()
+        self._stopped = False
         # Of earlier lives of the coordinator their mean pace.
         before = [Mark(self._counted_at - self._seconds, Spent()), Mark(self._counted_at, self.spent)]
         self._before = before if self.spent.rounds else []
@@ -59,7 +60,7 @@ class Account:
     @property
     def seconds(self) -> float:
         """The time that counts against its budget."""
-        return self._seconds + self._clock.monotonic() - self._counted_at
+        return self._seconds + self._since_counted()
 
     @property
     def time_left_s(self) -> float:
@@ -93,10 +94,16 @@ class Account:
 
     def count_seconds(self) -> float:
         """Counts the time since it was last counted; answers with it, for the store."""
-        now = self._clock.monotonic()
-        passed, self._counted_at = now - self._counted_at, now
+        passed, self._counted_at = self._since_counted(), self._clock.monotonic()
         self._seconds += passed
         return passed
+
+    def stop(self) -> None:
+        """No time passes for it from here on; what has not been counted yet is lost."""
+        self._stopped = True
+
+    def _since_counted(self) -> float:
+        return 0.0 if self._stopped else self._clock.monotonic() - self._counted_at
 
 
 def counted(cost: Cost) -> Spent:

@@ -38,6 +38,7 @@ class Commits:
     Attributes:
         state: Where the study stands.
         pausing: Whether it was told to pause.
+        spent: What it has cost, as far as that is committed.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Commits:
     ) -> None:
         self.state = record.state
         self.pausing = False
+        self.spent = record.spent
         self._name = record.spec.name
         self._account = account
         self._tuner = tuner
@@ -67,6 +69,7 @@ class Commits:
             return self._parts.store.commit(self._name, whole)
 
         def known() -> None:
+            self.spent += change.spent
             if state is not None:
                 self.state = state
             then()
@@ -81,6 +84,13 @@ class Commits:
         """Commits a trial's cost with the event that tells what it was for."""
         self._account.spend(cost)
         await self.make(Change(events=[event], spent=counted(cost), cost=cost_of_arm(trial, cost)))
+
+    async def settle(self) -> None:
+        """Commits what the study has cost to here, and counts no more: its results are written from what is committed,
+        and tell the same as whoever asks later."""
+        await self.make(Change())
+        self._account.stop()
+        self._stopwatch.stop()
 
     async def end(self, state: StudyState, message: str, goes_on: bool = False, in_haste: bool = False) -> None:
         """Commits how the study ended, for as long as that takes: nobody runs it, and all must know.

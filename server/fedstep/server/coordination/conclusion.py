@@ -22,25 +22,15 @@ from fedstep.server.storage.base import Change, NewEvent, RoundRecord, StudyReco
 log = logging.getLogger(__name__)
 
 
-async def conclude(
-    spec: StudySpec,
-    task: Task,
-    run: Run,
-    trials: Sequence[TrialRecord],
-    shares: Sequence[Share],
-    parts: Parts,
-    state: StudyState,
-) -> StudyResult:
-    """Measures the final model, writes it as safetensors, draws the study and writes its report.
+async def measure(spec: StudySpec, task: Task, run: Run, trials: Sequence[TrialRecord], parts: Parts) -> StudyResult:
+    """Measures the final model, on the task's held-out set where it has one. Nothing is written yet.
 
     Args:
         spec: The study.
         task: Its task.
         run: What is delivered: the best trial's run at its end, or after its best final round.
         trials: All trials.
-        shares: Every client's part.
         parts: The coordinator's.
-        state: How the study ends, for the picture.
     """
     trial = as_delivered(next(t for t in trials if t.number == run.trial))
     metrics, held_out = dict(trial.metrics), False
@@ -55,14 +45,10 @@ async def conclude(
             change = Change(events=[NewEvent("held_out_unavailable", text)])
             await parts.feed.commit(spec.name, lambda: parts.store.commit(spec.name, change))
         metrics, held_out = (measured, True) if measured else (metrics, False)
-    result = StudyResult(run.model_sha256, metrics, held_out, model_path="")
-    if parts.folder is None:
-        return result
-    return await _written(parts.folder / spec.name, spec, result, run.trial, trials, shares, parts, state)
+    return StudyResult(run.model_sha256, metrics, held_out, model_path="")
 
 
-async def _written(
-    folder: Path,
+async def write(
     spec: StudySpec,
     result: StudyResult,
     trial: int,
@@ -71,7 +57,23 @@ async def _written(
     parts: Parts,
     state: StudyState,
 ) -> StudyResult:
-    """Writes the model and the report and draws the study, into a folder of its own."""
+    """Writes the model as safetensors, the picture and the report, where the coordinator has a folder for results.
+
+    Args:
+        spec: The study.
+        result: As it was measured.
+        trial: The one that is delivered.
+        trials: All of them.
+        shares: Every client's part.
+        parts: The coordinator's.
+        state: How the study ends.
+
+    Returns:
+        The result, with where everything is.
+    """
+    if parts.folder is None:
+        return result
+    folder = parts.folder / spec.name
     model_path, picture_path = folder / "model.safetensors", folder / "study.png"
     await parts.executors.files.run(lambda: folder.mkdir(parents=True, exist_ok=True))
     await parts.executors.files.run(parts.blobs.export_safetensors, result.model_sha256, model_path)

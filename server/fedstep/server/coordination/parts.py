@@ -26,6 +26,8 @@ class Parts:
         folder: Where results are written, one folder a study; None to write none.
         task_options: For the held-out data of tasks.
         overhead: What studies take of the coordinator.
+        simulated: Where clients and time are simulated, the command that does it again, "" where none is known; else
+            None.
     """
 
     store: Store
@@ -42,3 +44,4 @@ class Parts:
     folder: Path | None
     task_options: Mapping[str, str]
     overhead: Running = field(default_factory=Running)
+    simulated: str | None = None

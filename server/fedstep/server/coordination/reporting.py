@@ -47,7 +47,7 @@ async def report_of(
     cost = ToldCost.of(await cost_so_far(study, delivered, parts))
     told = replace(study, updated_at=events[-1].time) if events else study
     written_at = datetime.now(UTC)
-    story = Story(told, trials, events, participation_text(shares), shares, holdings, cost, written_at)
+    story = Story(told, trials, events, participation_text(shares), shares, holdings, cost, written_at, parts.simulated)
     return await parts.executors.drawing.run(_write, folder, story)
 
 

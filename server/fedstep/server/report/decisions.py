@@ -73,6 +73,13 @@ def prunes_by_median(tuner: Plugin) -> bool:
     return tuner.name == "optuna" and tuner.options.get("pruner", _MEDIAN_PRUNER) == _MEDIAN_PRUNER
 
 
+def none_decided(tuner: Plugin) -> str:
+    """What is said of a study without decisions."""
+    if tuner.name == "outside":
+        return "The program that steps the runs decides, and what moves it is its own."
+    return f"The tuner {tuner.name} has ended no trial early, and has changed nothing on the way."
+
+
 def is_decision(kind: str) -> bool:
     """Whether events of this kind tell a decision."""
     return kind in _DECIDED_ALL_THE_SAME or not kind.startswith(_NOT_DECIDED)

@@ -28,7 +28,7 @@ from fedstep.server.report.canvas import (
     write_legend,
 )
 from fedstep.server.report.courses import BEST, Course
-from fedstep.server.report.lineage import Branch, Point, Role, Tree, phase_of, tree_of
+from fedstep.server.report.lineage import Branch, Point, Role, Tree, parents_of, phase_of, tree_of
 from fedstep.server.report.participation import Share
 from fedstep.server.report.participation_picture import draw_participation, participation_height
 from fedstep.server.report.scales import ValueRange
@@ -251,9 +251,11 @@ def _draw_lineage(axes: Axes, points: Sequence[Point], shown: ValueRange) -> Non
 
 
 def _draw_threads(axes: Axes, branches: Sequence[Branch], role: Role, shown: ValueRange, arms: int) -> None:
-    """The branches of one role, from where they leave to where they end."""
+    """The branches of one role, from where they leave to where they end; a mark where none of them goes on."""
     thread, thin = THREADS[role], 0.75 if arms >= _MANY_ARMS else 1.0
-    lines = [[*([branch.start] if branch.start else []), *branch.points] for branch in branches if branch.points]
+    branches = [branch for branch in branches if branch.points]
+    went_on = {parent for branch in branches for parent in parents_of(branch.trial)}
+    lines = [[*([branch.start] if branch.start else []), *branch.points] for branch in branches]
     clipped = [[(at, shown.clip(value)) for at, value in line] for line in lines]
     axes.add_collection(
         LineCollection(
@@ -261,11 +263,12 @@ def _draw_threads(axes: Axes, branches: Sequence[Branch], role: Role, shown: Val
         ),
         autolim=False,
     )
-    if thread.mark and clipped:
+    ends = [line[-1] for branch, line in zip(branches, clipped, strict=True) if branch.trial.number not in went_on]
+    if thread.mark and ends:
         cross = thread.mark == "x"
         axes.plot(
-            [line[-1][0] for line in clipped],
-            [line[-1][1] for line in clipped],
+            [at for at, _ in ends],
+            [value for _, value in ends],
             thread.mark,
             color=thread.color,
             markersize=(6.5 if thread.mark == "<" else 5) * thin,

@@ -165,6 +165,12 @@ class TrialRecord:
         own = self.own_rounds_delivered
         return self.values[own - 1] if 0 < own < self.rounds else self.value
 
+    @property
+    def metrics_delivered(self) -> dict[str, float]:
+        """The same model's metrics."""
+        best = self.details.get(BEST_FINAL_ROUND)
+        return best["metrics"] if best else self.metrics
+
 
 @dataclass(frozen=True)
 class Steps:

@@ -23,8 +23,7 @@ def again_section(story: Story) -> Section:
         ["study", spec.name],
         ["task", spec.task],
         ["seed", str(spec.seed)],
-        ["begun", f"{story.study.created_at:%Y-%m-%d %H:%M:%S} UTC"],
-        ["last commit", f"{story.study.updated_at:%Y-%m-%d %H:%M:%S} UTC"],
+        *_times(story),
         ["model, SHA-256", result.model_sha256.hex() if result is not None else "no model yet"],
         ["study file, SHA-256", hashlib.sha256(study_toml(spec).encode()).hexdigest()],
     ]
@@ -42,10 +41,29 @@ def again_section(story: Story) -> Section:
             "gives the same study, bit for bit, where the same clients answer in the same order."
         ),
         Code(study_toml(spec), "The study file", f"{spec.name}.toml"),
-        Code(f"fedstep study run {spec.name}.toml", "To run it again, by a coordinator that has no study of that name"),
+        *_commands(story),
     ]
     see = "The same versions, seed, data and study file make the same study; the digests say whether they are the same."
     return Section("again", "To make it again", see, blocks)
+
+
+def _times(story: Story) -> list[list[str]]:
+    if story.simulated is not None:
+        return [["begun", "in virtual time, at 0 s"]]
+    study = story.study
+    return [
+        ["begun", f"{study.created_at:%Y-%m-%d %H:%M:%S} UTC"],
+        ["last commit", f"{study.updated_at:%Y-%m-%d %H:%M:%S} UTC"],
+    ]
+
+
+def _commands(story: Story) -> list[Code]:
+    if story.simulated is not None:
+        return [Code(story.simulated, "To simulate it again")] if story.simulated else []
+    spec = story.study.spec
+    program = ", and the program that stepped its runs beside it" if spec.tuner.name == "outside" else ""
+    said = f"To run it again, by a coordinator that has no study of that name{program}"
+    return [Code(f"fedstep study run {spec.name}.toml", said)]
 
 
 def study_toml(spec: StudySpec) -> str:

@@ -37,7 +37,7 @@ def cost_section(story: Story, charts: Collection[str]) -> Section:
     cost = story.cost
     if cost is None or not cost.purposes:
         return Section("cost", "What it cost", "It has cost nothing yet.")
-    blocks: list[Block] = [Tiles(_tiles(cost)), *_tuning(cost)]
+    blocks: list[Block] = [Tiles(_tiles(cost)), *_tuning(cost, story.simulated is not None)]
     if "spending" in charts:
         see = "Orange made the delivered model; blue is what tuning added."
         blocks.append(Picture("spending", "Bytes by what they were for", see))
@@ -74,18 +74,19 @@ def _tiles(cost: ToldCost) -> list[tuple[str, str]]:
     ]
 
 
-def _tuning(cost: ToldCost) -> list[Block]:
+def _tuning(cost: ToldCost, simulated: bool) -> list[Block]:
     """What of it was there only because the study tunes."""
     tuning = cost.tuning
     if not tuning.payload_bytes and not cost.tuner_seconds:
         return []
     clients_s = tuning.training_seconds + tuning.measuring_seconds
+    tuner_cpu = f"{duration_text(cost.tuner_cpu_seconds)} of"
+    tuner = f"{tuner_cpu} it" if simulated else f"{duration_text(cost.tuner_seconds)}, {tuner_cpu} them on the CPU"
     return [
         Words(
             f"Of this, tuning added {tuning.rounds:,} rounds, {tuning.client_rounds:,} client-rounds, "
             f"{bytes_text(tuning.payload_bytes)}, {duration_text(clients_s)} of clients and about "
-            f"{duration_text(cost.added_cpu_seconds)} of the coordinator's CPU; the tuner itself took "
-            f"{duration_text(cost.tuner_seconds)}, {duration_text(cost.tuner_cpu_seconds)} of them on the CPU."
+            f"{duration_text(cost.added_cpu_seconds)} of the coordinator's CPU; the tuner itself took {tuner}."
         )
     ]
 

@@ -30,10 +30,10 @@ def _see(story: Story) -> str:
         value = study.result.metrics.get(metric)
         said = f"{metric} {number_text(value)}" if value is not None else "its metrics"
         return f"The final model reaches {said} on {where}."
-    if best is not None and best.value is not None:
+    if best is not None and best.value_delivered is not None:
         so_far = "" if study.state.ended else " so far"
         return (
-            f"The best model{so_far} is trial {best.number}'s: {metric} {number_text(best.value)} "
+            f"The best model{so_far} is trial {best.number}'s: {metric} {number_text(best.value_delivered)} "
             "on its evaluation cohort's validation data."
         )
     if study.state is StudyState.FAILED:
@@ -49,8 +49,8 @@ def _tiles(story: Story) -> list[tuple[str, str]]:
         where = "held-out data" if study.result.held_out else "validation data"
         names = sorted(study.result.metrics, key=lambda name: (name != metric, name))[:_MOST_TILES]
         found = [(number_text(study.result.metrics[name]), f"{name}, on {where}") for name in names]
-    elif best is not None and best.value is not None:
-        found = [(number_text(best.value), f"{metric}, on validation data")]
+    elif best is not None and best.value_delivered is not None:
+        found = [(number_text(best.value_delivered), f"{metric}, on validation data")]
     if best is not None:
         found += [(f"{best.rounds_delivered:,}", "rounds behind the model"), (str(best.number), "trial")]
     return found

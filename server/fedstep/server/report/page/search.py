@@ -3,7 +3,14 @@
 from collections import Counter
 from collections.abc import Collection
 
-from fedstep.server.report.decisions import Decision, changes_text, decisions_of, evidence_text, median_text
+from fedstep.server.report.decisions import (
+    Decision,
+    changes_text,
+    decisions_of,
+    evidence_text,
+    median_text,
+    none_decided,
+)
 from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Words
 from fedstep.server.report.page.importances import comparison_of
 from fedstep.server.report.page.story import Story
@@ -47,6 +54,7 @@ def _pictures(story: Story) -> list[Picture]:
     compared = comparison_of(story)
     rests = f"by Optuna's PED-ANOVA, from {len(compared.courses)} {compared.who}"
     hint = "; with so few it is a hint and no more" if len(compared.courses) < _FEW else ""
+    searched = " before any final rounds" if spec.budget.final_rounds and not story.of_arms else ""
     lines = f"{len(compared.courses)} {compared.who}" if story.of_arms else "each trial"
     if story.of_arms:
         first = Picture(
@@ -72,12 +80,14 @@ def _pictures(story: Story) -> list[Picture]:
         Picture(
             "hyperparameters",
             f"{metric} by hyper-parameter",
-            f"Every mark is a trial's last {metric}: a slope or a hill says that the hyper-parameter matters.",
+            f"Every mark is a trial's last {metric}{searched}: a slope or a hill says that the hyper-parameter "
+            "matters.",
         ),
         Picture(
             "parallel",
             "Parallel coordinates",
-            f"A line for {lines}, strong where its {metric} is good: where strong lines meet, values are good.",
+            f"A line for {lines}, strong where its {metric}{searched} is good: where strong lines meet, values are "
+            "good.",
         ),
         Picture("importances", "Importances", f"The share of each hyper-parameter in what is good, {rests}{hint}."),
     ]
@@ -97,7 +107,7 @@ def _why_missing(story: Story, charts: Collection[str]) -> list[Words]:
 def _decisions(story: Story) -> Block:
     decisions = decisions_of(story.events, {trial.number: trial for trial in story.trials}, story.study.spec.tuner)
     if not decisions:
-        return Words(f"Decisions: none. {story.study.spec.tuner.name} has ended no trial early and changed nothing.")
+        return Words(f"Decisions: none. {none_decided(story.study.spec.tuner)}")
     phases = any(decision.phase for decision in decisions)
     rows = [
         [

@@ -87,6 +87,8 @@ class Story:
         holdings: What the clients that took part have.
         cost: What it has cost; None where that is not known.
         written_at: When the report is made.
+        simulated: Where clients and time were simulated, the command that does it again, "" where none is known; else
+            None.
     """
 
     study: StudyRecord
@@ -97,6 +99,7 @@ class Story:
     holdings: Sequence[Holding]
     cost: ToldCost | None
     written_at: datetime
+    simulated: str | None = None
 
     @cached_property
     def of_arms(self) -> bool:

@@ -221,6 +221,16 @@ def test_an_earlier_final_round_that_is_delivered_is_the_one_that_counts(tmp_pat
     assert (course.end, course.points[-1]) == ((4, 0.75), (5, 0.72))
 
 
+def test_a_simulated_study_says_so_and_how_to_simulate_it_again(tmp_path: Path) -> None:
+    command = "fedstep simulate by-trials.toml --clients 3 --slow-share 0.25"
+    page = page_of(replace(by_trials(), simulated=command), tmp_path)
+    said = words(page.root)
+    assert "Simulated: the clients" in said
+    assert command in said
+    assert "fedstep study run" not in said
+    assert "in virtual time" in said
+
+
 def test_every_chart_is_there_for_wide_screens_and_for_phones(any_page: Page) -> None:
     for figure in any_page.root.iter("figure"):
         assert [div.get("class") for div in figure.iter("div")] == ["wide", "narrow"]
