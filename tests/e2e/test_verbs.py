@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from e2e.processes import Programs, Ran, connected, environment, fedstep
@@ -155,14 +156,22 @@ def test_a_model_is_downloaded_and_its_network_with_it(address: str, tmp_path: P
     assert "other" in told(command("model", "download", "other", *where))
 
 
-def test_onnx_says_what_it_needs(address: str, tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    ran = command("model", "download", "first", "--format", "onnx", "--output", path, "--coordinator", address)
-    if ran.code == 0:  # the packages are here
-        assert path.stat().st_size > 0
-    else:
-        assert "ONNX needs onnx" in told(ran)
-        assert not list(tmp_path.iterdir())
+def test_onnx_gives_what_the_network_gives_on_any_number_of_samples(address: str, tmp_path: Path) -> None:
+    onnx, plain = tmp_path / "model.onnx", tmp_path / "model.safetensors"
+    where = ("--coordinator", address)
+    for path, format_ in ((onnx, "onnx"), (plain, "safetensors")):
+        ran = command("model", "download", "first", "--format", format_, "--output", path, *where)
+        assert ran.code == 0, ran.err
+    network = digits.build_model({})
+    network.load_state_dict(load_file(plain))
+    samples = digits.load_held_out({})
+    assert samples is not None
+    inputs = torch.stack([samples[k][0] for k in range(7)])
+    session = onnxruntime.InferenceSession(str(onnx), providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(given), network.eval()(inputs), atol=1e-5)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.safetensors"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -102,7 +102,7 @@ def _check_onnx() -> None:
     if missing:
         raise PreconditionError(
             f"ONNX needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: "
-            f"pip install {' '.join(missing)}, or take --format torchscript."
+            'pip install "fedstep[onnx]", or take --format torchscript.'
         )
 
 
