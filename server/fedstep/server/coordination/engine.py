@@ -22,6 +22,7 @@ from fedstep.server.coordination.fleet import Fleet
 from fedstep.server.coordination.intake import Intake
 from fedstep.server.coordination.late import LateUpdates
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.coordination.measuring_times import MeasuringTimes
 from fedstep.server.coordination.outcome import StepOutcome, StoppedError, Work, cost_of
 from fedstep.server.coordination.pacing import PaceBook
 from fedstep.server.coordination.phases import EvaluationPhase, Phase, TrainingPhase
@@ -113,6 +114,7 @@ class RunEngine:
         self._buffered: dict[int, BufferedArm] = {}
         self._phases: dict[Phase, None] = {}
         self._experience = Experience()
+        self._measuring = MeasuringTimes(fleet)
 
     def prices(self) -> Prices:
         """What rounds are expected to take, as it stands now, for the tuner's thread; of buffered rounds nothing."""
@@ -378,11 +380,13 @@ class RunEngine:
                 raise StoppedError("the study was over before the model was measured")
             began = self._clock.monotonic()
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
-            expected_s, deadline = self.cohorts.measuring_s(cohort, run), self._spec.evaluation.deadline
-            phase = EvaluationPhase(self._ledger, len(cohort), deadline.total_seconds(), expected_s)
-            members = self.cohorts.members(cohort)
+            members, deadline_s = self.cohorts.members(cohort), self._spec.evaluation.deadline.total_seconds()
+            expected_s = self._measuring.expected_s(self.cohorts.measuring_s(cohort, run))
+            silent = self._measuring.silent(members)
+            phase = EvaluationPhase(self._ledger, len(cohort), deadline_s, expected_s, silent)
             work = self._dispatcher.evaluations(phase, phase.time_left_s, run, members, attempt)
             await self._collect(phase, work)
+            self._measuring.learn_from(phase)
             phase.refuse_outliers()
             outcome.events.extend(narrate.client_faults(run.trial, max(0, run.rounds - 1), phase.faults))
             outcome.assignments.extend(assignment.record() for assignment in phase.assignments)

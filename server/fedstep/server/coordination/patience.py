@@ -21,18 +21,21 @@ _LEAST_OWN_S = 1.0
 class Patience:
     """When one measurement waits no longer, in seconds since its beginning.
 
-    Whose pace is known has three times as long as it is expected to take: a slow one is waited for, a silent one not
-    for long. Of whom nothing is known has ten times as long as those who have answered, and longer the fewer these are.
-    When most have ended, nobody has more than that. Before anybody has answered nobody can say what it takes.
+    Who did not answer the last one and has not been heard of since is asked, and not waited for. Of whom it is known
+    what they will take, they have three times as long: a slow one is waited for, a silent one not for long. Of whom
+    nothing is known has ten times as long as those who have answered, and longer the fewer these are. When most have
+    ended, nobody has more than that. Before anybody has answered nobody can say what it takes.
 
     Args:
         asked: How many clients measure.
         expected_s: Seconds that they are expected to take, by name, where that is known.
+        silent: Names of those who are not waited for.
     """
 
-    def __init__(self, asked: int, expected_s: Mapping[str, float]) -> None:
+    def __init__(self, asked: int, expected_s: Mapping[str, float], silent: Collection[str] = ()) -> None:
         self._asked = asked
         self._expected_s = expected_s
+        self._silent = frozenset(silent)
         self._latest_s = 0.0
         self._off: list[float] = []
 
@@ -56,6 +59,8 @@ class Patience:
         slower = max(1.0, median(self._off)) if self._off else 1.0
 
         def own_s(name: str) -> float:
+            if name in self._silent:
+                return self._latest_s
             if name not in self._expected_s:
                 return by_others_s
             by_pace_s = max(_TIMES_OWN * slower * self._expected_s[name], _LEAST_OWN_S)

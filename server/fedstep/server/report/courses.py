@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fedstep.server.report.progress import trains_trials
 from fedstep.server.storage.base import StudyRecord, TrialRecord, TrialState
 from fedstep.server.tuning.ranking import best_trial
 
@@ -61,13 +62,14 @@ class Course:
 
 def courses_of(study: StudyRecord, trials: Sequence[TrialRecord]) -> list[Course]:
     """The trials by number, at most one of them the best."""
-    plain = [_course(trial, study.spec.budget.rounds_per_trial) for trial in trials]
+    tuned = study.spec.budget.rounds_per_trial if trains_trials(study.spec) else None
+    plain = [_course(trial, tuned) for trial in trials]
     plain.sort(key=lambda course: course.trial.number)
     best = best_trial(study.spec, [course.trial for course in plain])
     return [replace(course, look=BEST) if course.trial is best else course for course in plain]
 
 
-def _course(trial: TrialRecord, tuned: int) -> Course:
+def _course(trial: TrialRecord, tuned: int | None) -> Course:
     match trial.state:
         case TrialState.RUNNING:
             look = RUNNING
@@ -82,5 +84,5 @@ def _course(trial: TrialRecord, tuned: int) -> Course:
         for number, value in enumerate(trial.values, start=1)
         if value is not None and math.isfinite(value)
     )
-    searched = [value for number, value in points if number <= tuned]
+    searched = [value for number, value in points if tuned is None or number <= tuned]
     return Course(trial, points, searched[-1] if searched else None, look)

@@ -102,7 +102,13 @@ def changes_text(changes: Mapping[str, Change]) -> str:
 
 def evidence_text(evidence: Mapping[str, float]) -> str:
     """The numbers in one line; a paired comparison's first: `z −1.93, mean difference −0.0312, n 20`."""
-    names = {"z": "z", "mean_difference": "mean difference", "clients": "n", "n": "n"}
+    names = {
+        "z": "z",
+        "mean_difference": "mean difference",
+        "difference_in_equal_time": "mean difference of improvements in equal time",
+        "clients": "n",
+        "n": "n",
+    }
     order = [*(name for name in names if name in evidence), *(name for name in evidence if name not in names)]
     return ", ".join(f"{names.get(name, name.replace('_', ' '))} {_short(evidence[name])}" for name in order)
 

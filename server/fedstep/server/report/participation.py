@@ -15,6 +15,10 @@ from fedstep.server.storage.base import AssignmentRecord, NewEvent
 PARTICIPATION = "study_participation"
 """The kind of the event."""
 
+HIGH_LOSS = 1.5
+"""Times the mean: a model whose loss on somebody's data is so much is said to be bad for them, left out or not: slow
+clients whose training is taken as often as others' may have had a few steps of it each time."""
+
 LISTED = 200
 """Clients left out that are told of one by one."""
 
@@ -151,6 +155,16 @@ def left_out(shares: Sequence[Share]) -> list[Share]:
     return sorted((share for share in shares if share.taken < least), key=lambda share: (share.taken, share.client))
 
 
+def worse_off(shares: Sequence[Share]) -> list[Share]:
+    """Those who are not left out, and on whose data the model's loss is `HIGH_LOSS` times the mean; the worst first."""
+    out = {share.client for share in left_out(shares)}
+    found = [(share.relative_loss or 0.0, share) for share in shares if share.client not in out]
+    high = sorted(
+        ((loss, share) for loss, share in found if loss >= HIGH_LOSS), key=lambda one: (-one[0], one[1].client)
+    )
+    return [share for _, share in high]
+
+
 def groups(shares: Sequence[Share]) -> tuple[Group, Group]:
     """The part of those left out, and that of the others."""
     out = left_out(shares)
@@ -165,6 +179,7 @@ def participation(shares: Sequence[Share]) -> NewEvent:
         "clients": len(shares),
         "never_trained": sum(not share.taken for share in shares),
         "left_out": {share.client: _details(share) for share in out[:LISTED]},
+        "worse_off": {share.client: _details(share) for share in worse_off(shares)[:LISTED]},
     }
     ratio = _ratio(*groups(shares))
     if ratio is not None:
@@ -185,13 +200,23 @@ def participation_text(shares: Sequence[Share], named: bool = True) -> str:
             f"{min(counts)} to {max(counts)}" if counts and min(counts) < max(counts) else f"{max(counts, default=0)}"
         )
         whom = "the one client" if len(shares) == 1 else f"each of {len(shares)} clients"
-        return f"No client was left out: training was taken from {whom} {spread} times."
+        return f"No client was left out: training was taken from {whom} {spread} times.{_worse_text(shares, named)}"
     names = f": {names_text([share.client for share in out])}" if named else ""
     ratio = _ratio(*groups(shares))
     worse = "" if ratio is None else f" The loss on their data is {ratio:.2f} times that on the others'."
     seldom = f"trained less than half as often as the median client ({median(counts):g} times)"
     how = seldom if out[-1].taken or median(counts) > 1 else "never trained"
-    return f"{len(out)} of {len(shares)} clients {how}{names}.{worse}"
+    return f"{len(out)} of {len(shares)} clients {how}{names}.{worse}{_worse_text(shares, named)}"
+
+
+def _worse_text(shares: Sequence[Share], named: bool) -> str:
+    """On whose data the model is bad, of those who were not left out; "" where it is on nobody's."""
+    found = worse_off(shares)
+    if not found:
+        return ""
+    whose = names_text([share.client for share in found]) if named else f"{len(found)} of the clients"
+    worst = f"{found[0].relative_loss:.2f} times the mean"
+    return f" Yet the loss on the data of {whose} is high: {worst}{'' if len(found) == 1 else ' at the worst'}."
 
 
 def _ratio(theirs: Group, others: Group) -> float | None:

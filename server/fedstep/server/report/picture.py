@@ -33,6 +33,7 @@ from fedstep.server.report.courses import BEST, Course, courses_of
 from fedstep.server.report.lineage import has_arms
 from fedstep.server.report.participation import Share
 from fedstep.server.report.participation_picture import draw_participation, participation_height
+from fedstep.server.report.progress import trains_trials
 from fedstep.server.report.scales import ValueRange, set_choices, set_numbers
 from fedstep.server.report.tree_picture import draw_tree
 from fedstep.server.report.words import cost, outcome, settings, short
@@ -139,7 +140,8 @@ def draw_courses(axes: Axes, study: StudyRecord, courses: Sequence[Course]) -> N
     count_rounds(axes)
     axes.set_xlabel("round", color=FAINT, fontsize=9.5)
     axes.set_ylabel(objective.metric, color=FAINT, fontsize=9.5, parse_math=False)
-    _shade_final_rounds(axes, study.spec.budget.rounds_per_trial, longest, objective.direction == "minimize")
+    if trains_trials(study.spec):
+        _shade_final_rounds(axes, study.spec.budget.rounds_per_trial, longest, objective.direction == "minimize")
     dots = "." if longest <= 40 and len(courses) < CROWD else ""
     for course in courses:
         look = course.look

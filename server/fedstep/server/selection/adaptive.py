@@ -62,7 +62,9 @@ class AdaptiveDeadline:
             return longest_s
         known = candidates.measured
         times = quantile_s(candidates.log_time[known], candidates.log_time_sd[known], self._on_time)
-        return min(max(float(np.quantile(times, self._quantile)) * self.factor, LEAST_S), longest_s)
+        # No mean of a fast client's time and a slow one's, which is nobody's.
+        quantile = float(np.quantile(times, self._quantile, method="inverted_cdf"))
+        return min(max(quantile * self.factor, LEAST_S), longest_s)
 
     def observe(self, seen: RoundSeen) -> None:
         """Takes in a round."""

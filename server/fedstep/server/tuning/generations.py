@@ -279,6 +279,7 @@ class Generations:
         changed = {name: value for name, value in new.items() if now.get(name) != value}
         failed = (moves.failed or stays.failed).rstrip(".")
         said = failed or f"z = {evidence.z:.2f} on {evidence.n} client{'s' if evidence.n != 1 else ''}"
+        said += ", by improvement per second" if evidence.priced and not failed else ""
         guarded = " (it trains less, so more is asked)" if weaker else ""
         self._tuner.note(
             "adoption" if adopted else "rejection",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings
@@ -21,12 +21,14 @@ class Evidence:
         z: mean / (sd / √n); within ±99.
         n: Clients.
         base: The incumbent's mean loss.
+        priced: d is no difference of losses, but of improvements in the same time (`compare_priced`).
     """
 
     mean: float = 0.0
     z: float = 0.0
     n: int = 0
     base: float = 0.0
+    priced: bool = False
 
     @property
     def relative(self) -> float:
@@ -35,7 +37,8 @@ class Evidence:
 
     def details(self) -> dict[str, float | int]:
         """For a note."""
-        return {"mean_difference": _short(self.mean), "z": _short(self.z), "clients": self.n, "loss": _short(self.base)}
+        name = "difference_in_equal_time" if self.priced else "mean_difference"
+        return {name: _short(self.mean), "z": _short(self.z), "clients": self.n, "loss": _short(self.base)}
 
 
 def compare(challenger: Mapping[str, float], incumbent: Mapping[str, float], clip: float) -> Evidence:
@@ -75,7 +78,8 @@ def compare_priced(
         theirs = start - _clipped(challenger[0][name], clip)
         ours = start - _clipped(incumbent[0][name], clip)
         differences.append(ours - pace * theirs)
-    return _evidence(differences, fmean(_clipped(incumbent[0][name], clip) for name in names))
+    base = fmean(_clipped(incumbent[0][name], clip) for name in names)
+    return replace(_evidence(differences, base), priced=True)
 
 
 def mean_losses(losses: Iterable[Mapping[str, float]], clip: float) -> list[float]:

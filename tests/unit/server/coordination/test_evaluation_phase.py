@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 from unit.server.coordination.phase_kit import Clients
 
-from fedstep.server.coordination.ledger import Status
+from fedstep.server.coordination.ledger import OpenAssignment, Status
+from fedstep.server.coordination.measuring_times import MeasuringTimes
 from fedstep.server.coordination.phases import EvaluationPhase
 from fedstep.simulation.virtual_loop import run_virtual
 
@@ -84,3 +85,35 @@ def test_those_whose_pace_is_known_have_three_times_what_they_are_expected_to_ta
     ended_s, statuses = waited_s(answer_s, 4, expected_s=expected_s)
     assert ended_s == pytest.approx(ends_s)
     assert statuses == [Status.ACCEPTED] * len(answer_s) + [Status.LATE] * (4 - len(answer_s))
+
+
+def test_whoever_missed_the_last_one_and_is_silent_since_is_not_waited_for() -> None:
+    async def main() -> list[float]:
+        clients = Clients()
+        await clients.join("fast", "slow", "silent")
+        fast, slow, silent = clients.members.values()
+        times, ended_s = MeasuringTimes(clients.fleet), list[float]()
+
+        async def answer(phase: EvaluationPhase, assignment: OpenAssignment, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            clients.fleet.heard(assignment.member)
+            phase.settle(assignment, Status.ACCEPTED)
+
+        for number in range(4):
+            phase = EvaluationPhase(clients.ledger, 3, 60.0, times.expected_s({}), times.silent([fast, slow, silent]))
+            work, began_s = clients.begin(phase), clients.now_s()
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(answer(phase, work["fast"], 0.05))
+                group.create_task(answer(phase, work["slow"], 0.5))
+                if number == 0:
+                    group.create_task(answer(phase, work["silent"], 0.1))
+                await phase.wait()
+                ended_s.append(clients.now_s() - began_s)
+            times.learn_from(phase)
+            if number == 2:
+                clients.fleet.heard(silent)
+        return ended_s
+
+    # It answers; it does not, and has three times what it took or a second; it is silent still; it was heard of.
+    assert run_virtual(main()) == pytest.approx([0.5, 1.0, 0.5, 1.0])

@@ -14,7 +14,7 @@ from unit.server.report.drawn import PARAMETERS, inked, read
 
 from fedstep.common.hyperparameters import Value
 from fedstep.common.space import Space
-from fedstep.common.spec import Budget, Objective, StudySpec
+from fedstep.common.spec import Budget, Objective, Plugin, StudySpec
 from fedstep.server.report.courses import BEST, COMPLETED, FAILED, courses_of
 from fedstep.server.report.picture import draw_study
 from fedstep.server.report.scales import ValueRange
@@ -36,6 +36,7 @@ def study(
         task="digits",
         space=Space.model_validate({name: PARAMETERS[name] for name in names}),
         objective=Objective(metric=metric, direction=direction),
+        tuner=Plugin(name="optuna"),
         budget=Budget(trials=8, rounds_per_trial=tuned, final_rounds=3),
     )
     return StudyRecord(spec, state, NOW, NOW)
@@ -146,6 +147,8 @@ def test_the_final_rounds_of_the_best_trial_do_not_count_for_its_score() -> None
     chosen = replace(trial(1, 0.6, 0.6, 0.2), details={"delivered": True})
     assert best_of(record, trial(0, 0.5, 0.7), chosen) == 1
     assert courses_of(record, [chosen])[0].score == 0.6
+    untuned = replace(record, spec=record.spec.model_copy(update={"tuner": Plugin(name="fixed")}))
+    assert courses_of(untuned, [chosen])[0].score == 0.2
 
 
 def test_missing_and_infinite_values_are_no_points() -> None:

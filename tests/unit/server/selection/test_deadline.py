@@ -121,9 +121,14 @@ def test_one_of_few_who_claims_too_much_does_not_silence_the_others() -> None:
 
 def test_the_deadline_is_where_two_in_five_are_done() -> None:
     seconds = np.linspace(1, 100, 100)
-    assert select(fleet(seconds)).deadline_s == pytest.approx(40.6 * np.exp(0.08416), rel=0.01)
+    assert select(fleet(seconds)).deadline_s == pytest.approx(40.0 * np.exp(0.08416), rel=0.01)
     assert select(fleet(seconds), deadline_s=30.0).deadline_s == 30.0
     assert select(fleet(seconds / 1000)).deadline_s == LEAST_S
+
+
+def test_the_deadline_lies_not_between_a_fast_client_and_a_slow_one() -> None:
+    seconds = np.where(np.arange(100) < 40, 2.0, 40.0)
+    assert select(fleet(seconds)).deadline_s == pytest.approx(2.0 * np.exp(0.08416), rel=0.01)
 
 
 def test_a_round_may_be_put_off_by_a_quarter_and_never_beyond_the_studys_deadline() -> None:

@@ -472,7 +472,7 @@ def test_under_seconds_how_far_averages_lag_behind_decides_nothing(lag: float) -
 
     script = Script(study(bare(), budget={"time": "400s"}), loss, seconds)
     assert script.notes[0].kind == "adoption"
-    assert script.notes[0].details["mean_difference"] < 0
+    assert script.notes[0].details["difference_in_equal_time"] < 0
 
 
 def test_the_clients_steps_choose_the_direction_of_a_challenger() -> None:

@@ -1,6 +1,7 @@
 """The parts of the step-wise tuner, each by itself."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_under_a_price_improvement_per_second_is_compared() -> None:
     slow, fast = {"a": 1.0, "b": 1.3}, {"a": 1.4, "b": 1.7}
     assert compare(slow, fast, 5.0).mean < 0
     assert compare_priced((slow, 10.0), (fast, 2.0), before, 5.0).mean > 0
-    assert compare_priced((slow, 1.0), (fast, 1.0), before, 5.0) == compare(slow, fast, 5.0)
+    assert compare_priced((slow, 1.0), (fast, 1.0), before, 5.0) == replace(compare(slow, fast, 5.0), priced=True)
 
 
 def test_means_are_taken_over_common_clients() -> None:
