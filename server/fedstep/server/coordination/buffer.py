@@ -242,7 +242,7 @@ class Buffer:
 
     def take_outcome(self, assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> None:
         """A client that sends no update says why."""
-        self.settle(assignment, *failure(outcome))
+        self.settle(assignment, *failure(assignment, outcome))
 
     def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
         """Ends one assignment; not one whose update is in the sum already or about to be: that one is accepted."""

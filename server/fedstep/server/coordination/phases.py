@@ -298,7 +298,7 @@ class TrainingPhase(Phase):
             assignment.metrics = {"loss": outcome.metrics.get("loss", math.nan)}
             self.settle(assignment, Status.ACCEPTED)
             return
-        self.settle(assignment, *failure(outcome))
+        self.settle(assignment, *failure(assignment, outcome))
 
     def trained(self, cohort: tuple[str, ...], attempt: int) -> Trained:
         """What came of it."""

@@ -72,8 +72,13 @@ class Trained:
         return tuple(_report(a, position % max(1, points)) for position, a in enumerate(self.assignments))
 
 
-def failure(outcome: fleet_pb2.Outcome) -> tuple[Status, str]:
-    """How an assignment ends whose client says that it brings nothing, and why."""
+def failure(assignment: OpenAssignment, outcome: fleet_pb2.Outcome) -> tuple[Status, str]:
+    """How an assignment ends whose client says that it brings nothing, and why.
+
+    It is no fault of a client's that it had nothing when it was told to send what it had.
+    """
+    if assignment.told and outcome.status == fleet_pb2.OUTCOME_STATUS_ABANDONED:
+        return Status.ABANDONED, f"it had nothing yet when it was told to send what it has: {reason_of(outcome)}"
     refused = outcome.status == fleet_pb2.OUTCOME_STATUS_REFUSED
     return Status.REFUSED if refused else Status.FAILED, reason_of(outcome)
 

@@ -107,6 +107,25 @@ def test_a_silent_client_is_told_when_it_matters_and_the_round_ends_at_its_deadl
     run(script, "good", "silent")
 
 
+def test_who_had_nothing_yet_when_it_was_told_to_send_has_no_fault_and_who_just_leaves_has() -> None:
+    async def script(clients: Clients) -> None:
+        phase = clients.phase(3, 10.0)
+        work = clients.begin(phase)
+        waiting = asyncio.create_task(phase.wait())
+        abandoned = pb.Outcome(status=pb.OUTCOME_STATUS_ABANDONED, message="no step was taken")
+        phase.take_outcome(work["leaves"], abandoned)
+        await clients.push(work["good"], (1.0, 1.0), 100)
+        await asyncio.sleep(9.0)
+        assert work["nothing"].told
+        phase.take_outcome(work["nothing"], abandoned)
+        await waiting
+        assert [work[name].status for name in ("leaves", "nothing")] == [Status.FAILED, Status.ABANDONED]
+        assert [a.member.name for a in phase.faults] == ["leaves"]
+        assert work["nothing"].note.startswith("it had nothing yet when it was told")
+
+    run(script, "good", "leaves", "nothing")
+
+
 def test_a_slow_connection_is_allowed_for() -> None:
     async def script(clients: Clients) -> None:
         phase = clients.phase(1, 10.0, upload_s=lambda member, size: 4.0 if size == 8 else 0.0)
