@@ -35,6 +35,7 @@ class Pace:
         history: What the challengers were worth.
         steps: What the clients' steps told of the incumbent's last leg.
         settled_from: Part of the budget that was spent when settling began; None before.
+        initial: The loss of the model that the first generation started from; None before its end.
     """
 
     rho: float
@@ -46,6 +47,7 @@ class Pace:
     history: tuple[Attempt, ...] = ()
     steps: StepSummary = field(default_factory=StepSummary)
     settled_from: float | None = None
+    initial: float | None = None
 
 
 class Generations:
@@ -95,7 +97,7 @@ class Generations:
         leg = self._trained(line, line.point, rounds, pace, "advance")
         start, end = yield from self._phases.train(before, leg)
         _, (before_it, after_it) = yield from self._judged(line, [start, end], pace)
-        return self._on_from_best(line, line.point, rounds, pace, self._compared(after_it, before_it), [end])
+        return self._on_from_best(line, line.point, rounds, pace, self._compared(after_it, before_it), start, [end])
 
     def fork(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
         """A challenger trains beside the incumbent: from the same model, on the same cohorts and seeds.
@@ -120,7 +122,7 @@ class Generations:
         children = [moves, stays] if adopted else [stays, moves]
         alive = [each for each in judged[1:] if not each.failed] or judged[1:]
         since = min((self._compared(each, judged[0]) for each in alive), key=lambda evidence: evidence.mean)
-        return self._on_from_best(line, point, rounds, pace, since, [*children, *means])
+        return self._on_from_best(line, point, rounds, pace, since, start, [*children, *means])
 
     def settle(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
         """The incumbent trains one leg with a learning rate on its way down; gone back on if that hurts.
@@ -139,7 +141,7 @@ class Generations:
             self._tell_rewind(line, end, evidence, "settling hurt; the next leg is gentler")
             gone, pace = line, replace(pace, rewinds=pace.rewinds + 1)
         else:
-            gone, pace = self._on_from_best(line, line.point, rounds, pace, evidence, [end])
+            gone, pace = self._on_from_best(line, line.point, rounds, pace, evidence, start, [end])
         own, its = (end, after_it) if gone.arm == end.arm.number else (start, before_it)
         self._deliver_best(gone, own, its)
         return gone, pace
@@ -210,7 +212,14 @@ class Generations:
     # verdicts ----------------------------------------------------------------------------------------------------
 
     def _on_from_best(
-        self, line: Line, point: Hyperparameters, rounds: int, pace: Pace, evidence: Evidence, ended: Sequence[Result]
+        self,
+        line: Line,
+        point: Hyperparameters,
+        rounds: int,
+        pace: Pace,
+        evidence: Evidence,
+        start: Result,
+        ended: Sequence[Result],
     ) -> tuple[Line, Pace]:
         """The line at the end of a generation: from its best weights, or rewound if they are all worse.
 
@@ -219,7 +228,8 @@ class Generations:
             point: The configuration that was decided on.
             rounds: That were trained.
             pace: Of the generation.
-            evidence: Of the best leg against what it started from.
+            evidence: Of the best leg against what it started from, as generations are judged.
+            start: What it started from, the model itself.
             ended: What it came to; first the model that was trained with the point.
         """
         settings = self._settings
@@ -227,9 +237,14 @@ class Generations:
         means = mean_losses([result.losses for result in alive], settings.loss_clip)
         best = alive[means.index(min(means))] if alive else ended[0]
         slower = self._scales.scaled(point, "lr", settings.rewind_factor)
-        rose = self._may_rewind(pace) and evidence.relative > settings.rewind_rise and slower != dict(point)
+        own = self._compared(best, start)
+        initial = own.base if pace.initial is None else pace.initial
+        pace = replace(pace, initial=initial)
+        undone = own.relative > settings.rewind_rise and own.mean > settings.rewind_undone * (initial - own.base)
+        rise = max(evidence.relative, own.relative) if undone else evidence.relative
+        rose = self._may_rewind(pace) and rise > settings.rewind_rise and slower != dict(point)
         if best.failed or rose:
-            why = best.failed.rstrip(".") or f"the loss rose by {evidence.relative:.0%}"
+            why = best.failed.rstrip(".") or f"the loss rose by {rise:.0%}"
             self._tell_rewind(line, best, evidence, f"{why}; lr × {settings.rewind_factor}")
             failures, rewinds = (pace.failures + 1, pace.rewinds) if best.failed else (0, pace.rewinds + 1)
             return replace(line, point=slower), replace(pace, failures=failures, rewinds=rewinds)

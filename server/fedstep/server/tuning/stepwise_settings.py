@@ -114,6 +114,8 @@ class StepwiseSettings:
         loss_clip: Losses are clipped here before they are compared. Pilot.
         rewind_rise: Relative rise of the validation loss that is gone back on. Pilot: 0.1; with 0.3 less is lost to
             chance rises (docs/benchmarks.md).
+        rewind_undone: A rise by that much of the last model's own loss is gone back on too, where it undoes this part
+            of all that training has gained: averages of a model that has begun to diverge still improve. Ours.
         rewind_factor: Of the learning rate then. Pilot.
         most_rewinds: After so many in a row the model goes on, whatever its loss: a momentum of the server that
             overshoots does so again from the same model. Ours.
@@ -184,6 +186,7 @@ class StepwiseSettings:
     guard_fall: float = _real(0.3, 0.0, 1.0)
     loss_clip: float = _real(5.0, 0.01, 1e9)
     rewind_rise: float = _real(0.3, 0.0, 1000.0)
+    rewind_undone: float = _real(0.5, 0.0, 1000.0)
     rewind_factor: float = _real(0.6, 0.01, 0.99)
     most_rewinds: int = _whole(2, 0, 1_000)
     most_failures: int = _whole(5, 1, 100)

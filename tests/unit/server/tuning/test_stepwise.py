@@ -379,11 +379,29 @@ def test_a_last_model_that_is_worse_than_its_average_is_not_gone_back_on(phase: 
     """Who trained last makes a last model noisy, and says nothing of the hyper-parameters."""
 
     def loss(arm: Arm, before: float) -> float:
-        return 3.0 if arm.phase == phase else 1.0
+        if not arm.rounds and not arm.parents:
+            return 2.0
+        return 1.45 if arm.phase == phase else 1.0
 
     script = Script(study(bare()), loss)
     assert script.arms(phase)
     assert "rewind" not in script.kinds()
+
+
+def test_a_last_model_that_undoes_half_of_what_was_gained_is_gone_back_on_though_averages_still_improve() -> None:
+    trained: list[Arm] = []
+
+    def loss(arm: Arm, before: float) -> float:
+        if arm.of_average:
+            return 1.5 - 0.01 * arm.number
+        if not arm.rounds:
+            return before
+        trained.append(arm)
+        return 1.8 if len(trained) == 2 else 1.0
+
+    script = Script(study(bare(use_forks=False, use_settle=False)), loss)
+    assert script.kinds().count("rewind") == 1
+    assert trained[2].parents == trained[1].parents == (trained[0].number,)
 
 
 def test_what_rises_again_from_the_same_model_is_let_pass() -> None:
