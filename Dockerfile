@@ -11,7 +11,8 @@ ARG POSTGRES_IMAGE=postgres:15-bookworm
 FROM ${PYTHON_IMAGE} AS base
 RUN python3 -m venv /opt/fedstep \
  && groupadd --gid 1000 fedstep && useradd --uid 1000 --gid fedstep --home-dir /tmp --no-create-home fedstep
-# USER: whoever runs as another uid has no name otherwise. One thread for NumPy: fedstep has its own word for torch's.
+# USER: whoever runs as another uid has no name otherwise. One thread, unless --threads says more:
+# containers of one machine do not know of each other.
 ENV PATH=/opt/fedstep/bin:$PATH USER=fedstep HOME=/tmp MPLCONFIGDIR=/tmp PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 \
     PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /fedstep

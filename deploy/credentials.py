@@ -28,6 +28,7 @@ DATABASE_USERS = {"fedstep": "coordinator", "dashboard": "dashboard"}
 def main(names: list[str]) -> None:
     """Makes everything, or certificates for these clients."""
     authority = ROOT / "authority"
+    ROOT.mkdir(mode=0o700, parents=True, exist_ok=True)  # on a machine of one's own nobody else reads what is in it
     if not (authority / f"{CA_NAME}.crt").exists():
         (authority / f"{CA_NAME}.key").unlink(missing_ok=True)  # made a moment before somebody pulled the plug
         make_authority(authority, CA_LIFETIME)

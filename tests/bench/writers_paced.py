@@ -18,6 +18,7 @@ class WritersPaced(WritersMlp):
     """Which digit is it? With a pause in every local step."""
 
     name = "writers-paced"
+    more_options = ("step_ms",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -43,6 +43,11 @@ def test_each_folder_has_what_its_service_needs_and_no_more(tmp_path: Path) -> N
     assert password != (tmp_path / "database/fedstep").read_text()
 
 
+def test_a_folder_that_it_makes_is_its_owners_alone(tmp_path: Path) -> None:
+    make(tmp_path / "secrets")
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_second_time_keeps_ca_and_passwords_and_renews_certificates(tmp_path: Path) -> None:
     kept = ("authority/ca.key", "authority/ca.crt", "database/fedstep", "coordinator/pgpass")
     make(tmp_path)

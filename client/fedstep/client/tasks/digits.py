@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from fedstep.client.partitions import Indices, dirichlet_partition
+from fedstep.client.task_options import check_known
 from fedstep.client.tasks.shares import client_data, named_share, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
@@ -30,8 +32,12 @@ class Digits(Task):
 
     Options:
         validation: The part of a client's digits kept for validation, 0.15 unless given; with 0 it measures on all.
+
+    Attributes:
+        more_options: Names of options that a task made of this one has beside these.
     """
 
+    more_options: ClassVar[tuple[str, ...]] = ()
     name = "digits"
     defaults = {"lr": 0.2, "batch_size": 16}  # noqa: RUF012  # the contract's own form
 
@@ -40,7 +46,13 @@ class Digits(Task):
         return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 
     def load_data(self, client: ClientInfo) -> ClientData:
-        """The client's share."""
+        """The client's share.
+
+        Raises:
+            InvalidInputError: There is no such option.
+        """
+        # data: what the environment has for other tasks
+        check_known(client.options, self.name, ("data", "validation", *self.more_options))
         images, labels = _read()
         _, pool = _split(len(labels))
         if client.partition is None:

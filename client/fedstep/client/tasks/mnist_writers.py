@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from fedstep.client.image_models import ImageKind, image_model, model_defaults
 from fedstep.client.partitions import Indices
+from fedstep.client.task_options import check_known
 from fedstep.client.tasks.shares import client_data, name_generator, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
@@ -21,6 +23,7 @@ from fedstep.common.task import ClientData, ClientInfo, Samples, Task
 _SEED = 20240608
 _WRITERS = 300
 _HELD_OUT_WRITERS = 60
+_OPTIONS = ("data", "held_out_writers", "validation", "writers")
 
 
 class MnistWriters(Task):
@@ -34,8 +37,12 @@ class MnistWriters(Task):
         writers: How many writers are trained on, 300 unless given; fewer where there are fewer.
         held_out_writers: How many are held out, 60 unless given.
         validation: The part of a client's digits kept for validation, 0.15 unless given; with 0 it measures on all.
+
+    Attributes:
+        more_options: Names of options that a task made of this one has beside these.
     """
 
+    more_options: ClassVar[tuple[str, ...]] = ()
     name = "mnist-writers"
     defaults = {"lr": 0.1, "batch_size": 16, **model_defaults("small_cnn", 64)}  # noqa: RUF012  # the contract's own form
 
@@ -56,6 +63,7 @@ class MnistWriters(Task):
         Raises:
             InvalidInputError: The file or an option cannot be used, or there are more shares than writers.
         """
+        check_known(client.options, self.name, (*_OPTIONS, *self.more_options))
         archive = self._archive(client.options)
         _, training = archive.writers(client.options)
         if client.partition is None:

@@ -84,3 +84,9 @@ def test_more_shares_than_samples_are_refused() -> None:
 def test_the_model_takes_the_samples() -> None:
     inputs, _ = tensors(task.load_held_out({}))
     assert task.build_model(task.defaults)(inputs[:3]).shape == (3, 10)
+
+
+def test_an_option_that_there_is_not_is_refused_and_where_data_of_others_lie_is_passed_over() -> None:
+    task.load_data(ClientInfo("x", (0, 4), {"data": "elsewhere"}))
+    with pytest.raises(InvalidInputError, match="no option validaton: did you mean validation"):
+        task.load_data(ClientInfo("x", (0, 4), {"validaton": "0"}))

@@ -138,3 +138,8 @@ def test_the_real_writers_load() -> None:
     held_out = task.load_held_out({"data": str(REAL)})
     assert isinstance(held_out, torch.utils.data.TensorDataset)
     assert 4000 < len(held_out) < 8000
+
+
+def test_a_misspelt_option_is_refused_with_the_nearest(data: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no option wrtiers: did you mean writers"):
+        task.load_data(ClientInfo("a", (0, 2), options(data, wrtiers="3")))
