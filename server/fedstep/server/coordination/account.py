@@ -38,6 +38,7 @@ class Account:
 
     Attributes:
         spent: So far, what is not committed yet included.
+        stopped: Whether nothing counts any more.
     """
 
     def __init__(self, study: StudyRecord, clock: Clock) -> None:
@@ -46,7 +47,7 @@ class Account:
         self._seconds = study.seconds_spent
         self._clock = clock
         self._counted_at = clock.monotonic()
-        self._stopped = False
+        self.stopped = False
         # Of earlier lives of the coordinator their mean pace.
         before = [Mark(self._counted_at - self._seconds, Spent()), Mark(self._counted_at, self.spent)]
         self._before = before if self.spent.rounds else []
@@ -100,10 +101,10 @@ class Account:
 
     def stop(self) -> None:
         """No time passes for it from here on; what has not been counted yet is lost."""
-        self._stopped = True
+        self.stopped = True
 
     def _since_counted(self) -> float:
-        return 0.0 if self._stopped else self._clock.monotonic() - self._counted_at
+        return 0.0 if self.stopped else self._clock.monotonic() - self._counted_at
 
 
 def counted(cost: Cost) -> Spent:

@@ -65,7 +65,8 @@ class Commits:
             kept = change.state
             if kept is StudyState.RUNNING and self._parts.store.study(self._name).state in _TOLD_MEANWHILE:
                 kept = None  # it was told to pause, or to stop, while it began
-            whole = replace(change, seconds=seconds, tuner_state=tuner_state, overhead=overhead, state=kept)
+            counted = Overhead() if self._account.stopped else overhead
+            whole = replace(change, seconds=seconds, tuner_state=tuner_state, overhead=counted, state=kept)
             return self._parts.store.commit(self._name, whole)
 
         def known() -> None:
@@ -90,7 +91,6 @@ class Commits:
         and tell the same as whoever asks later."""
         await self.make(Change())
         self._account.stop()
-        self._stopwatch.stop()
 
     async def end(self, state: StudyState, message: str, goes_on: bool = False, in_haste: bool = False) -> None:
         """Commits how the study ended, for as long as that takes: nobody runs it, and all must know.

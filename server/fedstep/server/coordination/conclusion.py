@@ -12,7 +12,6 @@ from fedstep.common.evaluate import evaluate, held_out_samples
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import unpack
-from fedstep.server.coordination.final_rounds import as_delivered
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.reporting import report_of
 from fedstep.server.coordination.run import Run
@@ -22,18 +21,17 @@ from fedstep.server.storage.base import Change, NewEvent, RoundRecord, StudyReco
 log = logging.getLogger(__name__)
 
 
-async def measure(spec: StudySpec, task: Task, run: Run, trials: Sequence[TrialRecord], parts: Parts) -> StudyResult:
+async def measure(spec: StudySpec, task: Task, run: Run, trial: TrialRecord, parts: Parts) -> StudyResult:
     """Measures the final model, on the task's held-out set where it has one. Nothing is written yet.
 
     Args:
         spec: The study.
         task: Its task.
         run: What is delivered: the best trial's run at its end, or after its best final round.
-        trials: All trials.
+        trial: That trial.
         parts: The coordinator's.
     """
-    trial = as_delivered(next(t for t in trials if t.number == run.trial))
-    metrics, held_out = dict(trial.metrics), False
+    metrics, held_out = dict(trial.metrics_delivered), False
     if spec.evaluation.held_out:
         try:
             measured = await parts.executors.compute.run(_held_out, task, run, dict(parts.task_options))

@@ -381,7 +381,7 @@ class RunEngine:
             began = self._clock.monotonic()
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
             members, deadline_s = self.cohorts.members(cohort), self._spec.evaluation.deadline.total_seconds()
-            expected_s = self._measuring.expected_s(self.cohorts.measuring_s(cohort, run))
+            expected_s = self._measuring.expected_s(members, self.cohorts.measuring_s(cohort, run))
             silent = self._measuring.silent(members)
             phase = EvaluationPhase(self._ledger, len(cohort), deadline_s, expected_s, silent)
             work = self._dispatcher.evaluations(phase, phase.time_left_s, run, members, attempt)

@@ -30,4 +30,6 @@ def as_delivered(trial: TrialRecord) -> TrialRecord:
     best = trial.details.get(BEST_FINAL_ROUND)
     if not best or bytes.fromhex(best["model"]) == trial.model_sha256:
         return trial
-    return replace(trial, metrics=best["metrics"], model_sha256=bytes.fromhex(best["model"]), optimizer_sha256=b"")
+    return replace(
+        trial, metrics=trial.metrics_delivered, model_sha256=bytes.fromhex(best["model"]), optimizer_sha256=b""
+    )

@@ -23,20 +23,23 @@ class MeasuringTimes:
     def learn_from(self, phase: EvaluationPhase) -> None:
         """Takes in a measurement that is over. A client is expected to take the mean of what it took, the latest for
         half; one that missed it is expected to take no longer for that."""
-        for name, seconds in phase.took_s.items():
-            self._took_s[name] = math.sqrt(self._took_s.get(name, seconds) * seconds)
-            self._missed.pop(name, None)
         for assignment in phase.assignments:
-            if assignment.status is Status.LATE:
-                self._missed[assignment.member.name] = assignment.member.heard_at
+            name, seconds = assignment.member.name, assignment.elapsed_s
+            if assignment.status is Status.ACCEPTED:
+                self._took_s[name] = math.sqrt(self._took_s.get(name, seconds) * seconds)
+                self._missed.pop(name, None)
+            elif assignment.status is Status.LATE:
+                self._missed[name] = assignment.member.heard_at
 
-    def expected_s(self, by_pace: Mapping[str, float]) -> dict[str, float]:
+    def expected_s(self, members: Sequence[Member], by_pace: Mapping[str, float]) -> dict[str, float]:
         """Seconds that clients are expected to take, by name.
 
         Args:
+            members: Who will measure.
             by_pace: The same by their pace in training, for those who have never answered.
         """
-        return {**by_pace, **self._took_s}
+        names = (member.name for member in members)
+        return {**by_pace, **{name: self._took_s[name] for name in names if name in self._took_s}}
 
     def silent(self, members: Sequence[Member]) -> list[str]:
         """Those who did not answer the last measurement that they were asked for, and have not been heard of since."""

@@ -316,9 +316,6 @@ class EvaluationPhase(Phase):
         deadline_s: See `Phase`.
         expected_s: Seconds that each of its clients is expected to take, by name, where that is known.
         silent: Names of those who are not waited for.
-
-    Attributes:
-        took_s: Seconds that those took who have answered, by name.
     """
 
     kind = Kind.MEASURE
@@ -332,7 +329,6 @@ class EvaluationPhase(Phase):
         silent: Collection[str] = (),
     ) -> None:
         super().__init__(ledger, wanted, deadline_s)
-        self.took_s: dict[str, float] = {}
         self._patience = Patience(wanted, expected_s, silent)
         self._began_s = 0.0
         self._waiting: asyncio.Timeout | None = None
@@ -350,13 +346,11 @@ class EvaluationPhase(Phase):
     def settle(self, assignment: OpenAssignment, status: Status, message: str = "") -> None:
         """Ends one assignment; the others are waited for differently now."""
         super().settle(assignment, status, message)
-        if status is Status.ACCEPTED:
-            name = assignment.member.name
-            self.took_s[name] = asyncio.get_running_loop().time() - self._began_s
-            self._patience.answered(name, self.took_s[name])
         waiting = [one.member.name for one in self._with(Status.OPEN)]
         if not waiting or self._waiting is None or self._waiting.expired():
             return
+        if status is Status.ACCEPTED:
+            self._patience.answered(assignment.member.name, asyncio.get_running_loop().time() - self._began_s)
         self._ends_s = min(self.deadline_s, self._patience.until_s(waiting))
         self._waiting.reschedule(self._began_s + self._ends_s)
 

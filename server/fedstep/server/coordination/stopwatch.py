@@ -35,7 +35,6 @@ class Stopwatch:
         self._running = running
         self._uncommitted = Overhead()
         self._process_s = time.process_time()
-        self._stopped = False
 
     def tuning(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the tuner, and counts the call."""
@@ -50,8 +49,6 @@ class Stopwatch:
 
     def committing(self, commit: Callable[[Overhead], R]) -> R:
         """Commits with what was counted since the last commit; how long it took itself goes with the next one."""
-        if self._stopped:
-            return commit(Overhead())
         now = time.process_time()
         counted = self._uncommitted + Overhead(cpu_seconds=now - self._process_s)
         began = self._clock.monotonic()
@@ -60,7 +57,3 @@ class Stopwatch:
         self._running.add(self._uncommitted)
         self._process_s = now
         return committed
-
-    def stop(self) -> None:
-        """What is done from here on is not counted."""
-        self._stopped = True

@@ -460,7 +460,7 @@ class StudyRunner:
         state = StudyState.STOPPED if self.state is StudyState.STOPPING else StudyState.COMPLETED
         shares = await shares_in(self.spec.name, self.engine.eligible.names(), self._parts)
         trials = list(self.trials.values())
-        result = await conclusion.measure(self.spec, self._task, run, trials, self._parts)
+        result = await conclusion.measure(self.spec, self._task, run, self.trials[run.trial], self._parts)
         await self.commits.settle()
         result = await conclusion.write(self.spec, result, run.trial, trials, shares, self._parts, state)
         lag = self._parts.lag

@@ -158,11 +158,9 @@ def left_out(shares: Sequence[Share]) -> list[Share]:
 def worse_off(shares: Sequence[Share]) -> list[Share]:
     """Those who are not left out, and on whose data the model's loss is `HIGH_LOSS` times the mean; the worst first."""
     out = {share.client for share in left_out(shares)}
-    found = [(share.relative_loss or 0.0, share) for share in shares if share.client not in out]
-    high = sorted(
-        ((loss, share) for loss, share in found if loss >= HIGH_LOSS), key=lambda one: (-one[0], one[1].client)
-    )
-    return [share for _, share in high]
+    losses = {share.client: share.relative_loss or 0.0 for share in shares if share.client not in out}
+    high = [share for share in shares if losses.get(share.client, 0.0) >= HIGH_LOSS]
+    return sorted(high, key=lambda share: (-losses[share.client], share.client))
 
 
 def groups(shares: Sequence[Share]) -> tuple[Group, Group]:

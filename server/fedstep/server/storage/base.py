@@ -169,7 +169,7 @@ class TrialRecord:
     def metrics_delivered(self) -> dict[str, float]:
         """The same model's metrics."""
         best = self.details.get(BEST_FINAL_ROUND)
-        return best["metrics"] if best else self.metrics
+        return best.get("metrics", self.metrics) if best else self.metrics
 
 
 @dataclass(frozen=True)

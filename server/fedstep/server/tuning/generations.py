@@ -238,14 +238,13 @@ class Generations:
         best = alive[means.index(min(means))] if alive else ended[0]
         slower = self._scales.scaled(point, "lr", settings.rewind_factor)
         own = self._compared(best, start)
-        initial = own.base if pace.initial is None else pace.initial
-        pace = replace(pace, initial=initial)
-        undone = own.relative > settings.rewind_rise and own.mean > settings.rewind_undone * (initial - own.base)
-        rise = max(evidence.relative, own.relative) if undone else evidence.relative
-        rose = self._may_rewind(pace) and rise > settings.rewind_rise and slower != dict(point)
+        if pace.initial is None and own.n:
+            pace = replace(pace, initial=own.base)
+        rise = own if self._undone(own, pace) and own.relative > evidence.relative else evidence
+        rose = self._may_rewind(pace) and rise.relative > settings.rewind_rise and slower != dict(point)
         if best.failed or rose:
-            why = best.failed.rstrip(".") or f"the loss rose by {rise:.0%}"
-            self._tell_rewind(line, best, evidence, f"{why}; lr × {settings.rewind_factor}")
+            why = best.failed.rstrip(".") or f"the loss rose by {rise.relative:.0%}"
+            self._tell_rewind(line, best, rise, f"{why}; lr × {settings.rewind_factor}")
             failures, rewinds = (pace.failures + 1, pace.rewinds) if best.failed else (0, pace.rewinds + 1)
             return replace(line, point=slower), replace(pace, failures=failures, rewinds=rewinds)
         self._tuner.keep(best.arm)
@@ -257,6 +256,12 @@ class Generations:
     def _may_rewind(self, pace: Pace) -> bool:
         """Whether a rise of the loss is gone back on. Where it rises time after time, it is not the learning rate."""
         return self._settings.use_rewind and pace.rewinds < self._settings.most_rewinds
+
+    def _undone(self, own: Evidence, pace: Pace) -> bool:
+        """Whether a last model has lost much of what training had gained, whatever its average does."""
+        settings = self._settings
+        gained = 0.0 if pace.initial is None else pace.initial - own.base
+        return own.relative > settings.rewind_rise and own.mean > settings.rewind_undone * gained
 
     def _hurt(self, evidence: Evidence, pace: Pace) -> bool:
         settings = self._settings

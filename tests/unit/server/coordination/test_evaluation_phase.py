@@ -91,7 +91,7 @@ def test_whoever_missed_the_last_one_and_is_silent_since_is_not_waited_for() -> 
     async def main() -> list[float]:
         clients = Clients()
         await clients.join("fast", "slow", "silent")
-        fast, slow, silent = clients.members.values()
+        members = tuple(clients.members.values())
         times, ended_s = MeasuringTimes(clients.fleet), list[float]()
 
         async def answer(phase: EvaluationPhase, assignment: OpenAssignment, seconds: float) -> None:
@@ -100,7 +100,8 @@ def test_whoever_missed_the_last_one_and_is_silent_since_is_not_waited_for() -> 
             phase.settle(assignment, Status.ACCEPTED)
 
         for number in range(4):
-            phase = EvaluationPhase(clients.ledger, 3, 60.0, times.expected_s({}), times.silent([fast, slow, silent]))
+            expected_s = times.expected_s(members, {})
+            phase = EvaluationPhase(clients.ledger, 3, 60.0, expected_s, times.silent(members))
             work, began_s = clients.begin(phase), clients.now_s()
 
             async with asyncio.TaskGroup() as group:
@@ -112,7 +113,7 @@ def test_whoever_missed_the_last_one_and_is_silent_since_is_not_waited_for() -> 
                 ended_s.append(clients.now_s() - began_s)
             times.learn_from(phase)
             if number == 2:
-                clients.fleet.heard(silent)
+                clients.fleet.heard(clients.members["silent"])
         return ended_s
 
     # It answers; it does not, and has three times what it took or a second; it is silent still; it was heard of.

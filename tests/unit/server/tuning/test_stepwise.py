@@ -404,6 +404,20 @@ def test_a_last_model_that_undoes_half_of_what_was_gained_is_gone_back_on_though
     assert trained[2].parents == trained[1].parents == (trained[0].number,)
 
 
+def test_what_was_gained_counts_from_the_first_generation_that_was_measured() -> None:
+    trained: list[Arm] = []
+
+    def loss(arm: Arm, before: float) -> float:
+        if arm.rounds:
+            trained.append(arm)
+            return -1 if len(trained) == 1 else 1.45
+        return 1.0 if arm.parents else 2.0
+
+    script = Script(study(bare(use_forks=False, use_settle=False)), loss)
+    assert trained[1].parents == ()  # the first one failed
+    assert script.kinds().count("rewind") == 1
+
+
 def test_what_rises_again_from_the_same_model_is_let_pass() -> None:
     script = Script(study(bare(use_settle=False)), lambda arm, before: before + 1.0 if arm.rounds else before)
     starts = [batch[0].parents for batch in script.legs()]
