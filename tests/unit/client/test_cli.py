@@ -146,7 +146,8 @@ async def test_a_name_that_is_taken_ends_it(coordinator: FakeCoordinator) -> Non
         (["--task", "digits", "--device", "gpu9"], 'no device "gpu9"'),
         (["--task", "digist"], 'did you mean "digits"'),
         (["--task", "mnist-writers", "--data", "/no/such.npz"], "/no/such.npz cannot be read (No such file"),
-        (["--task", "digits", "--option", "a=b", "--partition", "1/5000"], "5000 shares"),
+        (["--task", "digits", "--option", "a=b"], "The task digits has no option a: there are data, validation"),
+        (["--task", "digits", "--option", "validation=0.2", "--partition", "1/5000"], "5000 shares"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], sentence: str) -> None:
