@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
     for number in range(1, options.runs + 1):
         with echo_fleet(options.clients, options.megabytes) as fleet:
             trips, rounds = run(measure(fleet.address, options.clients, options.seconds))
-        cuts = statistics.quantiles(trips, n=100)
+        cuts = statistics.quantiles(trips, n=100, method="inclusive")
         print(
             f"run {number}: {len(trips)} round trips over {rounds} rounds: median {cuts[49]:.1f} ms, "
             f"p99 {cuts[98]:.1f} ms, max {max(trips):.1f} ms",

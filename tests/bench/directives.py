@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
             before_s = fleet.cpu_s()
             trips_ms = run(measure(fleet.address, options.clients, options.step_ms / 1000, options.seconds))
             cpu = (fleet.cpu_s() - before_s) / options.seconds
-        cuts = statistics.quantiles(trips_ms, n=100)
+        cuts = statistics.quantiles(trips_ms, n=100, method="inclusive")
         print(
             f"run {number}: {len(trips_ms) / options.seconds:,.0f} directives a second, median {cuts[49]:.1f} ms, "
             f"p99 {cuts[98]:.1f} ms, max {max(trips_ms):.1f} ms; the coordinator at {cpu:.0%} of a core",

@@ -114,7 +114,7 @@ async def compare(clients: int, cohort: int, runs: int) -> None:
     print(f"{clients:,} candidates, {cohort} wanted; numpy's weighted draw: median {plain:.1f} ms", flush=True)
     for selector in SELECTORS:
         took, evaluators_ms = await measure(selector, fleet, book, cohort, runs)
-        cuts = statistics.quantiles(took, n=20)
+        cuts = statistics.quantiles(took, n=20, method="inclusive")
         print(
             f"{selector}: median {cuts[9]:.1f} ms, p95 {cuts[18]:.1f} ms, max {max(took):.1f} ms, "
             f"ratio {cuts[9] / plain:.1f}; a new evaluation cohort, unprepared: {evaluators_ms:.0f} ms",

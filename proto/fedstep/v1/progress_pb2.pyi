@@ -247,7 +247,7 @@ class FleetProgress(_message.Message):
     working: _builtins.int
     """Of these, those that train or measure, for any study."""
     lost_touch: _builtins.int
-    """Whose stream is cut and whose lease still runs."""
+    """Whose stream is cut or who has been silent for two heartbeats, and whose lease still runs."""
     for_study: _builtins.int
     """Of those that are connected, those that this study could ask."""
     needed: _builtins.int
@@ -373,7 +373,7 @@ class ClientProgress(_message.Message):
     client_name: _builtins.str
     state: Global___WorkState.ValueType
     lost_touch: _builtins.bool
-    """Its stream is cut: it may come back and go on."""
+    """Its stream is cut, or it has been silent for two heartbeats: it may come back and go on."""
     steps: _builtins.int
     """Local steps that it has told of; 0 of a measurement."""
     steps_asked: _builtins.int

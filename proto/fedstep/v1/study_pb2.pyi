@@ -143,7 +143,7 @@ class _ClientStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ClientSta
     CLIENT_STATE_WORKING: _ClientState.ValueType  # 2
     """It trains or measures."""
     CLIENT_STATE_LOST_TOUCH: _ClientState.ValueType  # 3
-    """Its stream is cut but its lease still runs."""
+    """Its stream is cut or it has been silent for two heartbeats, and its lease still runs: it is given nothing new."""
     CLIENT_STATE_MISMATCHED: _ClientState.ValueType  # 4
     """Connected, but its task or model is not what a study asks for."""
     CLIENT_STATE_GONE: _ClientState.ValueType  # 5
@@ -158,7 +158,7 @@ CLIENT_STATE_IDLE: ClientState.ValueType  # 1
 CLIENT_STATE_WORKING: ClientState.ValueType  # 2
 """It trains or measures."""
 CLIENT_STATE_LOST_TOUCH: ClientState.ValueType  # 3
-"""Its stream is cut but its lease still runs."""
+"""Its stream is cut or it has been silent for two heartbeats, and its lease still runs: it is given nothing new."""
 CLIENT_STATE_MISMATCHED: ClientState.ValueType  # 4
 """Connected, but its task or model is not what a study asks for."""
 CLIENT_STATE_GONE: ClientState.ValueType  # 5

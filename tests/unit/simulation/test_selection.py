@@ -2,12 +2,15 @@
 
 import math
 from collections import defaultdict
+from itertools import pairwise
 
 import pytest
 from unit.simulation.kit import Clouds, study
 
+from fedstep.common.handicap import Handicap
 from fedstep.server.coordination.cohorts import Cohorts
 from fedstep.server.selection.base import RoundSeen
+from fedstep.simulation.hardship import Hardship
 from fedstep.simulation.run import Federation, Simulated, simulate
 from fedstep.simulation.speed import SpeedModel
 
@@ -26,9 +29,8 @@ def simulated(selector: str, rounds: int, over_selection: float = 1.3, seed: int
     return simulate(spec, Clouds(), Federation(CLIENTS, speed=UNEQUAL, seed=seed))
 
 
-def test_rounds_are_shorter_than_those_that_wait_for_all_and_everybody_trains_in_the_promised_rounds(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def rounds_seen(monkeypatch: pytest.MonkeyPatch) -> list[RoundSeen]:
+    """What selectors are told from now on."""
     seen: list[RoundSeen] = []
     take_in = Cohorts.take_in
 
@@ -37,6 +39,13 @@ def test_rounds_are_shorter_than_those_that_wait_for_all_and_everybody_trains_in
         take_in(self, each)
 
     monkeypatch.setattr(Cohorts, "take_in", listen)
+    return seen
+
+
+def test_rounds_are_shorter_than_those_that_wait_for_all_and_everybody_trains_in_the_promised_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = rounds_seen(monkeypatch)
     by_deadline = simulated("deadline", rounds=32)
     trained = defaultdict(list)
     for number, each in enumerate([*seen]):
@@ -46,6 +55,27 @@ def test_rounds_are_shorter_than_those_that_wait_for_all_and_everybody_trains_in
     assert by_deadline.virtual_s < 0.8 * waiting.virtual_s
     window = math.ceil(3 * CLIENTS / WANTED)
     assert sum(rounds[0] < window for rounds in trained.values()) == CLIENTS
+
+
+def test_clients_of_an_eighth_of_the_speed_train_in_every_promised_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = rounds_seen(monkeypatch)
+    clients, wanted, rounds = 60, 6, 120
+    spec = study(
+        seed=1,
+        selector={"name": "deadline"},
+        tuner={"name": "fixed"},
+        round={"cohort_size": wanted},
+        budget={"rounds": rounds},
+    )
+    quarter = Hardship(slow=Handicap(slowdown=8), slow_share=0.25)
+    simulate(spec, Clouds(), Federation(clients, speed=SpeedModel(spread=0.5), seed=1, hardship=quarter))
+    trained = defaultdict(lambda: [-1])
+    for number, each in enumerate(seen):
+        for client in [part.client for part in each.parts if part.trained] + [*each.late]:
+            trained[client].append(number)
+    gaps = [after - before for own in trained.values() for before, after in pairwise([*own, rounds])]
+    assert len(trained) == clients
+    assert max(gaps) <= math.ceil(3 * clients / wanted)
 
 
 @pytest.mark.parametrize("seed", [0, 3, 6])

@@ -163,7 +163,7 @@ def client(record: ClientRecord, member: Member | None, pace: Known) -> study_pb
 def _client_state(member: Member | None) -> study_pb2.ClientState.ValueType:
     if member is None or member.presence is Presence.GONE:
         return study_pb2.CLIENT_STATE_GONE
-    if member.presence is Presence.LOST_TOUCH:
+    if member.lost_touch:
         return study_pb2.CLIENT_STATE_LOST_TOUCH
     if member.message:
         return study_pb2.CLIENT_STATE_MISMATCHED

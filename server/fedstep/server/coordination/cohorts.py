@@ -68,6 +68,7 @@ class Cohorts:
         """The cohort that trains. Every trial sees the same draws, so that trials are compared on the same clients.
 
         The clients of an arm's evaluation cohort are left out where others suffice, unless it is the whole study's.
+        Those of them who have not trained for so long that they have to are not.
 
         Args:
             run: What is trained.
@@ -75,11 +76,11 @@ class Cohorts:
             attempt: The round's attempt.
         """
         rng = rng_of(self._spec.seed, "select", run.rounds, attempt)
-        rows = self._free_rows(run, arm)
+        earlier = self.earlier(run, arm, attempt)
+        rows = self._free_rows(run, arm, earlier)
         share = self._share()
         if self._spec.parallel_trials > 1 and len(rows) > share:
             rows = rows[np.sort(rng.choice(len(rows), share, replace=False))]
-        earlier = self.earlier(run, arm, attempt)
         context = self._context(run, attempt, rng, self._spec.over_selection, earlier)
         selection = self._selector.select(self._candidates(rows, run, arm), self.wanted(run, arm), context)
         self._history.drawn((arm.cohort, run.rounds, attempt), selection.cohort)
@@ -118,10 +119,10 @@ class Cohorts:
         share, wanted = self._share(), self.wanted(run, arm)
         return min(share, math.ceil(wanted * self._spec.over_selection)) if wanted else share
 
-    def _free_rows(self, run: Run, arm: Arm) -> Rows:
+    def _free_rows(self, run: Run, arm: Arm, earlier: Collection[str] = ()) -> Rows:
         free = self._eligible.free()
         if arm.measured and arm.cohort:
-            free &= self._apart(self._eligible.there(), self.wanted(run, arm), arm.cohort)
+            free &= self._apart(self._eligible.there(), self.wanted(run, arm), arm.cohort, earlier)
         return self._eligible.by_name(free)
 
     def _context(
@@ -248,14 +249,19 @@ class Cohorts:
             self._history.drawn((cohorts[record.trial], record.round, record.attempts), record.cohort)
             self.observe(record, parts, late_in[record.trial, record.round])
 
-    def _apart(self, there: Marks, wanted: int, cohort: int) -> Marks:
+    def _apart(self, there: Marks, wanted: int, cohort: int, earlier: Collection[str]) -> Marks:
         """Who trains for a generation: those who do not measure it, and of these the last ones where others are few.
 
-        It is the same for all of its arms, whoever is busy.
+        It is the same for all of its arms, whoever is busy: who has to train, and was asked to for the first of them,
+        may do so in the others.
         """
         evaluators = self.evaluators(cohort)
+        measuring = np.array([self._fleet.member(name).row for name in evaluators], np.intp)
+        after = self._selector.has_to_train_after(int(np.count_nonzero(there)), wanted or 1)
+        has_to_train = self._history.columns(measuring)["waited"] >= after if after else np.zeros(len(measuring), bool)
+        may_train = has_to_train | np.isin(np.array(evaluators, object), [*earlier])
         others = there.copy()
-        others[[self._fleet.member(name).row for name in evaluators]] = False
+        others[measuring[~may_train]] = False
         cohorts = math.ceil(wanted * self._spec.over_selection) * self._spec.parallel_trials
         missing = (cohorts or int(np.count_nonzero(there))) - int(np.count_nonzero(others))
         if missing > 0:

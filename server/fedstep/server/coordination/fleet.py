@@ -18,7 +18,12 @@ from fedstep.v1 import fleet_pb2
 
 OUTBOX_MESSAGES = 256
 
-_ON_THE_ROLL = frozenset({"presence", "busy", "late", "drained", "session_id", "train_samples", "validation_samples"})
+QUIET_INTERVALS = 2
+"""Of heartbeats: who lets so many pass in silence is given nothing new until it is heard of."""
+
+_ON_THE_ROLL = frozenset(
+    {"presence", "quiet", "busy", "late", "drained", "session_id", "train_samples", "validation_samples"}
+)
 """What of a member is kept in the roll's columns too."""
 
 
@@ -70,6 +75,7 @@ class Member:
         outbox: What is still to be sent to it; its Connect call empties it. None in it ends the call.
         stream: Counts its Connect calls: the number of the live one.
         streaming: Its Connect call is open.
+        quiet: It has let `QUIET_INTERVALS` heartbeats pass, and its lease still runs.
         busy: The assignment it trains on; "" when it could be given one.
         late: That assignment's round is over, and what it has is still taken.
         drained: It finishes what it has and is given nothing new.
@@ -90,6 +96,7 @@ class Member:
     heard_at: float
     seen_at: datetime
     presence: Presence = Presence.CONNECTED
+    quiet: bool = False
     outbox: asyncio.Queue[fleet_pb2.ConnectResponse | None] = field(
         default_factory=lambda: asyncio.Queue(OUTBOX_MESSAGES)
     )
@@ -115,12 +122,12 @@ class Member:
     @property
     def connected(self) -> bool:
         """Whether it can be reached."""
-        return self.presence is Presence.CONNECTED
+        return self.presence is Presence.CONNECTED and not self.quiet
 
     @property
     def lost_touch(self) -> bool:
-        """Whether its stream is cut and its lease still runs."""
-        return self.presence is Presence.LOST_TOUCH
+        """Whether its stream is cut, or it has fallen quiet, and its lease still runs."""
+        return self.presence is not Presence.GONE and not self.connected
 
     def record(self) -> ClientRecord:
         """What is kept of it while it is away."""
@@ -202,7 +209,7 @@ class Fleet:
         member.session_id = uuid.uuid4().hex
         member.stream += 1
         member.streaming = True
-        member.presence = Presence.CONNECTED
+        member.presence, member.quiet = Presence.CONNECTED, False
         member.heard_at, member.seen_at = self._clock.monotonic(), self._clock.now()
         self._sessions[member.session_id] = member
         if known is None:
@@ -245,6 +252,9 @@ class Fleet:
         member.heard_at, member.seen_at = self._clock.monotonic(), self._clock.now()
         if member.presence is Presence.GONE:
             member.presence = Presence.CONNECTED if member.streaming else Presence.LOST_TOUCH
+            self.wake()
+        if member.quiet:
+            member.quiet = False
             self.wake()
 
     def in_doubt(self, member: Member, heard_at: float) -> bool:
@@ -326,18 +336,22 @@ class Fleet:
         return True
 
     async def expire_leases(self) -> None:
-        """Runs for ever: finds clients whose lease has run out."""
+        """Runs for ever: finds clients that have fallen quiet, and those whose lease has run out."""
         lease_s = self.policy.lease.total_seconds()
+        quiet_s = QUIET_INTERVALS * self.policy.heartbeat_interval.total_seconds()
         while True:
             await asyncio.sleep(lease_s / 8)
             now = self._clock.monotonic()
             for member in self.members():
-                if member.presence is not Presence.GONE and now - member.heard_at > lease_s:
+                silent_s = now - member.heard_at
+                if member.presence is not Presence.GONE and silent_s > lease_s:
                     self.expire(member)
+                elif member.connected and 0 < quiet_s < silent_s:
+                    member.quiet = True
 
     def expire(self, member: Member) -> None:
         """The client's lease has run out."""
-        member.presence = Presence.GONE
+        member.presence, member.quiet = Presence.GONE, False
         member.drained = False
         for call in self._on_gone:
             call(member)

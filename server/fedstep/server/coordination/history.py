@@ -14,8 +14,8 @@ from fedstep.server.coordination.roll import Roll, grown
 from fedstep.server.selection.base import Part, RoundSeen
 from fedstep.server.storage.base import AssignmentRecord, RoundRecord
 
-_MISSED = (Status.LATE, Status.GOES_ON, Status.LOST, Status.FAILED)
-"""A late update that is taken takes one back: whoever goes on has missed until then, and is given time for it."""
+_MISSED = (Status.LATE, Status.LOST, Status.FAILED)
+"""Not who goes on: its update may be taken yet, or is called off because its client is needed elsewhere."""
 
 _COHORTS_KEPT = 2048
 """Draws that an arm which is compared may want again; a fork's are a dozen, a trial's as many as its rounds."""
@@ -86,9 +86,7 @@ class History:
                 self._asked(part, known)
         for client in seen.late:
             with self._changing(client) as known:
-                known["trained"] += 1
-                known["trained_at"] = self.draws
-                known["missed"] = max(0, known["missed"] - 1)
+                self._trained(known)
 
     @contextmanager
     def _changing(self, client: str) -> Iterator[dict[str, float]]:
@@ -104,13 +102,17 @@ class History:
     def _asked(self, part: Part, known: dict[str, float]) -> None:
         known["asked_at"] = self.draws
         if part.trained:
-            known["trained"] += 1
-            known["trained_at"] = self.draws
+            self._trained(known)
         if part.missed:
             known["missed"] += 1
             known["missed_at"] = self.draws
         if part.loss is not None:
             known["loss"] = part.loss
+
+    def _trained(self, known: dict[str, float]) -> None:
+        known["trained"] += 1
+        known["trained_at"] = self.draws
+        known["missed"] = 0
 
     def _write(self, row: int, known: dict[str, float]) -> None:
         for name, column in self._columns.items():

@@ -54,11 +54,15 @@ class LateUpdates:
         self._open[assignment.ref.assignment_id] = assignment
 
     def begin_round(self, round: int) -> None:
-        """A round of the arm begins: what would be too stale for it is called off."""
+        """A round of the arm begins: what would be too stale for it is called off, and what would be too stale for the
+        next one is sent as it is."""
         self.intake.round = round
-        stale = [a for a in self._open.values() if round - a.message.round > MAX_STALENESS]
-        for assignment in stale:
-            self._end(assignment, f"its model is more than {MAX_STALENESS} rounds old")
+        for assignment in list(self._open.values()):
+            staleness = round - assignment.message.round
+            if staleness > MAX_STALENESS:
+                self._end(assignment, f"its model is more than {MAX_STALENESS} rounds old")
+            elif staleness == MAX_STALENESS and not assignment.told:
+                self._ledger.stop_and_send(assignment, f"its model is {staleness} rounds old, and may not get older")
 
     def call_off(self, reason: str) -> None:
         """Ends all of it: the arm is over, or its clients are needed."""

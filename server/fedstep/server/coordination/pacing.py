@@ -22,6 +22,10 @@ _LEAST_FETCHED = 1 << 20
 """Less than this is in somebody's buffers before it has gone anywhere: how long that takes says nothing."""
 
 
+_A_MOMENT_S = 1e-3
+"""A model that was there in less did not have to come: its client had it, fetched to measure it."""
+
+
 class PaceBook:
     """The pace of every client of the fleet, from what stands on their assignments when these end.
 
@@ -93,7 +97,7 @@ class PaceBook:
         accepted = assignment.status is Status.ACCEPTED
         unrecorded = accepted and assignment.late and assignment.metrics.get("steps", 0.0) > len(assignment.log.step_ms)
         step_s = self._paces.stepped(row, batch_size, _mean_step_ms(assignment) if unrecorded else _step_ms(assignment))
-        fetch_s = self._learn_download(assignment, accepted)
+        fetch_s = self._learn_download(assignment)
         trained_on = unrecorded or (assignment.late and not assignment.told)  # since its steps were put on record
         if accepted and step_s is not None and not assignment.message.report_only and not trained_on:
             self._paces.moved(row, "upload", assignment.update_bytes, assignment.push_s)
@@ -103,7 +107,7 @@ class PaceBook:
             self._learn_bound(assignment, batch_size, step_s, fetch_s)
         self._unsaved.add(row)
 
-    def _learn_download(self, assignment: OpenAssignment, accepted: bool) -> float:
+    def _learn_download(self, assignment: OpenAssignment) -> float:
         """A download is what the coordinator saw go; the client knows better how long it took, unless it had it.
 
         Returns:
@@ -114,7 +118,7 @@ class PaceBook:
         if fetch is None or fetch.sha256 != assignment.message.model_sha256:
             return 0.0
         took_s = max(fetch.seconds, assignment.fetch_s)
-        if accepted or fetch.size_bytes >= _LEAST_FETCHED:
+        if assignment.fetch_s >= _A_MOMENT_S or fetch.size_bytes >= _LEAST_FETCHED:
             self._paces.moved(member.row, "download", fetch.size_bytes, took_s)
         return took_s
 

@@ -29,7 +29,7 @@ class Listed(Protocol):
 
     @property
     def lost_touch(self) -> bool:
-        """Whether its stream is cut and its lease still runs."""
+        """Whether its stream is cut, or it has fallen quiet, and its lease still runs."""
         ...
 
 
@@ -40,7 +40,7 @@ class Roll:
         names: Of the clients.
         keys: See `selection.draw.key_of`.
         connected: Whether they can be reached.
-        lost_touch: Whether their stream is cut and their lease still runs.
+        lost_touch: Whether their stream is cut, or they have fallen quiet, and their lease still runs.
         busy: Whether they train.
         late: Whether that is late work: its round is over.
         drained: Whether they are given nothing new.

@@ -217,7 +217,7 @@ class Exporter:
 def _state_of(member: Member) -> str:
     if member.presence is Presence.GONE:
         return "gone"
-    if member.presence is Presence.LOST_TOUCH:
+    if member.lost_touch:
         return "lost_touch"
     if member.message:
         return "mismatched"

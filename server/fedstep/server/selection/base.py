@@ -34,7 +34,7 @@ class Candidates:
         beside_s: Seconds of all that is not steps, expected: transfers, and what else there is.
         loss: Root mean square of the training losses it last reported in this study.
         trained: Updates of it that this study has taken, in time or late.
-        missed: Trainings of this study that it was asked for, and that came to nothing.
+        missed: Trainings of this study that it was asked for since it last trained, and that came to nothing.
         waited: Draws of this study since it last trained, or since the first.
         unasked: Draws of this study since it was last asked; one more than there were, if it never was.
         unmissed: The same since it was last asked for a training that came to nothing.
@@ -229,6 +229,15 @@ class Selector(ABC):
     def observe(self, seen: RoundSeen) -> None:
         """Takes in a round that was trained."""
         return
+
+    def has_to_train_after(self, clients: int, closes_at: int) -> int:
+        """Draws without training after which a client is a candidate even where it measures what is trained; 0: never.
+
+        Args:
+            clients: Those of the study, busy ones included.
+            closes_at: At how many updates its rounds close.
+        """
+        return 0
 
 
 def taken(candidates: Candidates, chosen: Sequence[int] | NDArray[np.intp]) -> tuple[str, ...]:

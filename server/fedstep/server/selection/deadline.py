@@ -11,7 +11,7 @@ from fedstep.server.selection.base import Candidates, RoundSeen, Selection, Sele
 from fedstep.server.selection.draw import places, uniforms, weighted
 from fedstep.server.selection.earlier import with_earlier
 from fedstep.server.selection.pace import in_time, quantile_s
-from fedstep.server.selection.turns import Turns, turns
+from fedstep.server.selection.turns import LATE, Turns, promised_draws, turns
 from fedstep.server.selection.utility import statistical_utility
 
 _CLIP = 0.95
@@ -86,6 +86,10 @@ class DeadlineSelector(Selector):
     def observe(self, seen: RoundSeen) -> None:
         """Has the deadline adapt."""
         self._deadline.observe(seen)
+
+    def has_to_train_after(self, clients: int, closes_at: int) -> int:
+        """See `Selector.has_to_train_after`."""
+        return int(LATE * promised_draws(self._options.turns, clients, closes_at))
 
     def select(self, candidates: Candidates, wanted: int, context: SelectionContext) -> Selection:
         """The cohort of one round."""

@@ -13,7 +13,7 @@ _ASKED = 0.5
 """Of the promised rounds: by then everybody has been asked. The rest is for those who were asked in vain, and for those
 who were away when their turn came."""
 
-_LATE = 0.5
+LATE = 0.5
 """Of the promised rounds: from here on whoever was asked in vain is waited for."""
 
 _TOGETHER = 0.5
@@ -25,7 +25,7 @@ _AGAIN = 1 / 15
 clients that never answer do not make every round wait. Who was told to stop because others were faster has not missed:
 in a small fleet, which is asked nearly whole, that happens to a slow client every round."""
 
-_MOST_DOUBLED = 4
+_MOST_DOUBLED = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Turns:
     places: int
     overdue: NDArray[np.intp]
     waiters: NDArray[np.intp]
+
+
+def promised_draws(share: float, clients: int, closes_at: int) -> int:
+    """Draws within which everybody trains; the arguments are those of `turns`."""
+    return math.ceil(share * clients / closes_at)
 
 
 def turns(
@@ -68,7 +73,7 @@ def turns(
         luck: A number in (0, 1) for each candidate, which breaks ties: at first nobody has been asked.
     """
     queue = first(np.where(too_slow, luck, -(candidates.unasked + luck)), min(2 * asked, len(candidates)))
-    window = math.ceil(share * max(clients, len(candidates)) / closes_at)
+    window = promised_draws(share, max(clients, len(candidates)), closes_at)
     if not window:
         return Turns(queue, 0, queue[:0], queue[:0])
     in_vain = (candidates.unasked < candidates.waited) | too_slow
@@ -78,7 +83,7 @@ def turns(
     due = np.cumsum(np.bincount(to_ask, minlength=last + 1))[1:]  # within 1, 2, … draws
     needed = int(np.ceil(np.max(due / np.arange(1, last + 1))))
     rest = _AGAIN * window * 2.0 ** np.minimum(candidates.missed, _MOST_DOUBLED)
-    waiting = in_vain & (left <= (1 - _LATE) * window) & (candidates.unmissed >= rest)
+    waiting = in_vain & (left <= (1 - LATE) * window) & (candidates.unmissed >= rest)
     return Turns(queue, needed, queue[~in_vain[queue]][:needed], _waiters(left, waiting, closes_at, luck))
 
 

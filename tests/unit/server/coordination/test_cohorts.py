@@ -224,8 +224,32 @@ async def test_the_evaluators_are_those_of_the_plain_draw_and_do_not_train_in_th
     assert study.cohorts.evaluators() == evaluation_cohort(NAMES, 5, 5)
     evaluators = study.cohorts.evaluators(2)
     assert len(evaluators) == 5
-    for rounds in range(20):
+    for rounds in range(10):  # half of the promised twenty: 3 × 40 / 6
         assert not set(study.select(rounds, Arm(0, {}, cohort=2)).cohort) & set(evaluators)
+
+
+async def test_an_evaluator_whose_promised_rounds_run_out_trains_and_in_all_arms_of_its_generation() -> None:
+    study = Study("deadline", paces(NAMES))
+    await study.join(NAMES)
+    await study.cohorts.wait(study.run(0), Arm(0, {}, cohort=2))
+    evaluators = set(study.cohorts.evaluators(2))
+    first = []
+    for rounds in range(20):
+        first.append(study.select(rounds, Arm(0, {}, cohort=2)))
+        study.trained(first[-1], 0, rounds)
+    assert not any(evaluators & set(selection.cohort) for selection in first[:10])
+    assert any(evaluators & set(selection.cohort) for selection in first[10:])
+    again = [study.select(rounds, Arm(1, {}, cohort=2)).cohort for rounds in range(20)]
+    assert again == [selection.cohort for selection in first]
+
+
+@pytest.mark.parametrize("selector", ["random", "oort"])
+async def test_where_nothing_is_promised_evaluators_never_train_in_their_generation(selector: str) -> None:
+    study = Study(selector, paces(NAMES))
+    await study.join(NAMES)
+    await study.cohorts.wait(study.run(0), Arm(0, {}, cohort=2))
+    for rounds in range(60):
+        assert not set(study.select(rounds, Arm(0, {}, cohort=2)).cohort) & set(study.cohorts.evaluators(2))
 
 
 async def test_the_columns_hold_what_the_members_are() -> None:

@@ -148,6 +148,23 @@ def test_its_weight_falls_with_its_staleness(staleness: int) -> None:
     run(script)
 
 
+def test_whose_work_would_be_too_old_after_this_round_sends_what_it_has() -> None:
+    async def script(arm: Arm) -> None:
+        slow = (await arm.collect(unhurried=["slow"]))["slow"]
+        for _ in range(MAX_STALENESS - 1):
+            arm.aggregate()
+            await arm.collect()
+        assert arm.clients.told("slow") == []
+        arm.aggregate()
+        arm.late.begin_round(arm.round)
+        arm.late.begin_round(arm.round)  # once, also where the round is tried again
+        assert [d.kind for d in arm.clients.told("slow")] == [pb.DIRECTIVE_KIND_STOP_AND_SEND]
+        assert await arm.clients.push(slow, (1.0, 1.0), 4) is None
+        assert [late.staleness for late in arm.intake.drain_late()] == [MAX_STALENESS]
+
+    run(script)
+
+
 def test_partial_late_work_counts_by_its_steps_as_well() -> None:
     async def script(arm: Arm) -> None:
         slow = (await arm.collect())["slow"]

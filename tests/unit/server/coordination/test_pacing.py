@@ -98,6 +98,8 @@ async def test_a_model_that_it_had_already_tells_nothing_of_its_connection() -> 
     host.train(member, 6.0, Status.ACCEPTED, [100.0] * 20, fetch_s=0.00001, push_s=2.0)
     member.fetch = Fetch(b"another", 2_000_000, 0.5)
     host.train(member, 6.0, Status.ACCEPTED, [100.0] * 20, fetch_s=0.00001, push_s=2.0)
+    member.fetch = Fetch(DIGEST, 200_000, 0.0001)  # to measure it, and small enough to lie in buffers
+    host.train(member, 6.0, Status.ACCEPTED, [100.0] * 20, fetch_s=0.00001, push_s=2.0)
     assert host.paces.known("a").download_bytes_per_s == 0.0
 
 
