@@ -212,6 +212,18 @@ async def test_a_wrong_token_ends_a_client_at_once(tmp_path: Path, pki: Pki) -> 
         assert "--token-file" in error.message
 
 
+async def test_who_is_refused_is_in_the_log_once_and_not_with_every_attempt(
+    tmp_path: Path, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
+    method = "/fedstep.v1.StudyService/ListStudies"
+    async with inside(tmp_path, protection=pki.protection(tokens=True)) as host:
+        for _ in range(3):
+            assert await refusal(host.address, pki.stranger("x" * 40), method) is UNKNOWN
+    told = [record for record in caplog.records if record.getMessage().startswith("refused")]
+    assert [record.levelname for record in told if record.levelno >= logging.WARNING] == ["WARNING"]
+    assert all(f"refused {method} to ipv4:127.0.0.1" in record.getMessage() for record in told)
+
+
 # the connection ------------------------------------------------------------------------------------------------------
 
 

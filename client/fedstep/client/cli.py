@@ -192,13 +192,13 @@ def prepare(
     from fedstep.client.agent import Profile
     from fedstep.client.device import choose_bfloat16, choose_device, describe_device
     from fedstep.client.trainer import Trainer
-    from fedstep.common.tasks import load_task
+    from fedstep.common.tasks import load_client_data, load_task
 
     task = load_task(reference)
     device = choose_device(device_name)
     bfloat16 = choose_bfloat16(precision, device)
     set_threads()
-    trainer = Trainer(task, task.load_data(info), device, bfloat16=bfloat16, prepare=set_threads)
+    trainer = Trainer(task, load_client_data(task, info), device, bfloat16=bfloat16, prepare=set_threads)
     profile = Profile(
         client_name=info.name,
         task=task.name,

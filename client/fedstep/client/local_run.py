@@ -1,6 +1,7 @@
 """One local training: by fedstep's own loop, or by a task's."""
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from fedstep.client.work import AbandonedError, Control
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.evaluate import batches
 from fedstep.common.task import Batch, Samples, Task
+
+_MOST_SAMPLES = 2**32 - 1
+"""Of a step: the protocol has 32 bits for it."""
 
 
 @dataclass
@@ -179,6 +183,12 @@ class OwnRun:
         if self._over:
             raise InvalidInputError(
                 "A train() went on after progress.step() had answered False: let it return when it does."
+            )
+        samples = operator.index(samples)
+        if not 0 <= samples <= _MOST_SAMPLES:
+            raise InvalidInputError(
+                f"A train() reported a local step of {samples} samples: let it call progress.step(loss, samples) with "
+                "the number of samples in its batch."
             )
         self._randomness.give()
         try:

@@ -8,15 +8,21 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
-from fedstep.common.errors import InvalidInputError
+from fedstep.common.errors import FedstepError, InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.legal import standard_fault
 from fedstep.common.standard import DEFAULTS, STANDARD
-from fedstep.common.task import Task
+from fedstep.common.task import ClientData, ClientInfo, Task
 from fedstep.common.validation import nearest
 
 _GROUP = "fedstep.tasks"
 _ATTRIBUTE = "task"
+
+_TWO_BUILDS = (
+    " The torchvision that is installed is built for another torch: install both from one index (`pip install torch "
+    "torchvision --index-url https://download.pytorch.org/whl/cpu`), or have the file call "
+    "fedstep.client.vision.load_torchvision() before it imports what needs it."
+)
 
 
 def available_tasks() -> list[str]:
@@ -51,6 +57,30 @@ def full_hyperparameters(task: Task, values: Hyperparameters) -> dict[str, Value
     Both sides hand this to `Task.build_model`, so that they build the same model.
     """
     return {**DEFAULTS, **task.defaults, **values}
+
+
+def load_client_data(task: Task, client: ClientInfo) -> ClientData:
+    """What the task's `load_data` answers.
+
+    Raises:
+        InvalidInputError: It cannot be read, or the answer is none; one sentence.
+    """
+    try:
+        data: object = task.load_data(client)
+    except FedstepError:
+        raise
+    except Exception as error:  # a task of the user's may raise anything
+        raise InvalidInputError(f"The task {task.name} cannot load its data {_where_and_what(error)}") from error
+    if not isinstance(data, ClientData):
+        raise InvalidInputError(
+            f"The load_data() of the task {task.name} returned {_kind(data)}: let it return ClientData(train, "
+            "validation)."
+        )
+    return data
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _entry_points() -> dict[str, EntryPoint]:
@@ -112,6 +142,12 @@ def _make_importable(folder: Path) -> None:
 
 
 def _import_error(reference: str, error: Exception) -> InvalidInputError:
+    hint = _TWO_BUILDS if "operator torchvision::" in str(error) else ""
+    return InvalidInputError(f"The task {reference} cannot be imported {_where_and_what(error)}{hint}")
+
+
+def _where_and_what(error: Exception) -> str:
+    """The line of somebody's own code that an exception comes from, and what it says."""
     if isinstance(error, SyntaxError):
         where = f"{error.filename}, line {error.lineno}"
     else:
@@ -123,9 +159,7 @@ def _import_error(reference: str, error: Exception) -> InvalidInputError:
         ]
         where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "nowhere in particular"
     what = str(error).splitlines()[0] if str(error) else "no message"
-    return InvalidInputError(
-        f"The task {reference} cannot be imported ({where}): {type(error).__name__}: {what.rstrip('.')}."
-    )
+    return f"({where}): {type(error).__name__}: {what.rstrip('.')}."
 
 
 def _task_in(module: ModuleType, attribute: str | None, reference: str) -> Task:

@@ -9,6 +9,7 @@ import torch
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.evaluate import batches
 from fedstep.common.task import ClientInfo, Samples, Task
+from fedstep.common.tasks import load_client_data
 from fedstep.simulation.population import names_of
 
 _AT_ONCE = 4096
@@ -64,7 +65,7 @@ def count_holdings(
     validation = np.zeros(clients, dtype=np.int64)
     with task.loading_many():
         for number, name in enumerate(names):
-            data = task.load_data(ClientInfo(name, (number, clients), options))
+            data = load_client_data(task, ClientInfo(name, (number, clients), options))
             kept = _count(task, data.validation)
             # With validation=0 both are the same samples.
             train = {} if data.train is data.validation else _count(task, data.train)

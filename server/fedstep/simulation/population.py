@@ -12,6 +12,7 @@ from fedstep.client.trainer import Trainer
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.evaluate import held_out_samples, sample_count
 from fedstep.common.task import ClientData, ClientInfo, Samples, Task
+from fedstep.common.tasks import load_client_data
 from fedstep.common.tensors import Manifest
 
 CPU = torch.device("cpu")
@@ -170,6 +171,6 @@ class Population:
 
 
 def _loaded(task: Task, info: ClientInfo, number: int, tell: Callable[[int], None]) -> ClientData:
-    share = task.load_data(info)
+    share = load_client_data(task, info)
     tell(number)
     return share

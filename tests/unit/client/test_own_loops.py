@@ -76,6 +76,18 @@ def trains_and_stops(task: Task) -> None:
     assert trainer.train(job(task, local_epochs=3), control, Stopping()).steps == 2
 
 
+@pytest.mark.parametrize("samples", [-1, 2**32])
+def test_a_step_of_an_impossible_number_of_samples_is_refused_with_what_to_do(samples: int) -> None:
+    class Wrong(type(load_task(str(EXAMPLES / "own_loop.py")))):  # type: ignore[misc]  # of a file
+        def train(self, progress: Any, model: Any, data: Any, hyperparameters: Any) -> None:
+            progress.step(1.0, samples)
+
+    task = Wrong()
+    trainer = Trainer(task, task.load_data(ClientInfo("ann", (0, 2))), torch.device("cpu"))
+    with pytest.raises(InvalidInputError, match=f"a local step of {samples} samples"):
+        trainer.train(job(task), Control(math.inf), Steps())
+
+
 def test_the_examples_own_loop_trains_and_stops() -> None:
     trains_and_stops(load_task(str(EXAMPLES / "own_loop.py")))
 

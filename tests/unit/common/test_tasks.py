@@ -5,7 +5,8 @@ import pytest
 
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.standard import STANDARD
-from fedstep.common.tasks import available_tasks, full_hyperparameters, load_task
+from fedstep.common.task import ClientInfo
+from fedstep.common.tasks import available_tasks, full_hyperparameters, load_client_data, load_task
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "my_task.py"
 
@@ -78,6 +79,26 @@ def test_a_mistake_in_a_file_is_said_with_its_line(tmp_path: Path) -> None:
         load_task(write(tmp_path, "def f():\n\n  1 / 0\nf()"))
     with pytest.raises(InvalidInputError, match=r"mine\.py, line 1\): SyntaxError"):
         load_task(write(tmp_path, "def"))
+
+
+def test_a_torchvision_of_another_build_is_told_with_what_to_do(tmp_path: Path) -> None:
+    text = "raise RuntimeError('operator torchvision::nms does not exist')"
+    with pytest.raises(InvalidInputError, match=r"nms does not exist\. The torchvision .* install both from one index"):
+        load_task(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ("None", r"load_data\(\) of the task mine returned None: let it return ClientData"),
+        ("'data'", r"load_data\(\) of the task mine returned a str"),
+        ("open('/no/such')", r"task mine cannot load its data \(.*mine\.py, line 8\): FileNotFoundError: .*/no/such"),
+    ],
+)
+def test_data_that_a_task_does_not_load_is_said_in_a_sentence(tmp_path: Path, answer: str, sentence: str) -> None:
+    text = TASK.format(defaults={}).replace("load_data(self, client): ...", f"load_data(self, client): return {answer}")
+    with pytest.raises(InvalidInputError, match=sentence):
+        load_client_data(load_task(write(tmp_path, text)), ClientInfo("ann"))
 
 
 def test_a_file_or_module_without_a_task_is_refused(tmp_path: Path) -> None:

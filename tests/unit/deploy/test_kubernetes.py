@@ -97,7 +97,18 @@ def test_what_a_pod_names_is_there(resource: Resource) -> None:
         folders = [mount["mountPath"] for mount in container["volumeMounts"]]
         paths = [word.partition("=")[2] for word in container.get("args", ()) if "=/" in word]
         paths += [entry["value"] for entry in container.get("env", ()) if entry.get("value", "").startswith("/")]
-        assert all(any(path.startswith(f"{folder}/") for folder in folders) for path in paths), paths
+        assert all(any(f"{path}/".startswith(f"{folder}/") for folder in folders) for path in paths), paths
+
+
+def test_a_clients_pod_sees_no_key_but_its_own() -> None:
+    client = next(r for r in RESOURCES if name_of(r) == "StatefulSet/client")["spec"]["template"]["spec"]
+    keys = [mount for mount in client["containers"][0]["volumeMounts"] if mount["name"] == "keys"]
+    shown = {mount["mountPath"]: mount.get("subPath") or mount.get("subPathExpr") for mount in keys}
+    assert shown == {
+        "/secrets/client/ca.crt": "ca.crt",
+        "/secrets/client/client.crt": "client-$(SHARE).crt",
+        "/secrets/client/client.key": "client-$(SHARE).key",
+    }
 
 
 def test_commands_are_ones_that_fedstep_takes() -> None:

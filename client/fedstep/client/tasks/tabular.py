@@ -1,6 +1,7 @@
 """Classification of a table's rows: a task of one's own in a few lines that say which column is what."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from fedstep.client.tasks.pooled import Pool, PooledTask, data_path
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Samples
+from fedstep.common.validation import nearest
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,33 @@ class ColumnMap:
     classes: Sequence[str]
     natural: str = ""
     scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks that it can be what it says.
+
+        Raises:
+            InvalidInputError: A column has two parts, a class is there twice, or a scale is none.
+        """
+        twice = [name for name, count in Counter([*self.features, self.target]).items() if count > 1]
+        if twice:
+            raise InvalidInputError(f"A column map names the column {twice[0]} twice: let each column be one thing.")
+        if not self.features:
+            raise InvalidInputError("A column map has no features: name the columns of numbers that are the inputs.")
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise InvalidInputError(
+                f"The classes of a column map are {', '.join(map(repr, self.classes)) or 'none'}: give two or more, "
+                "each once."
+            )
+        for name, (shift, width) in self.scales.items():
+            if name not in self.features:
+                near = nearest(name, self.features)
+                hint = f"did you mean {near}?" if near else "leave it out."
+                raise InvalidInputError(f"A column map has a scale for {name}, which is no feature of it: {hint}")
+            if not (math.isfinite(shift) and math.isfinite(width) and width > 0):
+                raise InvalidInputError(
+                    f"A column map scales {name} by ({shift:g}, {width:g}): give what is subtracted, and above 0 what "
+                    "is then divided by."
+                )
 
 
 class TabularTask(PooledTask):
@@ -101,7 +130,14 @@ class TabularTask(PooledTask):
         features = np.empty((len(columns[wanted.target]), len(wanted.features)), dtype=np.float32)
         for place, name in enumerate(wanted.features):
             shift, scale = wanted.scales.get(name, (0.0, 1.0))
-            features[:, place] = (_numbers(path, name, columns[name]) - shift) / scale
+            scaled = (_numbers(path, name, columns[name]) - shift) / scale
+            if (large := np.abs(scaled) > np.finfo(np.float32).max).any():
+                row = int(np.flatnonzero(large)[0])
+                raise InvalidInputError(
+                    f"Row {row + 1} of {path} has {columns[name][row]!r} in the column {name}, too large for "
+                    "float32: give the column a scale, or leave the row out."
+                )
+            features[:, place] = scaled
         return _Table(columns, features, _labels(path, wanted.target, columns[wanted.target], wanted.classes))
 
 

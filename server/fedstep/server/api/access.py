@@ -17,6 +17,9 @@ from fedstep.server.api.handlers import Context, ManyAnswers, OneAnswer, wrapped
 
 log = logging.getLogger(__name__)
 
+_MOST_REFUSED = 1000
+"""Callers and reasons that are remembered, so that each is a warning once."""
+
 ANYBODY = None
 """Whoever the connection lets in: with certificates required, somebody who has one."""
 
@@ -85,6 +88,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, tokens: Tokens | None) -> None:
         self._tokens = tokens
+        self._refused: set[tuple[str, str]] = set()
 
     async def intercept_service(
         self,
@@ -118,7 +122,12 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         try:
             _allow(method, self._caller(context))
         except FedstepError as error:
-            log.info("refused %s to %s: %s", method, context.peer(), error.message)
+            # A client that is refused tries again every few seconds: once is enough for a log that is read.
+            caller = context.peer().rpartition(":")[0], error.message
+            level = logging.INFO if caller in self._refused else logging.WARNING
+            if len(self._refused) < _MOST_REFUSED:
+                self._refused.add(caller)
+            log.log(level, "refused %s to %s: %s", method, context.peer(), error.message)
             await context.abort_with_status(to_status(error))
 
     def _caller(self, context: Context) -> Identity:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,7 @@ def test_parquet_says_the_same(tmp_path: Path, table: Path) -> None:
         ("a,b,kind\n1,2,0\n1,x,0\n", "Row 2 of .* has 'x' in the column b: every feature must be a number"),
         ("a,b,kind\n1,,0\n", "Row 1 of .* has nothing in the column b"),
         ("a,b,kind\n1,nan,0\n", "has 'nan' in the column b"),
+        ("a,b,kind\n1,2,0\n1,-1e39,0\n", "Row 2 of .* has '-1e39' in the column b, too large for float32"),
         ("a,b,kind\n1,2,7\n", r"Row 1 of .* has '7' in the column kind, which is none of the 2 classes \(0, 1\)"),
         ("a,b,kind\n1,2\n", r"Line 2 of .* has 2 values and the first one 3 names"),
         ('a,b,kind\n1,2,"0\n', "cannot be read as CSV"),
@@ -123,6 +125,24 @@ def test_a_table_that_cannot_be_used_is_named(tmp_path: Path, content: str, sent
     path.write_text(content, encoding="utf-8")
     with pytest.raises(InvalidInputError, match=sentence):
         load(Simple(), path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"features": ()}, "has no features"),
+        ({"features": ("a", "b", "a")}, "names the column a twice"),
+        ({"features": ("a", "kind")}, "names the column kind twice"),
+        ({"classes": ("0",)}, "classes of a column map are '0': give two or more"),
+        ({"classes": ("0", "1", "0")}, "each once"),
+        ({"scales": {"bb": (0.0, 1.0)}}, "a scale for bb, which is no feature of it: did you mean b"),
+        ({"scales": {"b": (0.0, 0.0)}}, r"scales b by \(0, 0\)"),
+        ({"scales": {"b": (float("nan"), 1.0)}}, r"scales b by \(nan, 1\)"),
+    ],
+)
+def test_a_column_map_that_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidInputError, match=sentence):
+        ColumnMap(**{"features": ("a", "b"), "target": "kind", "classes": ("0", "1"), **changes})
 
 
 def test_files_that_cannot_be_are_named(tmp_path: Path, table: Path) -> None:
