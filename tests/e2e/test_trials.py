@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import optuna
 import pytest
 from e2e.inside import Inside, inside, query
 from e2e.processes import fedstep
@@ -157,13 +158,17 @@ async def test_the_best_trial_decides_the_final_model(host: Inside) -> None:
         return 0.3 + 0.1 * int(job.label.split("trial ")[1][0])
 
     async with tiny_agent(host.address, "ann", TinyWork(better_later)):
-        await host.create(spec(budget={"trials": 3, "rounds_per_trial": 1, "final_rounds": 2}))
+        await host.create(
+            spec(tuner={"name": "optuna"}, budget={"trials": 3, "rounds_per_trial": 1, "final_rounds": 2})
+        )
         record = await host.until_over("s")
     assert record.result is not None
     assert record.result.metrics["accuracy"] == pytest.approx(0.5)
     assert [(r.trial, r.round) for r in await host.rounds("s")] == [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2)]
     last = (await host.rounds("s"))[-1]
     assert record.result.model_sha256 == last.model_sha256
+    told = optuna.load_study(study_name="s", storage=host.coordinator.parts.database_url).user_attrs["delivered"]
+    assert told.startswith("Trial 2 after 3 rounds, on the evaluation cohort: accuracy 0.5")
 
 
 async def test_the_best_final_round_is_known_after_a_restart(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from fedstep.server.coordination.trained import Trained
 from fedstep.server.coordination.versions import versions
 from fedstep.server.report.progress import plan_text
 from fedstep.server.report.units import seconds_text
-from fedstep.server.report.words import names_text
+from fedstep.server.report.words import count_text, names_text
 from fedstep.server.storage.base import BEST_FINAL_ROUND, NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
 from fedstep.server.tuning.base import Note
 
@@ -60,6 +60,16 @@ def trial_started(trial: TrialRecord) -> NewEvent:
     else:
         what = describe(trial.hyperparameters) or "the defaults"
     return NewEvent("trial_started", f"{title(trial)}{come_from}: {what}.", told)
+
+
+def delivery(trial: TrialRecord, rounds: int, result: StudyResult) -> str:
+    """What a study ends with, in a few words."""
+    return f"{title(trial)} after {count_text(rounds, 'round')}, {_measured(result)}"
+
+
+def _measured(result: StudyResult) -> str:
+    where = "the held-out set" if result.held_out else "the evaluation cohort"
+    return f"on {where}: {metrics_text(result.metrics)}"
 
 
 def title(trial: TrialRecord) -> str:
@@ -284,11 +294,10 @@ def best_final_round(spec: StudySpec, trial: TrialRecord) -> NewEvent:
 
 def study_ended(state: str, best: TrialRecord, result: StudyResult, lag_p99_ms: float, lag_max_ms: float) -> NewEvent:
     """A study has its result."""
-    where = "the held-out set" if result.held_out else "the evaluation cohort"
     return NewEvent(
         f"study_{state}",
         f"Study {state}: best trial {best.number} ({describe(best.hyperparameters) or 'the defaults'}); "
-        f"final model on {where}: {metrics_text(result.metrics)}. Event loop lag p99 {lag_p99_ms:.1f} ms.",
+        f"final model {_measured(result)}. Event loop lag p99 {lag_p99_ms:.1f} ms.",
         {
             "trial": best.number,
             "hyperparameters": dict(best.hyperparameters),

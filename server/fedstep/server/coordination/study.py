@@ -461,6 +461,7 @@ class StudyRunner:
         shares = await shares_in(self.spec.name, self.engine.eligible.names(), self._parts)
         trials = list(self.trials.values())
         result = await conclusion.measure(self.spec, self._task, run, self.trials[run.trial], self._parts)
+        await self.tuner.ask(self.tuner.inner.concluded, narrate.delivery(best, run.rounds, result))
         await self.commits.settle()
         result = await conclusion.write(self.spec, result, run.trial, trials, shares, self._parts, state)
         lag = self._parts.lag

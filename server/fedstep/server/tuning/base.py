@@ -238,6 +238,14 @@ class Tuner(ABC):
         """The arm whose model the study ends with, as far as is known now; None: the best by its last value."""
         return None
 
+    def concluded(self, delivered: str) -> None:
+        """The study has come to its model.
+
+        Args:
+            delivered: Which that is, in a few words, for people who look into what the tuner has written.
+        """
+        return
+
     def notes(self) -> list[Note]:
         """The decisions since it was last asked; committed with the observation that led to them."""
         return []

@@ -39,6 +39,10 @@ def open_storage(url: str) -> RDBStorage:
             raise _unusable(url, error) from error
 
 
+DELIVERED = "delivered"
+"""The user attribute of an Optuna study that says which trial's model the study of fedstep ended with."""
+
+
 def name_value(study: optuna.Study, name: str) -> None:
     """Says what the study's values are, for its axes in a dashboard."""
     with warnings.catch_warnings():

@@ -17,7 +17,14 @@ from fedstep.common.validation import MistakesError
 from fedstep.server.tuning.base import Arm, Decision, Observation, Prices, ProposeContext, Tuner
 from fedstep.server.tuning.optuna_parts import PartFactory, Seeds
 from fedstep.server.tuning.optuna_space import distributions_of, space_faults, suggest_point, suggested
-from fedstep.server.tuning.optuna_storage import DATABASE_ERRORS, explained, name_value, open_storage, without_info
+from fedstep.server.tuning.optuna_storage import (
+    DATABASE_ERRORS,
+    DELIVERED,
+    explained,
+    name_value,
+    open_storage,
+    without_info,
+)
 
 _ARM = "fedstep_trial"
 _FAILED = "fedstep_failed"
@@ -176,6 +183,16 @@ class OptunaTuner(Tuner):
                     self._open[number] = _OpenArm(self._add(study, number, arm.hyperparameters))
             # Last: to a sampler that tries every point, what was just told FAIL is tried, and it may have stopped.
             study.stopped = bool(state.get("exhausted", False))
+
+    def concluded(self, delivered: str) -> None:
+        """Notes it at the study: Optuna's best trial is the one with the best last value, the earlier of two.
+
+        Raises:
+            StorageError: The database cannot be used.
+        """
+        with explained(self._url):
+            if self._study is not None:
+                self._study.set_user_attr(DELIVERED, delivered)
 
     def close(self) -> None:
         """Gives back the connections to the database."""

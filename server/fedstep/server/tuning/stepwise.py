@@ -45,6 +45,10 @@ class StepwiseTuner(ProgramTuner):
         self._scales = Scales(spec, defaults)
         self._substudies = SubStudies(spec, storage_url)
 
+    def concluded(self, delivered: str) -> None:
+        """Notes it in Optuna's tables."""
+        self._substudies.concluded(delivered)
+
     def close(self) -> None:
         """Gives back the connections to the database."""
         self._substudies.close()

@@ -16,7 +16,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.optuna_space import distributions_of
-from fedstep.server.tuning.optuna_storage import explained, is_in_memory, name_value, open_storage, without_info
+from fedstep.server.tuning.optuna_storage import (
+    DELIVERED,
+    explained,
+    is_in_memory,
+    name_value,
+    open_storage,
+    without_info,
+)
 from fedstep.server.tuning.program import Result
 from fedstep.server.tuning.proposers import Attempt, prior
 
@@ -134,6 +141,12 @@ class SubStudies:
             "earlier ones. Parameters are displacements from the incumbent, the value is the relative improvement."
         )
         self._write(f"g{attempt.generation}", "maximize", "relative improvement", trials, about)
+
+    def concluded(self, delivered: str) -> None:
+        """Notes at the study of all arms which of them the model is of."""
+        if self._all is not None:
+            with explained(self._url), without_info():
+                self._all.set_user_attr(DELIVERED, delivered)
 
     def close(self) -> None:
         """Gives back the connections to the database."""

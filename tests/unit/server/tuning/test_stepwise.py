@@ -707,9 +707,11 @@ def test_all_arms_are_trials_of_the_study_itself_each_with_the_curve_from_its_fi
     for _ in range(2):  # the second time as after a restart: nothing is written twice
         tuner = create_tuner(spec, url)
         driver = Driver(tuner, spec, Federation()).run()
+        tuner.concluded("Settle 9 after 150 rounds")
         tuner.close()
     found = optuna.load_study(study_name="s", storage=url)
     assert "step-wise" in found.user_attrs["about"]
+    assert found.user_attrs["delivered"] == "Settle 9 after 150 rounds"
     assert found.direction.name.lower() == spec.objective.direction
     trials = {trial.user_attrs["arm"]: trial for trial in found.trials}
     assert len(trials) == len(found.trials)
