@@ -53,10 +53,10 @@ async def test_after_its_end_those_count_as_well_who_were_there_and_never_asked(
     assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
         "",
         "Whose training was taken, in the mean a client",
-        "clients asked taken missed loss on their data",
-        "seldom or never 2 0.0 0.0 0.0 1.33 × the mean",
-        "the others 3 8.0 6.0 2.0 0.89 × the mean",
-        "seldom or never: d (0 of 0), e (0 of 0)",
+        "clients asked taken missed of their steps loss on their data",
+        "little or none 2 0.0 0.0 0.0 – 1.33 × the mean",
+        "the others 3 8.0 6.0 2.0 100% 0.89 × the mean",
+        "little or none: d (0 of 0), e (0 of 0)",
     ]
 
 

@@ -1333,8 +1333,9 @@ Global___GetParticipationResponse: _TypeAlias = GetParticipationResponse  # noqa
 
 @_typing.final
 class Participation(_message.Message):
-    """Who took part in a study. A client is left out when its training was taken
-    less than half as often as the median client's, or never.
+    """Who took part in a study. A client is left out when less than half as much
+    of its training was taken as of the median client's, or none. Partial
+    trainings count by their local steps.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1356,7 +1357,9 @@ class Participation(_message.Message):
 
     @_builtins.property
     def clients_left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientPart]:
-        """Those left out, the least often taken first: at most 200."""
+        """Those left out, of whom less than half as much training was taken as of the
+        median client, the least first: at most 200.
+        """
 
     @_builtins.property
     def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientPart]:
@@ -1390,6 +1393,7 @@ class ClientGroup(_message.Message):
     TAKEN_FIELD_NUMBER: _builtins.int
     MISSED_FIELD_NUMBER: _builtins.int
     RELATIVE_LOSS_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
     clients: _builtins.int
     """How many they are."""
     asked: _builtins.float
@@ -1402,6 +1406,10 @@ class ClientGroup(_message.Message):
     """The loss on their data over the mean of all who measured the same model;
     unset where none of them measured one.
     """
+    work: _builtins.float
+    """How many whole trainings those taken come to, by the part of their local
+    steps that was done.
+    """
     def __init__(
         self,
         *,
@@ -1410,10 +1418,11 @@ class ClientGroup(_message.Message):
         taken: _builtins.float = ...,
         missed: _builtins.float = ...,
         relative_loss: _builtins.float | None = ...,
+        work: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "relative_loss", b"relative_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "asked", b"asked", "clients", b"clients", "missed", b"missed", "relative_loss", b"relative_loss", "taken", b"taken"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "asked", b"asked", "clients", b"clients", "missed", b"missed", "relative_loss", b"relative_loss", "taken", b"taken", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__relative_loss: _TypeAlias = _typing.Literal["relative_loss"]  # noqa: Y015
     _WhichOneofArgType__relative_loss: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss"]  # noqa: Y015
@@ -1432,6 +1441,7 @@ class ClientPart(_message.Message):
     TAKEN_FIELD_NUMBER: _builtins.int
     MISSED_FIELD_NUMBER: _builtins.int
     RELATIVE_LOSS_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
     client_name: _builtins.str
     """Who."""
     asked: _builtins.int
@@ -1442,6 +1452,10 @@ class ClientPart(_message.Message):
     """Of these, those that were lost, failed, or late and not taken."""
     relative_loss: _builtins.float
     """The loss on its data over the mean of all who measured the same model."""
+    work: _builtins.float
+    """How many whole trainings those taken come to, by the part of their local
+    steps that was done.
+    """
     def __init__(
         self,
         *,
@@ -1450,10 +1464,11 @@ class ClientPart(_message.Message):
         taken: _builtins.int = ...,
         missed: _builtins.int = ...,
         relative_loss: _builtins.float | None = ...,
+        work: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "relative_loss", b"relative_loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "asked", b"asked", "client_name", b"client_name", "missed", b"missed", "relative_loss", b"relative_loss", "taken", b"taken"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss", "asked", b"asked", "client_name", b"client_name", "missed", b"missed", "relative_loss", b"relative_loss", "taken", b"taken", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__relative_loss: _TypeAlias = _typing.Literal["relative_loss"]  # noqa: Y015
     _WhichOneofArgType__relative_loss: _TypeAlias = _typing.Literal["_relative_loss", b"_relative_loss"]  # noqa: Y015

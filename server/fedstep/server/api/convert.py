@@ -124,6 +124,7 @@ def _part(share: Share) -> study_pb2.ClientPart:
         asked=share.asked,
         taken=share.taken,
         missed=share.missed,
+        work=share.work,
         relative_loss=share.relative_loss,
     )
 
@@ -134,6 +135,7 @@ def _group(group: Group) -> study_pb2.ClientGroup:
         asked=group.asked,
         taken=group.taken,
         missed=group.missed,
+        work=group.work,
         relative_loss=group.relative_loss,
     )
 

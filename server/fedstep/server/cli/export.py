@@ -15,7 +15,7 @@ from fedstep.server.cli.show import as_json_value, enum_word
 from fedstep.v1 import study_pb2
 
 STEP_COLUMNS = ("trial", "round", "client", "attempt", "step", "loss", "samples", "step_ms")
-_LEFT_OUT_COLUMNS = ("client", "asked", "taken", "missed", "relative_loss")
+_LEFT_OUT_COLUMNS = ("client", "asked", "taken", "missed", "work", "relative_loss")
 
 
 def step_rows(answer: study_pb2.ListStepsResponse) -> Iterator[list[Any]]:
@@ -143,4 +143,4 @@ async def _step_rows(fedstep: AsyncFedstep, request: study_pb2.ListStepsRequest)
 async def _left_out_rows(told: study_pb2.Participation) -> AsyncIterator[Iterable[Any]]:
     for part in told.clients_left_out:
         relative = part.relative_loss if part.HasField("relative_loss") else ""
-        yield [part.client_name, part.asked, part.taken, part.missed, relative]
+        yield [part.client_name, part.asked, part.taken, part.missed, part.work, relative]

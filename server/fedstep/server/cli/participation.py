@@ -9,7 +9,7 @@ _NAMED = 5
 
 
 def print_participation(told: study_pb2.Participation) -> None:
-    """Those seldom or never taken beside the others; one sentence where there are none, nothing before any training."""
+    """Those left out beside the others; one sentence where there are none, nothing before any training."""
     if not told.left_out.asked + told.others.asked:
         return
     console = Console(highlight=False, soft_wrap=True)
@@ -18,18 +18,26 @@ def print_participation(told: study_pb2.Participation) -> None:
         console.print(told.text, markup=False)
         return
     console.print("[bold]Whose training was taken[/bold], in the mean a client")
-    groups = (("seldom or never", told.left_out), ("the others", told.others))
+    groups = (("little or none", told.left_out), ("the others", told.others))
     print_table(
-        ["", "clients", "asked", "taken", "missed", "loss on their data"],
-        (
-            [who, str(each.clients), *(f"{count:.1f}" for count in (each.asked, each.taken, each.missed)), _loss(each)]
-            for who, each in groups
-        ),
+        ["", "clients", "asked", "taken", "missed", "of their steps", "loss on their data"],
+        ([who, str(each.clients), *_counts(each), _loss(each)] for who, each in groups),
         "",
     )
-    named = [f"{each.client_name} ({each.taken} of {each.asked})" for each in told.clients_left_out[:_NAMED]]
+    named = [f"{each.client_name} ({_part(each)})" for each in told.clients_left_out[:_NAMED]]
     more = told.left_out.clients - len(named)
-    console.print("seldom or never:", ", ".join(named) + (f" and {more} more" if more else ""), markup=False)
+    console.print("little or none:", ", ".join(named) + (f" and {more} more" if more else ""), markup=False)
+
+
+def _part(each: study_pb2.ClientPart) -> str:
+    whole = each.work == each.taken
+    return f"{each.taken} of {each.asked}{'' if whole else f', with {each.work / each.taken:.0%} of the steps'}"
+
+
+def _counts(group: study_pb2.ClientGroup) -> list[str]:
+    """With the part of their local steps that was done in those taken."""
+    counts = [f"{count:.1f}" for count in (group.asked, group.taken, group.missed)]
+    return [*counts, f"{group.work / group.taken:.0%}" if group.taken else "–"]
 
 
 def _loss(group: study_pb2.ClientGroup) -> str:

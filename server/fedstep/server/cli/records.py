@@ -53,7 +53,8 @@ def study_record(message: study_pb2.Study) -> StudyRecord:
 def share(message: study_pb2.ClientPart) -> Share:
     """A client's part in a study; of the losses on its data their mean is told."""
     losses = [message.relative_loss] if message.HasField("relative_loss") else []
-    return Share(message.client_name, message.asked, message.taken, message.missed, losses)
+    lacking = message.taken - message.work
+    return Share(message.client_name, message.asked, message.taken, message.missed, losses, lacking)
 
 
 def trial_records(trials: Iterable[study_pb2.Trial]) -> dict[int, TrialRecord]:

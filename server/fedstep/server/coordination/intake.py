@@ -36,12 +36,14 @@ class TakenLate:
         trial: The arm it was made for, and whose model it went into.
         made_in: The round whose model it was computed from.
         taken_in: The round whose mean it went into.
+        part: Which part of the local steps that were due it was computed with, in (0, 1].
     """
 
     client: str
     trial: int
     made_in: int
     taken_in: int
+    part: float = 1.0
 
     @property
     def staleness(self) -> int:
@@ -132,6 +134,8 @@ class Intake:
             assignment.samples = summary.samples
             assignment.train_s = seconds_of(summary.train_time)
             assignment.metrics = {"loss": summary.loss, "steps": float(summary.steps)} | _local_validation(summary)
+            if (part := assignment.plan.part(summary.steps)) < 1:
+                assignment.metrics["part"] = part
             if (loss_rms := assignment.log.root_mean_square_loss()) is not None:
                 assignment.metrics["loss_rms"] = loss_rms
             if staleness := self._added_at - assignment.message.round:
@@ -153,7 +157,8 @@ class Intake:
             self._discounted += discounted
             self._added, self._added_at = assignment, self.round
             if staleness:
-                taken = TakenLate(assignment.member.name, assignment.message.trial, made_in, self.round)
+                part = assignment.plan.part(steps)
+                taken = TakenLate(assignment.member.name, assignment.message.trial, made_in, self.round, part)
                 self.taken_late.append(taken)
 
     async def come_to_rest(self, owner: Owner, mark: Callable[[], None]) -> None:

@@ -194,18 +194,22 @@ def put_off(served: Sequence[OpenAssignment], before_s: float, end_s: float) -> 
 
 def late_update(taken: TakenLate) -> NewEvent:
     """A late update was of use."""
+    whole = "" if taken.part == 1 else f", with {taken.part:.0%} of its steps"
     text = (
-        f"{taken.client}'s update of round {taken.made_in} of trial {taken.trial} came late: it counts in round "
+        f"{taken.client}'s update of round {taken.made_in} of trial {taken.trial} came late{whole}: it counts in round "
         f"{taken.taken_in}, at {taken.discount:.2f} of its weight."
     )
     told = {"client": taken.client, "trial": taken.trial, "round": taken.taken_in, "made_in": taken.made_in}
-    return NewEvent(LATE_UPDATE, text, {**told, "staleness": taken.staleness, "discount": taken.discount})
+    weighed = {"staleness": taken.staleness, "discount": taken.discount, "part": taken.part}
+    return NewEvent(LATE_UPDATE, text, {**told, **weighed})
 
 
 def taken_late(events: Iterable[NewEvent]) -> list[TakenLate]:
     """The late updates that these events tell of, as `late_update` told them."""
     told = (event.details for event in events if event.kind == LATE_UPDATE)
-    return [TakenLate(said["client"], said["trial"], said["made_in"], said["round"]) for said in told]
+    return [
+        TakenLate(said["client"], said["trial"], said["made_in"], said["round"], said.get("part", 1.0)) for said in told
+    ]
 
 
 def going_on(assignments: Sequence[OpenAssignment], reason: str) -> list[NewEvent]:

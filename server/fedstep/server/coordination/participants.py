@@ -19,7 +19,7 @@ async def shares_in(study: str, there: Collection[str], parts: Parts) -> list[Sh
         parts: The coordinator's.
     """
     late = await updates_taken_late(study, parts)
-    tally = Tally(there, [(taken.trial, taken.made_in, taken.client) for taken in late])
+    tally = Tally(there, {(taken.trial, taken.made_in, taken.client): taken.part for taken in late})
     async for assignments in assignments_of(study, parts):
         await parts.executors.storage.run(tally.add, assignments)
     return tally.shares()

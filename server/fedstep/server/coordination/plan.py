@@ -47,6 +47,10 @@ class LocalPlan:
         pull = float(_of(values, "lr")) * float(_of(values, "proximal_mu")) if sgd else 0.0
         return cls(steps, due, momentum, pull)
 
+    def part(self, steps: int) -> float:
+        """Which part of what is due so many steps are, in (0, 1]; see `work` for what they count as."""
+        return steps / self.due if 0 < steps < self.due else 1.0
+
     def work(self, steps: int) -> LocalWork:
         """What an update of so many steps holds.
 

@@ -1,10 +1,10 @@
 """Who took part in a study and who was left out, and what that means on their data.
 
-A deadline that slow clients miss makes a model for the fast ones. So it is said how often each client's training was
-taken, and how the model does on the data of those whose training seldom was.
+A deadline that slow clients miss makes a model for the fast ones. So it is said how much of each client's training was
+taken, and how the model does on the data of those of whose training little was.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
@@ -16,14 +16,13 @@ PARTICIPATION = "study_participation"
 """The kind of the event."""
 
 HIGH_LOSS = 1.5
-"""Times the mean: a model whose loss on somebody's data is so much is said to be bad for them, left out or not: slow
-clients whose training is taken as often as others' may have had a few steps of it each time."""
+"""Times the mean: a model whose loss on somebody's data is so much is said to be bad for them, left out or not."""
 
 LISTED = 200
 """Clients left out that are told of one by one."""
 
-TakenLate = tuple[int, int, str]
-"""A late update that was taken: the trial and the round that it was made for, and its client."""
+Late = tuple[int, int, str]
+"""A late update: the trial and the round that it was made for, and its client."""
 
 _TAKEN = "accepted"
 _LATE = ("late", "goes_on")
@@ -39,6 +38,7 @@ class Share:
         asked: Trainings that it was asked for.
         taken: Of these, those whose update was taken, in time or late.
         missed: Of these, those that were late and not taken or lost, or failed.
+        lacking: Of those taken, what was not done of their local steps: 0.8 for each of which a fifth was.
         losses: Of every measurement on its data, the loss over its cohort's mean.
     """
 
@@ -47,6 +47,12 @@ class Share:
     taken: int = 0
     missed: int = 0
     losses: list[float] = field(default_factory=list)
+    lacking: float = 0.0
+
+    @property
+    def work(self) -> float:
+        """How many whole trainings those taken come to, by their local steps."""
+        return self.taken - self.lacking
 
     @property
     def relative_loss(self) -> float | None:
@@ -63,6 +69,7 @@ class Group:
         asked: Trainings that one of them was asked for, in the mean.
         taken: The same of those taken.
         missed: The same of those missed.
+        work: How many whole trainings those taken come to, in the mean.
         relative_loss: The mean over those of them that measured, of the model's loss on their data over their
             cohort's mean; None where none did.
     """
@@ -71,6 +78,7 @@ class Group:
     asked: float
     taken: float
     missed: float
+    work: float
     relative_loss: float | None
 
     @classmethod
@@ -83,6 +91,7 @@ class Group:
             asked=sum(share.asked for share in shares) / count,
             taken=sum(share.taken for share in shares) / count,
             missed=sum(share.missed for share in shares) / count,
+            work=sum(share.work for share in shares) / count,
             relative_loss=fmean(losses) if losses else None,
         )
 
@@ -92,12 +101,12 @@ class Tally:
 
     Args:
         clients: Those that were there, asked or not.
-        late: The late updates that were taken.
+        late: The late updates that were taken, each with the part of its local steps that were done.
     """
 
-    def __init__(self, clients: Iterable[str], late: Collection[TakenLate] = ()) -> None:
+    def __init__(self, clients: Iterable[str], late: Mapping[Late, float] | None = None) -> None:
         self._shares = {name: Share(name) for name in clients}
-        self._late = set(late)
+        self._late = dict(late or {})
         self._measuring: tuple[int, int] | None = None
         self._measured: dict[int, dict[str, float]] = {}
 
@@ -109,10 +118,16 @@ class Tally:
                 self._measuring = record.trial, record.round
             share = self._shares.setdefault(record.client, Share(record.client))
             if record.work == "train":
-                late = record.status in _LATE and (record.trial, record.round, record.client) in self._late
+                part = None
+                if record.status == _TAKEN:
+                    part = record.metrics.get("part", 1.0)
+                elif record.status in _LATE:
+                    part = self._late.get((record.trial, record.round, record.client))
                 share.asked += 1
-                share.taken += late or record.status == _TAKEN
-                share.missed += record.status in _MISSED and not late
+                share.missed += record.status in _MISSED and part is None
+                if part is not None:
+                    share.taken += 1
+                    share.lacking += 1 - part
             elif record.status == _TAKEN and "loss" in record.metrics:
                 self._measured.setdefault(record.attempt, {})[record.client] = record.metrics["loss"]
 
@@ -131,14 +146,14 @@ class Tally:
 
 
 def shares_of(
-    assignments: Iterable[AssignmentRecord], clients: Iterable[str], late: Collection[TakenLate] = ()
+    assignments: Iterable[AssignmentRecord], clients: Iterable[str], late: Mapping[Late, float] | None = None
 ) -> list[Share]:
     """Every client's part, by name.
 
     Args:
         assignments: Of the study, by trial and round.
         clients: Those that were there, asked or not.
-        late: The late updates that were taken.
+        late: See `Tally`.
     """
     tally = Tally(clients, late)
     tally.add(assignments)
@@ -146,13 +161,14 @@ def shares_of(
 
 
 def left_out(shares: Sequence[Share]) -> list[Share]:
-    """Those whose training was taken less than half as often as the median client's, or never, where others' was.
+    """Those of whose training less than half as much was taken as of the median client's, or none, where others' was.
 
-    The least often taken first.
+    The least first.
     """
-    counts = [share.taken for share in shares]
-    least = max(median(counts) / 2, 0.5) if any(counts) else 0
-    return sorted((share for share in shares if share.taken < least), key=lambda share: (share.taken, share.client))
+    work = [share.work for share in shares]
+    least = median(work) / 2 if any(work) else 0.0
+    out = [share for share in shares if any(work) and (share.work < least or not share.taken)]
+    return sorted(out, key=lambda share: (share.work, share.client))
 
 
 def worse_off(shares: Sequence[Share]) -> list[Share]:
@@ -202,9 +218,20 @@ def participation_text(shares: Sequence[Share], named: bool = True) -> str:
     names = f": {names_text([share.client for share in out])}" if named else ""
     ratio = _ratio(*groups(shares))
     worse = "" if ratio is None else f" The loss on their data is {ratio:.2f} times that on the others'."
-    seldom = f"trained less than half as often as the median client ({median(counts):g} times)"
-    how = seldom if out[-1].taken or median(counts) > 1 else "never trained"
+    middle = median(share.work for share in shares)
+    little = f"trained less than half as much as the median client ({whole_trainings(middle)})"
+    how = little if out[-1].taken or middle > 1 else "never trained"
     return f"{len(out)} of {len(shares)} clients {how}{names}.{worse}{_worse_text(shares, named)}"
+
+
+def steps_text(each: Share | Group) -> str:
+    """Of their local steps, the part that was done in those trainings that were taken."""
+    return f"{each.work / each.taken:.0%}" if each.taken else "–"
+
+
+def whole_trainings(work: float) -> str:
+    """How much training that is."""
+    return f"{work:.3g} whole training{'' if work == 1 else 's'}"
 
 
 def _worse_text(shares: Sequence[Share], named: bool) -> str:
@@ -227,4 +254,5 @@ def _ratio(theirs: Group, others: Group) -> float | None:
 def _details(share: Share) -> dict[str, float]:
     loss = share.relative_loss
     counts: dict[str, float] = {"asked": share.asked, "taken": share.taken, "missed": share.missed}
+    counts["work"] = round(share.work, 4)
     return counts if loss is None else {**counts, "relative_loss": round(loss, 4)}

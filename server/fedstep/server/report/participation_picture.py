@@ -1,6 +1,6 @@
 """The lowest part of a study's picture: how often each client's training was taken, and the loss on its data.
 
-Clients stand side by side, the one least often taken first, so that a few can be told apart and many make a shape.
+Clients stand side by side, the one least trained first, so that a few can be told apart and many make a shape.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def draw_participation(figure: Figure, shares: Sequence[Share], left: float, top
         in_words: Whether with a sentence above it.
     """
     out = left_out(shares)  # they are the first in this order, too
-    ordered = sorted(shares, key=lambda share: (share.taken, share.asked, share.client))
+    ordered = sorted(shares, key=lambda share: (share.work, share.asked, share.client))
     width = figure.get_size_inches()[0] - left - RIGHT
     axes = add_axes(figure, left, top + _TITLE, width, _BARS)
     said = participation_text(shares, named=False) if in_words else ""
@@ -135,5 +135,5 @@ def _name(axes: Axes, ordered: Sequence[Share], width: float) -> None:
         for label in axes.get_xticklabels() if tilted else ():
             label.set(rotation=25, ha="right", rotation_mode="anchor", fontsize=8)
         return
-    axes.set_xlabel(f"{count:,} clients, the least often taken first", color=FAINT, fontsize=9.5)
+    axes.set_xlabel(f"{count:,} clients, the least trained first", color=FAINT, fontsize=9.5)
     axes.spines["bottom"].set_color(GRID)

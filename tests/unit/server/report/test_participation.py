@@ -1,5 +1,7 @@
 """Who is said to be left out, and what that means on their data."""
 
+from dataclasses import replace
+
 import pytest
 
 from fedstep.server.report.participation import left_out, participation, shares_of
@@ -35,11 +37,11 @@ def test_those_left_out_are_named_with_the_loss_on_their_data() -> None:
     assert [share.client for share in left_out(shares)] == ["d", "c"]
     event = participation(shares)
     assert event.text == (
-        "2 of 4 clients trained less than half as often as the median client (4.5 times): d, c. "
+        "2 of 4 clients trained less than half as much as the median client (4.5 whole trainings): d, c. "
         "The loss on their data is 2.00 times that on the others'."
     )
     assert event.details["never_trained"] == 1
-    assert event.details["left_out"]["c"] == {"asked": 8, "taken": 1, "missed": 7, "relative_loss": 1.3333}
+    assert event.details["left_out"]["c"] == {"asked": 8, "taken": 1, "missed": 7, "work": 1.0, "relative_loss": 1.3333}
 
 
 def test_nobody_is_left_out_where_all_train_alike() -> None:
@@ -64,8 +66,22 @@ def test_a_measurement_by_nobody_else_says_nothing() -> None:
 @pytest.mark.parametrize("late", ["late", "goes_on"])
 def test_a_late_update_that_was_taken_was_not_missed(late: str) -> None:
     """One of the seven that came late was taken."""
-    _, _, c, _ = shares_of(federation(late), ["a", "b", "c", "d"], [(0, 3, "c"), (1, 4, "c"), (0, 3, "a")])
-    assert (c.asked, c.taken, c.missed) == (8, 2, 6)
+    _, _, c, _ = shares_of(
+        federation(late), ["a", "b", "c", "d"], {(0, 3, "c"): 0.25, (1, 4, "c"): 1.0, (0, 3, "a"): 1.0}
+    )
+    assert (c.asked, c.taken, c.missed, c.work) == (8, 2, 6, 1.25)
+
+
+def test_whose_trainings_are_taken_with_few_of_their_steps_is_left_out() -> None:
+    few = [
+        replace(trained(round, "c"), metrics={"loss": 1.0, "steps": 1.0, "part": 0.05}, status="accepted")
+        for round in range(8)
+    ]
+    shares = shares_of([*(trained(round, name) for round in range(8) for name in "ab"), *few], "abc")
+    assert [(share.client, share.taken, share.work) for share in left_out(shares)] == [("c", 8, pytest.approx(0.4))]
+    assert participation(shares).text == (
+        "1 of 3 clients trained less than half as much as the median client (8 whole trainings): c."
+    )
 
 
 def test_a_study_without_clients_has_a_sentence_too() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Words
 from fedstep.server.report.page.story import Story
-from fedstep.server.report.participation import Group, Share, groups, left_out
+from fedstep.server.report.participation import Group, Share, groups, left_out, steps_text
 from fedstep.server.report.words import count_text, short
 from fedstep.server.storage.base import Event
 
@@ -37,7 +37,7 @@ def participation_section(story: Story, charts: Collection[str]) -> Section:
     """
     blocks: list[Block] = []
     if "participation" in charts:
-        see = "From left to right those least often taken first: red were left out, and what is grey was in vain."
+        see = "From left to right the least trained first: red were left out, and what is grey was in vain."
         blocks.append(Picture("participation", "Trainings by client", see))
     out = left_out(story.shares)
     if out:
@@ -52,16 +52,25 @@ def participation_section(story: Story, charts: Collection[str]) -> Section:
 
 
 def _groups(shares: Sequence[Share]) -> Table:
-    named = zip(("seldom or never", "the others"), groups(shares), strict=True)
+    named = zip(("little or none", "the others"), groups(shares), strict=True)
     return Table(
-        ["", "clients", "asked", "taken", "missed", "loss on their data"],
+        ["", "clients", "asked", "taken", "missed", "of their steps", "loss on their data"],
         [
-            [who, f"{each.clients:,}", f"{each.asked:.1f}", f"{each.taken:.1f}", f"{each.missed:.1f}", _loss(each)]
+            [
+                who,
+                f"{each.clients:,}",
+                f"{each.asked:.1f}",
+                f"{each.taken:.1f}",
+                f"{each.missed:.1f}",
+                steps_text(each),
+                _loss(each),
+            ]
             for who, each in named
         ],
         title="What leaving them out did",
-        see="In the mean a client: a loss above the others' says that the model is worse for those left out.",
-        numbers=frozenset(range(1, 6)),
+        see="In the mean a client; of the steps, what was done in the trainings taken. A loss above the others' says "
+        "that the model is worse for those left out.",
+        numbers=frozenset(range(1, 7)),
     )
 
 
@@ -72,11 +81,14 @@ def _loss(each: Group | Share) -> str:
 def _those(out: Sequence[Share]) -> Table:
     shown = out[:_MOST_ROWS]
     return Table(
-        ["client", "asked", "taken", "missed", "loss on its data"],
-        [[short(s.client, 60), f"{s.asked:,}", f"{s.taken:,}", f"{s.missed:,}", _loss(s)] for s in shown],
-        title=f"Seldom or never taken ({len(out):,})",
-        see="Trained less than half as often as the median client.",
-        numbers=frozenset(range(1, 5)),
+        ["client", "asked", "taken", "missed", "of its steps", "loss on its data"],
+        [
+            [short(s.client, 60), f"{s.asked:,}", f"{s.taken:,}", f"{s.missed:,}", steps_text(s), _loss(s)]
+            for s in shown
+        ],
+        title=f"Little or nothing taken ({len(out):,})",
+        see="Trained less than half as much as the median client.",
+        numbers=frozenset(range(1, 6)),
         folded=len(shown) > _OPEN_ROWS,
         more=f"{len(out) - len(shown):,} more are left out." if len(out) > len(shown) else "",
     )

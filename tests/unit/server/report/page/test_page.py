@@ -150,8 +150,8 @@ def test_what_it_cost_is_told_by_purpose_and_by_client(of_trials: Page) -> None:
 
 
 def test_who_was_left_out_and_who_was_late(of_trials: Page) -> None:
-    assert of_trials.see("clients").startswith("1 of 3 clients trained less than half as often")
-    assert of_trials.rows("clients")[0] == ["seldom or never", "1", "16.0", "1.0", "3.0", "1.60 × the mean"]
+    assert of_trials.see("clients").startswith("1 of 3 clients trained less than half as much")
+    assert of_trials.rows("clients")[0] == ["little or none", "1", "16.0", "1.0", "3.0", "100%", "1.60 × the mean"]
     assert of_trials.rows("late, and taken later") == [["slow", "3", "1"]]
 
 
