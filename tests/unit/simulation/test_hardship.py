@@ -199,6 +199,15 @@ def test_a_study_of_clients_that_come_and_go_ends_and_is_the_same_again(vectoris
     assert decided(other) != decided(first)
 
 
+def test_a_wait_for_clients_is_the_studys_time_and_no_rounds() -> None:
+    away = Pauses(((0.5, 50.0),))
+    hardship = Hardship(trace={f"client-{number}": away for number in range(2)})
+    spec = study(tuner={"name": "fixed"}, round={"cohort_size": 2, "min_clients": 2}, budget={"rounds": 12})
+    found = simulate(spec, Clouds(), Federation(2, speed=SpeedModel(step_ms=100), hardship=hardship))
+    assert found.virtual_s > 50
+    assert sum(round.seconds for round in found.rounds) < 25
+
+
 def test_nobody_is_asked_who_is_away() -> None:
     """Four of eight are away for the whole study."""
     away = Pauses(((0.0, 1e7),))

@@ -9,6 +9,7 @@ from unit.simulation.kit import Clouds, study
 
 from fedstep.common.handicap import Handicap
 from fedstep.server.coordination.cohorts import Cohorts
+from fedstep.server.coordination.history import Draw
 from fedstep.server.selection.base import RoundSeen
 from fedstep.simulation.hardship import Hardship
 from fedstep.simulation.run import Federation, Simulated, simulate
@@ -34,9 +35,9 @@ def rounds_seen(monkeypatch: pytest.MonkeyPatch) -> list[RoundSeen]:
     seen: list[RoundSeen] = []
     take_in = Cohorts.take_in
 
-    def listen(self: Cohorts, each: RoundSeen) -> None:
+    def listen(self: Cohorts, each: RoundSeen, draw: Draw | None = None) -> None:
         seen.append(each)
-        take_in(self, each)
+        take_in(self, each, draw)
 
     monkeypatch.setattr(Cohorts, "take_in", listen)
     return seen
@@ -57,23 +58,27 @@ def test_rounds_are_shorter_than_those_that_wait_for_all_and_everybody_trains_in
     assert sum(rounds[0] < window for rounds in trained.values()) == CLIENTS
 
 
-def test_clients_of_an_eighth_of_the_speed_train_in_every_promised_window(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("tuner", "clients", "wanted", "rounds"), [("fixed", 60, 6, 120), ("stepwise", 16, 8, 60)])
+def test_clients_of_an_eighth_of_the_speed_train_in_every_promised_window(
+    monkeypatch: pytest.MonkeyPatch, tuner: str, clients: int, wanted: int, rounds: int
+) -> None:
+    """The rounds behind the model are counted: those that both children of a fork train once."""
     seen = rounds_seen(monkeypatch)
-    clients, wanted, rounds = 60, 6, 120
     spec = study(
         seed=1,
         selector={"name": "deadline"},
-        tuner={"name": "fixed"},
+        tuner={"name": tuner},
         round={"cohort_size": wanted},
         budget={"rounds": rounds},
     )
     quarter = Hardship(slow=Handicap(slowdown=8), slow_share=0.25)
-    simulate(spec, Clouds(), Federation(clients, speed=SpeedModel(spread=0.5), seed=1, hardship=quarter))
-    trained = defaultdict(lambda: [-1])
-    for number, each in enumerate(seen):
+    simulate(spec, Clouds(), Federation(clients, speed=SpeedModel(spread=0.1, step_ms=100), seed=1, hardship=quarter))
+    trained = defaultdict(set)
+    for each in seen:
         for client in [part.client for part in each.parts if part.trained] + [*each.late]:
-            trained[client].append(number)
-    gaps = [after - before for own in trained.values() for before, after in pairwise([*own, rounds])]
+            trained[client].add(each.round)
+    last = max(each.round for each in seen) + 1
+    gaps = [after - before for own in trained.values() for before, after in pairwise([-1, *sorted(own), last])]
     assert len(trained) == clients
     assert max(gaps) <= math.ceil(3 * clients / wanted)
 

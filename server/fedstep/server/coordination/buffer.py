@@ -187,7 +187,8 @@ class Buffer:
                 text = f"its model is more than {self._max_staleness} rounds old"
                 self._dismiss(assignment, Status.LATE, text)
             elif staleness == self._max_staleness and not assignment.told:
-                self._ledger.stop_and_send(assignment, f"its model is {staleness} rounds old, and may not get older")
+                why = f"its model is {staleness} rounds old: what it has is still taken"
+                self._ledger.stop_and_send(assignment, why)
         for assignment in [a for a in self._not_fetched if a.log.loss]:
             self._has_model(assignment)
         self._begin_buffer()

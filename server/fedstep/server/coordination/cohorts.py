@@ -14,7 +14,7 @@ from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.server.coordination.eligible import Eligible, Marks, Rows
 from fedstep.server.coordination.fleet import Fleet, Member
-from fedstep.server.coordination.history import History, round_seen
+from fedstep.server.coordination.history import Draw, History, round_seen
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.outcome import Work
 from fedstep.server.coordination.pacing import PaceBook, steps_of
@@ -64,7 +64,7 @@ class Cohorts:
         self._history = History(fleet.roll)
         self._ranks = Ranks()
 
-    def select(self, run: Run, arm: Arm, attempt: int) -> Selection:
+    def select(self, run: Run, arm: Arm, attempt: int, takes_late: bool = True) -> Selection:
         """The cohort that trains. Every trial sees the same draws, so that trials are compared on the same clients.
 
         The clients of an arm's evaluation cohort are left out where others suffice, unless it is the whole study's.
@@ -74,6 +74,7 @@ class Cohorts:
             run: What is trained.
             arm: How, and how many are wanted.
             attempt: The round's attempt.
+            takes_late: Whether a later round takes what comes after this one's end.
         """
         rng = rng_of(self._spec.seed, "select", run.rounds, attempt)
         earlier = self.earlier(run, arm, attempt)
@@ -81,10 +82,10 @@ class Cohorts:
         share = self._share()
         if self._spec.parallel_trials > 1 and len(rows) > share:
             rows = rows[np.sort(rng.choice(len(rows), share, replace=False))]
-        context = self._context(run, attempt, rng, self._spec.over_selection, earlier)
+        context = replace(self._context(run, attempt, rng, self._spec.over_selection, earlier), takes_late=takes_late)
         selection = self._selector.select(self._candidates(rows, run, arm), self.wanted(run, arm), context)
         self._history.drawn((arm.cohort, run.rounds, attempt), selection.cohort)
-        if arm.cohort:  # one of several that are compared: who is late in one would be missing in its next cohort only
+        if arm.cohort and not arm.alone:  # who is late in one of several would be missing in its next cohort only
             return replace(selection, newcomers=(), open_end=False)
         return selection
 
@@ -209,14 +210,25 @@ class Cohorts:
         )
 
     def observe(
-        self, record: RoundRecord, assignments: Sequence[AssignmentRecord], late: Sequence[TakenLate] = ()
+        self,
+        record: RoundRecord,
+        assignments: Sequence[AssignmentRecord],
+        late: Sequence[TakenLate] = (),
+        cohort: int = 0,
     ) -> None:
-        """Takes in a round that was trained, and the late updates that it took, before the next one is drawn."""
-        self.take_in(round_seen(record, assignments, late))
+        """Takes in a round that was trained, before the next one is drawn.
 
-    def take_in(self, seen: RoundSeen) -> None:
+        Args:
+            record: The round.
+            assignments: Everybody's part in it.
+            late: The late updates that it took.
+            cohort: The number of its arm's evaluation cohort.
+        """
+        self.take_in(round_seen(record, assignments, late), (cohort, record.round, record.attempts))
+
+    def take_in(self, seen: RoundSeen, draw: Draw | None = None) -> None:
         """The same, as a selector is told of it."""
-        self._history.observe(seen)
+        self._history.observe(seen, draw)
         self._selector.observe(seen)
 
     def recall(
@@ -247,7 +259,7 @@ class Cohorts:
                 asked = tuple(part.client for part in parts if part.attempt == attempt)
                 self._history.drawn((cohorts[record.trial], record.round, attempt), asked)
             self._history.drawn((cohorts[record.trial], record.round, record.attempts), record.cohort)
-            self.observe(record, parts, late_in[record.trial, record.round])
+            self.observe(record, parts, late_in[record.trial, record.round], cohorts[record.trial])
 
     def _apart(self, there: Marks, wanted: int, cohort: int, earlier: Collection[str]) -> Marks:
         """Who trains for a generation: those who do not measure it, and of these the last ones where others are few.

@@ -167,9 +167,11 @@ class RunEngine:
                 raise
         except _FailedError as failure:
             return replace(self._priced(run, outcome, started), failed=str(failure))
+        if (late := self._arms.get(run.trial)) is not None:
+            outcome.events.extend(late.drain_events())
         outcome = self._priced(run, outcome, started)
         record = self._record(run, stepped, trained, measured, outcome)
-        self.cohorts.observe(record, outcome.assignments, outcome.late)
+        self.cohorts.observe(record, outcome.assignments, outcome.late, arm.cohort)
         return replace(
             outcome,
             run=stepped,
@@ -210,7 +212,7 @@ class RunEngine:
     async def _train(self, run: Run, arm: Arm, last: bool, outcome: StepOutcome) -> Trained:
         """Trains cohorts until one meets the quorum."""
         for attempt in range(1, ATTEMPTS + 1):
-            trained = await self._train_once(run, arm, attempt, last)
+            trained = await self._train_once(run, arm, attempt, last, outcome)
             records = [assignment.record() for assignment in trained.assignments]
             outcome.trained.append(cost_of(run, records))
             self._note(run, trained, records, outcome)
@@ -274,20 +276,25 @@ class RunEngine:
         if trained.attempt == ATTEMPTS - 1:
             await self.waiting.to_hear_of([a.member for a in trained.assignments if a.status is not Status.ACCEPTED])
 
-    async def _train_once(self, run: Run, arm: Arm, attempt: int, last: bool) -> Trained:
+    async def _train_once(self, run: Run, arm: Arm, attempt: int, last: bool, outcome: StepOutcome) -> Trained:
         """Select, dispatch, collect. Updates go into the aggregator as they land."""
         late = self._late_of(run)
-        late.begin_round(run.rounds)
+        late.begin_round(run.rounds, last)
         self._free_clients()
+        asked_at = self._clock.monotonic()
         if not await self.cohorts.wait(run, arm):
             raise StoppedError("the study was over before the round began")
+        outcome.waited_s.append(self._clock.monotonic() - asked_at)
         self._free_clients()  # of those that came back meanwhile
         again = self.cohorts.earlier(run, arm, attempt)
         late.free(again, "its client is asked again, as it was in the arm that this one is compared with")
         # From here to `begin` nothing else runs: cohorts stay disjoint.
-        selection = self.cohorts.select(run, arm, attempt)
-        quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))
         take_late = self._spec.round.late_updates == "discount" and not (last or arm.discard)
+        selection = self.cohorts.select(run, arm, attempt, take_late)
+        if selection.waited_for:
+            event = narrate.waits_for_turns(run.trial, run.rounds, [*selection.waited_for])
+            outcome.events.append(replace(event, happened_at=self._clock.now()))
+        quorum = max(1, math.ceil(self._spec.round.quorum * selection.wanted))
         phase = TrainingPhase(
             self._ledger,
             selection.wanted,
@@ -376,9 +383,11 @@ class RunEngine:
     ) -> _Measured:
         """Measures a model on its evaluation cohort; again, on those who are there then, where all were lost."""
         for attempt in range(1, ATTEMPTS + 1):
+            asked_at = self._clock.monotonic()
             if evaluating and not await self.cohorts.wait_to_measure(arm.cohort):
                 raise StoppedError("the study was over before the model was measured")
             began = self._clock.monotonic()
+            outcome.waited_s.append(began - asked_at)
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
             members, deadline_s = self.cohorts.members(cohort), self._spec.evaluation.deadline.total_seconds()
             expected_s = self._measuring.expected_s(members, self.cohorts.measuring_s(cohort, run))
@@ -418,7 +427,7 @@ class RunEngine:
             cohort=trained.cohort,
             updates=len(trained.accepted),
             evaluators=measured.evaluators,
-            seconds=outcome.cost.seconds,
+            seconds=outcome.cost.seconds - math.fsum(outcome.waited_s),
             ended_at=self._clock.now(),
             payload_bytes=outcome.cost.payload_bytes,
         )

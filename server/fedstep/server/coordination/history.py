@@ -51,6 +51,7 @@ class History:
         self._fill = {"loss": np.nan, "trained": 0, "missed": 0, "trained_at": 0, "asked_at": -1, "missed_at": -1}
         self._absent: dict[str, dict[str, float]] = {}
         self._cohorts: dict[Draw, tuple[str, ...]] = {}
+        self._numbers: dict[Draw, int] = {}
 
     def columns(self, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
         """What a selector is told of these rows, by the names of `selection.base.Candidates`."""
@@ -75,18 +76,27 @@ class History:
             return
         self._cohorts[draw] = cohort
         self.draws += 1
+        self._numbers[draw] = self.draws
         while len(self._cohorts) > _COHORTS_KEPT:
-            del self._cohorts[next(iter(self._cohorts))]
+            oldest = next(iter(self._cohorts))
+            del self._cohorts[oldest], self._numbers[oldest]
 
-    def observe(self, seen: RoundSeen) -> None:
-        """Takes in a round that was trained."""
+    def observe(self, seen: RoundSeen, draw: Draw | None = None) -> None:
+        """Takes in a round that was trained.
+
+        Args:
+            seen: The round.
+            draw: Its cohort's, which an arm that is compared with another may have trained again much later: it is as
+                long ago as when it was first drawn. None, and one that is not remembered, are the latest.
+        """
         self._fit()
+        at = self.draws if draw is None else self._numbers.get(draw, self.draws)
         for part in seen.parts:
             with self._changing(part.client) as known:
-                self._asked(part, known)
+                self._asked(part, known, at)
         for client in seen.late:
             with self._changing(client) as known:
-                self._trained(known)
+                self._trained(known, at)
 
     @contextmanager
     def _changing(self, client: str) -> Iterator[dict[str, float]]:
@@ -99,19 +109,19 @@ class History:
         yield known
         self._write(row, known)
 
-    def _asked(self, part: Part, known: dict[str, float]) -> None:
-        known["asked_at"] = self.draws
+    def _asked(self, part: Part, known: dict[str, float], at: int) -> None:
+        known["asked_at"] = max(known["asked_at"], at)
         if part.trained:
-            self._trained(known)
+            self._trained(known, at)
         if part.missed:
             known["missed"] += 1
-            known["missed_at"] = self.draws
+            known["missed_at"] = max(known["missed_at"], at)
         if part.loss is not None:
             known["loss"] = part.loss
 
-    def _trained(self, known: dict[str, float]) -> None:
+    def _trained(self, known: dict[str, float], at: int) -> None:
         known["trained"] += 1
-        known["trained_at"] = self.draws
+        known["trained_at"] = max(known["trained_at"], at)
         known["missed"] = 0
 
     def _write(self, row: int, known: dict[str, float]) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Collection, Iterable
 import torch
 
 from fedstep.common.errors import InvalidInputError, PreconditionError
+from fedstep.server.coordination import narrate
 from fedstep.server.coordination.intake import MAX_STALENESS, Intake
 from fedstep.server.coordination.ledger import Ledger, OpenAssignment, Status
+from fedstep.server.storage.base import NewEvent
 from fedstep.v1 import fleet_pb2
 
 
@@ -26,6 +28,7 @@ class LateUpdates:
         self.intake = intake
         self._ledger = ledger
         self._open: dict[str, OpenAssignment] = {}
+        self._events: list[NewEvent] = []
 
     def take_over(self, assignments: Iterable[OpenAssignment], reason: str) -> None:
         """Takes over what a round leaves open. Every client sends what it has now: it is wanted again.
@@ -53,16 +56,27 @@ class LateUpdates:
         self._ledger.hand_over(assignment, self, left_as, f"{reason}; what it sends yet is taken, at a discount")
         self._open[assignment.ref.assignment_id] = assignment
 
-    def begin_round(self, round: int) -> None:
-        """A round of the arm begins: what would be too stale for it is called off, and what would be too stale for the
-        next one is sent as it is."""
+    def begin_round(self, round: int, last: bool = False) -> None:
+        """A round of the arm begins: what would be too stale for it is called off, and what the next one could not take
+        is sent as it is.
+
+        Args:
+            round: Its number.
+            last: There is no next one.
+        """
         self.intake.round = round
         for assignment in list(self._open.values()):
             staleness = round - assignment.message.round
             if staleness > MAX_STALENESS:
                 self._end(assignment, f"its model is more than {MAX_STALENESS} rounds old")
-            elif staleness == MAX_STALENESS and not assignment.told:
-                self._ledger.stop_and_send(assignment, f"its model is {staleness} rounds old, and may not get older")
+            elif (last or staleness == MAX_STALENESS) and not assignment.told:
+                why = "its trial is in its last round" if last else f"its model is {staleness} rounds old"
+                self._ledger.stop_and_send(assignment, f"{why}: what it has is still taken")
+
+    def drain_events(self) -> list[NewEvent]:
+        """What became of it that no round tells, since this was last asked."""
+        events, self._events = self._events, []
+        return events
 
     def call_off(self, reason: str) -> None:
         """Ends all of it: the arm is over, or its clients are needed."""
@@ -108,3 +122,5 @@ class LateUpdates:
         if assignment is not self.intake.taking:
             self._open.pop(assignment.ref.assignment_id, None)
             self._ledger.close(assignment, status, message)
+            if status is Status.LOST:
+                self._events.append(narrate.late_work_lost(assignment, message))

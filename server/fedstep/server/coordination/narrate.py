@@ -146,16 +146,32 @@ def client_faults(trial: int, number: int, faults: Sequence[OpenAssignment]) -> 
     ]
 
 
-def told_to_send(assignment: OpenAssignment, finish_s: float, end_s: float) -> NewEvent:
-    """A client will miss the end of its round: it is told to send what it has."""
+def late_work_lost(assignment: OpenAssignment, why: str) -> NewEvent:
+    """A client whose round was over while it worked on is gone: its update will not come."""
+    message, name = assignment.message, assignment.member.name
+    text = f"{name} in round {message.round} of trial {message.trial}: late training lost, {why.removesuffix('.')}."
+    told = {"client": name, "trial": message.trial, "round": message.round, "work": assignment.work, "reason": why}
+    return NewEvent("client_lost", text, told)
+
+
+def waits_for_turns(trial: int, number: int, names: Sequence[str]) -> NewEvent:
+    """A round that waits for clients that the faster ones would leave behind."""
+    names = sorted(names)
+    whose = "its turn" if len(names) == 1 else "their turn"
+    text = f"Round {number} of trial {trial} waits for {names_text(names)}: it is {whose}, however slow."
+    return NewEvent("round_waits_for_turns", text, {"trial": trial, "round": number, "clients": names})
+
+
+def told_to_send(assignment: OpenAssignment, finish_s: float, due_s: float, end_s: float) -> NewEvent:
+    """A client will miss the end of its round, or its update the margin before it: it is told to send what it has."""
     if math.isinf(finish_s):
         why = "has told of no step yet"
     else:
-        why = f"would be done after {seconds_text(finish_s)}"
+        why = f"would be done after {seconds_text(finish_s)}, and should be after {seconds_text(due_s)}"
     message = assignment.message
     text = (
-        f"{assignment.member.name} in round {message.round} of trial {message.trial} {why}, and the round ends after "
-        f"{seconds_text(end_s)}: it is told to send what it has."
+        f"{assignment.member.name} in round {message.round} of trial {message.trial} {why}: the round ends after "
+        f"{seconds_text(end_s)}, so it is told to send what it has."
     )
     told = {
         "client": assignment.member.name,
@@ -164,6 +180,7 @@ def told_to_send(assignment: OpenAssignment, finish_s: float, end_s: float) -> N
         "steps": len(assignment.log.loss),
         "steps_due": assignment.plan.steps,
         "projected_finish_s": None if math.isinf(finish_s) else finish_s,
+        "due_s": due_s,
         "deadline_s": end_s,
     }
     return NewEvent("client_told_to_send", text, told)

@@ -33,6 +33,7 @@ class StepOutcome:
         losses: The loss by client of the evaluation.
         clients: What the training cohort told.
         late: Late updates of the arm's earlier rounds that were taken in.
+        waited_s: Seconds of each wait for clients to be there.
         trained: What each attempt to train cost.
         charged: The parts of it that are charged already: those of attempts that missed their quorum.
         cost: What it cost, all attempts and the measurement.
@@ -48,6 +49,7 @@ class StepOutcome:
     losses: Mapping[str, float] = field(default_factory=dict)
     clients: Sequence[ClientReport] = ()
     late: list[TakenLate] = field(default_factory=list)
+    waited_s: list[float] = field(default_factory=list)
     trained: list[Cost] = field(default_factory=list)
     charged: list[Cost] = field(default_factory=list)
     cost: Cost = field(default_factory=Cost)

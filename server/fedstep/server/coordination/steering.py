@@ -61,7 +61,7 @@ class Steering:
                 if may_put_off and self._put_off(running, accepted, now_s):
                     return now_s
                 may_put_off = False
-                event = narrate.told_to_send(assignment, projected.finish_s, self.end.end_s)
+                event = narrate.told_to_send(assignment, projected.finish_s, self.end.due_s(0.0), self.end.end_s)
                 self._ledger.stop_and_send(assignment, event.text)
                 self._note(event)
             look_again_s = min(look_again_s, projected.look_again_s)

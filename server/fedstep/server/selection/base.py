@@ -115,6 +115,7 @@ class SelectionContext:
         deadline_s: The study's own deadline for a round, in seconds: none may take longer.
         attempt: The round's attempt, from 1.
         clients: Clients of the study that are there, busy ones included.
+        takes_late: Whether a later round takes what comes after this one's end.
         draws: Cohorts that the study has drawn before, those drawn again for another arm not counted.
         earlier: Who was asked when this round was first drawn, for an arm that this one is compared with; () when it
             is drawn for the first time.
@@ -127,6 +128,7 @@ class SelectionContext:
     deadline_s: float
     attempt: int = 1
     clients: int = 0
+    takes_late: bool = True
     draws: int = 0
     earlier: tuple[str, ...] = ()
 
@@ -143,6 +145,7 @@ class Selection:
         latest_s: Where it is worth it, the end may be put off to so many seconds after dispatch; 0: never.
         unhurried: Clients of the cohort whom the end of the round does not stop: they do all their steps, and a later
             round takes their update at a discount, where the study takes late updates.
+        waited_for: Clients of the cohort whose turn it is, and whom the round waits for.
         newcomers: Clients of the cohort who send what they have when enough others have answered, instead of being
             told that nobody wants it: a later round takes it, as with those that are unhurried.
         open_end: The deadline is the study's own, since nobody's time can be predicted: the round ends sooner where
@@ -155,6 +158,7 @@ class Selection:
     step_budgets: Mapping[str, int] = field(default_factory=dict)
     latest_s: float = 0.0
     unhurried: Collection[str] = ()
+    waited_for: Collection[str] = ()
     newcomers: Collection[str] = ()
     open_end: bool = False
 
@@ -206,7 +210,7 @@ class Selector(ABC):
 
     - The cohort is a subset of the candidates; `wanted` is at least 1 and at most the cohort's size; the deadline is
       above 0 and, put off or not, at most the study's own; a step budget is at least 1 and its client in the cohort,
-      as is whoever is unhurried or a newcomer.
+      as is whoever is unhurried, waited for or a newcomer.
     - The same candidates and context, after the same `observe`, give the same selection. `select` keeps nothing.
     - Whoever is in `context.earlier` and a candidate is in the cohort, before all others, as far as there is room. So
       arms that are compared are trained on the same clients, whatever was learnt between. A selector that learns

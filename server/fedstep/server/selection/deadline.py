@@ -31,6 +31,9 @@ _MOST_ASKED = 0.5
 _LATEST_ROUNDS = 4
 """A late update is taken by the third round after its own (algorithm.md)."""
 
+_CLEARLY = 1.5
+"""Times as long as a round takes to have its updates: who takes longer is told to stop, where nothing late counts."""
+
 Places = NDArray[np.intp]
 
 
@@ -69,6 +72,7 @@ class DeadlineSelector(Selector):
       the end of the round, which the faster ones bring about: a later round takes that update.
       Such clients in turn, and those of whom nothing is known yet, take nobody's place: as many more are asked, up to
       twice what `over_selection` adds.
+      In a round whose late updates nobody takes (an arm's last one) they have no turn, unless they are waited for.
     - *Newcomers*, of whom the study has no update yet, are not asked in vain where enough others were faster: they
       send what they have then.
     - *Waited for* are those who were asked in vain since they last trained and whose promised rounds run out: some of
@@ -99,9 +103,7 @@ class DeadlineSelector(Selector):
             deadline_s = self._deadline.seconds(candidates, context.deadline_s)
         timely = in_time(candidates.log_time, candidates.log_time_sd, deadline_s, self._options.on_time)
         luck = uniforms(candidates.keys, context.rng)
-        too_slow = candidates.beside_s + candidates.step_s > _LATEST_ROUNDS * _closes_s(
-            candidates.log_time[timely], closes_at / asked, deadline_s
-        )
+        too_slow = self._too_slow(candidates, timely, closes_at / asked, deadline_s, context)
         turn = turns(candidates, context.clients, closes_at, asked, self._options.turns, too_slow, luck)
         waited_for = turn.waiters if context.attempt == 1 and not context.earlier else turn.waiters[:0]
         in_turn = turn.queue[: max(round(self._options.exploration * asked), turn.places)]
@@ -116,6 +118,7 @@ class DeadlineSelector(Selector):
         chosen = self._drawn(candidates, asked, timely, [*waited_for, *in_turn], turn, context)
         cohort = np.array(with_earlier(candidates, context, chosen, closes_at, asked), np.intp)
         waited_for = cohort if waits else waited_for
+        whose_turn = frozenset(taken(candidates, waited_for))
         known = np.isfinite(candidates.log_time)
         deadline_s = self._extended(candidates, waited_for[known[waited_for]], deadline_s, context)
         budgets = self._budgets(candidates, cohort[known[cohort] & ~timely[cohort]], deadline_s)
@@ -126,7 +129,32 @@ class DeadlineSelector(Selector):
         names, closes_at = taken(candidates, cohort), min(closes_at, len(cohort))
         newcomers = frozenset(taken(candidates, cohort[candidates.trained[cohort] == 0]))
         open_end = context.attempt == 1 and not self._deadline.can_tell(candidates)
-        return Selection(names, closes_at, deadline_s, budgets, latest_s, frozenset(budgets), newcomers, open_end)
+        return Selection(
+            names, closes_at, deadline_s, budgets, latest_s, frozenset(budgets), whose_turn, newcomers, open_end
+        )
+
+    def _too_slow(
+        self,
+        candidates: Candidates,
+        timely: NDArray[np.bool_],
+        share: float,
+        deadline_s: float,
+        context: SelectionContext,
+    ) -> NDArray[np.bool_]:
+        """Whose work no round would take, unless this one waits for it.
+
+        Args:
+            candidates: The round's.
+            timely: Who will be in time.
+            share: Of those that are asked, how many close the round.
+            deadline_s: The round's.
+            context: The round.
+        """
+        closes_s = _closes_s(candidates.log_time[timely], share, deadline_s)
+        if context.takes_late:
+            return candidates.beside_s + candidates.step_s > _LATEST_ROUNDS * closes_s
+        slower: NDArray[np.bool_] = np.exp(candidates.log_time) > _CLEARLY * closes_s
+        return slower
 
     def _drawn(
         self,

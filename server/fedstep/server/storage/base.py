@@ -234,7 +234,7 @@ class RoundRecord:
         cohort: Who was asked to train.
         updates: How many updates were taken.
         evaluators: Who evaluated.
-        seconds: Wall-clock time of the whole round.
+        seconds: Wall-clock time of the whole round, without waits for clients to be there.
         ended_at: When it was committed.
         payload_bytes: Bytes of the models its clients were to receive and of the updates taken, in all attempts.
     """

@@ -27,6 +27,7 @@ class Arm:
         rounds: Rounds it trains; 0 to be measured only. None: those of a trial, `budget.rounds_per_trial`.
         phase: What it is for, such as "screen", for people.
         cohort: Which evaluation cohort measures it; arms that are compared have the same.
+        alone: No other arm trains beside it, to be compared with it.
         every_round: Whether every round's model is measured, or only the last one's.
         measured: Whether its model is measured at all; False where no decision reads its value.
         average: Keeps an exponential average of the model, of this decay a round; 0 keeps none.
@@ -44,6 +45,7 @@ class Arm:
     rounds: int | None = None
     phase: str = ""
     cohort: int = 0
+    alone: bool = False
     every_round: bool = True
     measured: bool = True
     average: float = 0.0

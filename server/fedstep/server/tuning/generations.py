@@ -189,7 +189,8 @@ class Generations:
         return means, [*found[:unaveraged], *priced]
 
     def _trained(self, line: Line, point: Hyperparameters, rounds: int, pace: Pace, phase: str) -> Arm:
-        return self._tuner.arm(point, parents=line.parents, rounds=rounds, **self._shared(pace, phase))
+        shared = self._shared(pace, phase)
+        return self._tuner.arm(point, parents=line.parents, rounds=rounds, alone=phase != "fork", **shared)
 
     def _shared(self, pace: Pace, phase: str) -> dict[str, Any]:
         return {"phase": phase, "cohort": pace.generation, "every_round": False, "average": self._settings.decay}

@@ -243,6 +243,15 @@ async def test_an_evaluator_whose_promised_rounds_run_out_trains_and_in_all_arms
     assert again == [selection.cohort for selection in first]
 
 
+async def test_only_arms_that_are_compared_have_no_open_end_and_no_newcomers() -> None:
+    for arm, ends_early in ((Arm(0, {}, cohort=2), False), (Arm(0, {}, cohort=2, alone=True), True)):
+        study = Study("deadline")
+        await study.join(NAMES)
+        await study.cohorts.wait(study.run(0), arm)
+        selection = study.select(0, arm)
+        assert (selection.open_end, bool(selection.newcomers)) == (ends_early, ends_early)
+
+
 @pytest.mark.parametrize("selector", ["random", "oort"])
 async def test_where_nothing_is_promised_evaluators_never_train_in_their_generation(selector: str) -> None:
     study = Study(selector, paces(NAMES))

@@ -43,6 +43,20 @@ async def test_misses_are_counted_since_a_client_last_trained() -> None:
     assert missed == [1, 2, 0, 1]
 
 
+async def test_a_round_that_another_arm_trains_again_is_as_long_ago_as_its_cohort_was_drawn() -> None:
+    fleet = Fleet(SetClock(), LeasePolicy(), [])
+    member = await fleet.join(fleet_pb2.Hello(client_name="c", task="t"))
+    history = History(fleet.roll)
+    for round in range(6):
+        history.drawn((1, round, 1), ("c",))
+    history.observe(RoundSeen(1, 2, [Part("c", trained=True)]), (1, 2, 1))
+    columns = history.columns(np.array([member.row]))
+    assert (columns["waited"][0], columns["unasked"][0]) == (3, 3)
+    history.observe(RoundSeen(1, 5, [Part("c", trained=True)]), (1, 5, 1))
+    history.observe(RoundSeen(2, 2, [Part("c", trained=True)]), (1, 2, 1))
+    assert history.columns(np.array([member.row]))["waited"][0] == 0
+
+
 @pytest.mark.parametrize("status", list(Status))
 def test_who_is_not_stopped_by_the_end_of_its_round_has_not_missed_it(status: Status) -> None:
     record = RoundRecord(0, 0, 1, b"", None, {}, 0.0, ("c",), 0, (), 1.0, START)

@@ -285,6 +285,24 @@ def test_a_client_that_is_lost_is_lost() -> None:
         slow = (await arm.collect())["slow"]
         arm.clients.ledger._lose(slow.member)
         assert slow.status is Status.LOST
+        (told,) = arm.late.drain_events()
+        assert (told.kind, told.details["client"], told.details["round"]) == ("client_lost", "slow", 0)
+        assert told.text.startswith("slow in round 0 of trial 0: late training lost, slow was not heard of for ")
+        assert arm.late.drain_events() == []
+
+    run(script)
+
+
+def test_in_the_arms_last_round_all_that_is_out_is_sent_as_it_is() -> None:
+    async def script(arm: Arm) -> None:
+        slow = (await arm.collect(unhurried=["slow"]))["slow"]
+        arm.aggregate()
+        arm.late.begin_round(arm.round)
+        assert arm.clients.told("slow") == []
+        arm.late.begin_round(arm.round, last=True)
+        assert [d.kind for d in arm.clients.told("slow")] == [pb.DIRECTIVE_KIND_STOP_AND_SEND]
+        assert await arm.clients.push(slow, (1.0, 1.0), 4) is None
+        assert [(late.staleness, late.part) for late in arm.intake.drain_late()] == [(1, 0.4)]
 
     run(script)
 

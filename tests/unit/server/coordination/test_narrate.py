@@ -102,9 +102,9 @@ def test_what_a_client_is_told_is_one_sentence_with_the_facts() -> None:
         guard=LossGuard(GuardPolicy()),
         plan=LocalPlan(40, 40),
     )
-    told = narrate.told_to_send(work, 12.34, 10.0)
-    ending = "and the round ends after 10 s: it is told to send what it has."
-    assert told.text == f"b in round 3 of trial 1 would be done after 12.3 s, {ending}"
+    told = narrate.told_to_send(work, 12.34, 9.5, 10.0)
+    ending = "the round ends after 10 s, so it is told to send what it has."
+    assert told.text == f"b in round 3 of trial 1 would be done after 12.3 s, and should be after 9.5 s: {ending}"
     assert told.details == {
         "client": "b",
         "trial": 1,
@@ -112,10 +112,11 @@ def test_what_a_client_is_told_is_one_sentence_with_the_facts() -> None:
         "steps": 0,
         "steps_due": 40,
         "projected_finish_s": 12.34,
+        "due_s": 9.5,
         "deadline_s": 10.0,
     }
-    silent = narrate.told_to_send(work, math.inf, 10.0)
-    assert silent.text == f"b in round 3 of trial 1 has told of no step yet, {ending}"
+    silent = narrate.told_to_send(work, math.inf, 9.5, 10.0)
+    assert silent.text == f"b in round 3 of trial 1 has told of no step yet: {ending}"
     assert silent.details["projected_finish_s"] is None
     more = narrate.put_off([work], 10.0, 12.53716)
     assert more.text == "Round 3 of trial 1 is put off from 10 s to 12.5 s, when b will be done."
@@ -129,6 +130,12 @@ def test_what_a_client_is_told_is_one_sentence_with_the_facts() -> None:
     late = narrate.late_update(TakenLate("b", 1, 3, 5))
     assert late.text == "b's update of round 3 of trial 1 came late: it counts in round 5, at 0.58 of its weight."
     assert (late.details["staleness"], late.details["discount"]) == (2, pytest.approx(3**-0.5))
+    part = narrate.late_update(TakenLate("b", 1, 3, 5, 0.25))
+    assert "came late, with 25% of its steps: it counts" in part.text
+    assert narrate.taken_late([late, part]) == [TakenLate("b", 1, 3, 5), TakenLate("b", 1, 3, 5, 0.25)]
+    turns = narrate.waits_for_turns(1, 3, ["c", "b"])
+    assert turns.text == "Round 3 of trial 1 waits for b, c: it is their turn, however slow."
+    assert (turns.kind, turns.details["clients"]) == ("round_waits_for_turns", ["b", "c"])
 
 
 def test_every_life_of_a_study_tells_its_versions() -> None:

@@ -56,6 +56,17 @@ def test_who_will_be_late_is_not_drawn_for_its_worth() -> None:
         assert (len(selection.cohort), selection.wanted) == (13, 10)
 
 
+def test_where_nothing_late_is_taken_the_slow_have_no_turn_but_are_waited_for_when_it_runs_out() -> None:
+    early = fleet(some_slow(), waited=4, unasked=4)  # of thirty
+    assert any(slow_in(select(early, seed).cohort) for seed in range(10))
+    assert not any(slow_in(select(early, seed, takes_late=False).cohort) for seed in range(10))
+    long_ago = np.where(np.arange(100) < 15, 20, 2)
+    due = fleet(some_slow(), waited=long_ago, unasked=long_ago)
+    selection = select(due, takes_late=False)
+    assert slow_in(tuple(selection.waited_for)) == 5
+    assert set(selection.waited_for) <= set(selection.cohort)
+
+
 def test_what_a_client_is_worth_decides_how_often_it_is_drawn() -> None:
     worth = np.where(np.arange(100) < 50, 1.0, 4.0)
     there = fleet(loss=worth)
