@@ -82,9 +82,14 @@ class Cohorts:
         share = self._share()
         if self._spec.parallel_trials > 1 and len(rows) > share:
             rows = rows[np.sort(rng.choice(len(rows), share, replace=False))]
-        context = replace(self._context(run, attempt, rng, self._spec.over_selection, earlier), takes_late=takes_late)
+        draw = (arm.cohort, run.rounds, attempt)
+        context = replace(
+            self._context(run, attempt, rng, self._spec.over_selection, earlier),
+            takes_late=takes_late,
+            waited_for=self._history.waited_for(draw),
+        )
         selection = self._selector.select(self._candidates(rows, run, arm), self.wanted(run, arm), context)
-        self._history.drawn((arm.cohort, run.rounds, attempt), selection.cohort)
+        self._history.drawn(draw, selection.cohort, selection.waited_for)
         if arm.cohort and not arm.alone:  # who is late in one of several would be missing in its next cohort only
             return replace(selection, newcomers=(), open_end=False)
         return selection

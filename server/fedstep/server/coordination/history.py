@@ -1,6 +1,6 @@
 """What a study has seen of its clients: who was asked, who trained, who missed, and with what loss."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,7 @@ class History:
         self._fill = {"loss": np.nan, "trained": 0, "missed": 0, "trained_at": 0, "asked_at": -1, "missed_at": -1}
         self._absent: dict[str, dict[str, float]] = {}
         self._cohorts: dict[Draw, tuple[str, ...]] = {}
+        self._waited_for: dict[Draw, tuple[str, ...]] = {}
         self._numbers: dict[Draw, int] = {}
 
     def columns(self, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
@@ -70,16 +71,23 @@ class History:
         """Who was asked when this draw was first made; () when it is new."""
         return self._cohorts.get(draw, ())
 
-    def drawn(self, draw: Draw, cohort: tuple[str, ...]) -> None:
+    def waited_for(self, draw: Draw) -> tuple[str, ...]:
+        """Of those, whom the round waited for; () when it is not known, as after a restart."""
+        return self._waited_for.get(draw, ())
+
+    def drawn(self, draw: Draw, cohort: tuple[str, ...], waited_for: Collection[str] = ()) -> None:
         """Takes in a draw; one that was made before is passed over."""
         if draw in self._cohorts:
             return
         self._cohorts[draw] = cohort
         self.draws += 1
         self._numbers[draw] = self.draws
+        if waited_for:
+            self._waited_for[draw] = tuple(sorted(waited_for))
         while len(self._cohorts) > _COHORTS_KEPT:
             oldest = next(iter(self._cohorts))
             del self._cohorts[oldest], self._numbers[oldest]
+            self._waited_for.pop(oldest, None)
 
     def observe(self, seen: RoundSeen, draw: Draw | None = None) -> None:
         """Takes in a round that was trained.

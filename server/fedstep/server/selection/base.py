@@ -119,6 +119,7 @@ class SelectionContext:
         draws: Cohorts that the study has drawn before, those drawn again for another arm not counted.
         earlier: Who was asked when this round was first drawn, for an arm that this one is compared with; () when it
             is drawn for the first time.
+        waited_for: Of these, whom the round waited for.
     """
 
     trial: int
@@ -131,6 +132,7 @@ class SelectionContext:
     takes_late: bool = True
     draws: int = 0
     earlier: tuple[str, ...] = ()
+    waited_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

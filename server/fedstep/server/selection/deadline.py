@@ -107,7 +107,6 @@ class DeadlineSelector(Selector):
         turn = turns(candidates, context.clients, closes_at, asked, self._options.turns, too_slow, luck)
         waited_for = turn.waiters if context.attempt == 1 and not context.earlier else turn.waiters[:0]
         in_turn = turn.queue[: max(round(self._options.exploration * asked), turn.places)]
-        waits = 0 < len(context.earlier) <= closes_at < asked  # for somebody, as it did when it was first drawn
         if waited_for.size:
             asked, in_turn = closes_at, turn.overdue
         elif context.earlier:
@@ -117,7 +116,9 @@ class DeadlineSelector(Selector):
             asked += min(int(np.count_nonzero(~timely[in_turn])), asked - closes_at, room)
         chosen = self._drawn(candidates, asked, timely, [*waited_for, *in_turn], turn, context)
         cohort = np.array(with_earlier(candidates, context, chosen, closes_at, asked), np.intp)
-        waited_for = cohort if waits else waited_for
+        if context.waited_for:  # as when it was first drawn
+            again = np.array(candidates.find(context.waited_for), np.intp)
+            waited_for = again[np.isin(again, cohort)]
         whose_turn = frozenset(taken(candidates, waited_for))
         known = np.isfinite(candidates.log_time)
         deadline_s = self._extended(candidates, waited_for[known[waited_for]], deadline_s, context)

@@ -164,8 +164,17 @@ def test_those_asked_in_vain_are_waited_for_together() -> None:
     assert (len(selection.cohort), selection.wanted) == (10, 10)  # nobody is asked for nothing
     assert sum(name < "c006" for name in selection.cohort) == 5
     assert len(selection.step_budgets) == 5
-    again = select(there, earlier=selection.cohort)
+    assert {name for name in selection.cohort if name < "c006"} == set(selection.waited_for)
+    again = select(there, earlier=selection.cohort, waited_for=tuple(selection.waited_for))
     assert (set(again.cohort), again.wanted) == (set(selection.cohort), 10)
+    assert (again.waited_for, again.deadline_s) == (selection.waited_for, selection.deadline_s)
+
+
+def test_a_small_cohort_that_waited_for_nobody_does_not_when_it_is_asked_again() -> None:
+    few = fleet()
+    selection = select(few, over_selection=1.0)
+    assert not selection.waited_for
+    assert not select(few, earlier=selection.cohort).waited_for
 
 
 def test_the_deadline_is_extended_for_one_step_of_them() -> None:
