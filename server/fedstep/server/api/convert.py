@@ -8,7 +8,7 @@ from google.protobuf import struct_pb2
 
 from fedstep.common import hyperparameters as hp
 from fedstep.common.spec_proto import spec_to_proto
-from fedstep.server.coordination.fleet import Member, Presence
+from fedstep.server.coordination.fleet import Member, State
 from fedstep.server.coordination.studies import StudyView
 from fedstep.server.report.participation import LISTED, Group, Share, groups, left_out, participation_text
 from fedstep.server.selection.pace import Known
@@ -163,10 +163,5 @@ def client(record: ClientRecord, member: Member | None, pace: Known) -> study_pb
 
 
 def _client_state(member: Member | None) -> study_pb2.ClientState.ValueType:
-    if member is None or member.presence is Presence.GONE:
-        return study_pb2.CLIENT_STATE_GONE
-    if member.lost_touch:
-        return study_pb2.CLIENT_STATE_LOST_TOUCH
-    if member.message:
-        return study_pb2.CLIENT_STATE_MISMATCHED
-    return study_pb2.CLIENT_STATE_WORKING if member.working else study_pb2.CLIENT_STATE_IDLE
+    state = State.GONE if member is None else member.state
+    return study_pb2.ClientState.Value(f"CLIENT_STATE_{state.name}")

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from fedstep.server.cli.show import print_table
+from fedstep.server.report.participation import steps_text
 from fedstep.v1 import study_pb2
 
 _NAMED = 5
@@ -31,13 +32,13 @@ def print_participation(told: study_pb2.Participation) -> None:
 
 def _part(each: study_pb2.ClientPart) -> str:
     whole = each.work == each.taken
-    return f"{each.taken} of {each.asked}{'' if whole else f', with {each.work / each.taken:.0%} of the steps'}"
+    return f"{each.taken} of {each.asked}{'' if whole else f', with {steps_text(each.work, each.taken)} of the steps'}"
 
 
 def _counts(group: study_pb2.ClientGroup) -> list[str]:
     """With the part of their local steps that was done in those taken."""
     counts = [f"{count:.1f}" for count in (group.asked, group.taken, group.missed)]
-    return [*counts, f"{group.work / group.taken:.0%}" if group.taken else "–"]
+    return [*counts, steps_text(group.work, group.taken)]
 
 
 def _loss(group: study_pb2.ClientGroup) -> str:

@@ -281,10 +281,8 @@ class RunEngine:
         late = self._late_of(run)
         late.begin_round(run.rounds, last)
         self._free_clients()
-        asked_at = self._clock.monotonic()
-        if not await self.cohorts.wait(run, arm):
+        if not await self._waited(self.cohorts.wait(run, arm), outcome):
             raise StoppedError("the study was over before the round began")
-        outcome.waited_s.append(self._clock.monotonic() - asked_at)
         self._free_clients()  # of those that came back meanwhile
         again = self.cohorts.earlier(run, arm, attempt)
         late.free(again, "its client is asked again, as it was in the arm that this one is compared with")
@@ -318,6 +316,13 @@ class RunEngine:
             predicted_s = prices.predicted_s(run.hyperparameters, [run.rounds])
             self._experience.trained(predicted_s, self._clock.monotonic() - began)
         return phase.trained(selection.cohort, attempt)
+
+    async def _waited(self, wait: Awaitable[bool], outcome: StepOutcome) -> bool:
+        """Waits for clients, which is no time of the round's; answers as `wait` does."""
+        asked_at = self._clock.monotonic()
+        came = await wait
+        outcome.waited_s.append(self._clock.monotonic() - asked_at)
+        return came
 
     def _late_of(self, run: Run) -> LateUpdates:
         if run.trial not in self._arms:
@@ -383,11 +388,9 @@ class RunEngine:
     ) -> _Measured:
         """Measures a model on its evaluation cohort; again, on those who are there then, where all were lost."""
         for attempt in range(1, ATTEMPTS + 1):
-            asked_at = self._clock.monotonic()
-            if evaluating and not await self.cohorts.wait_to_measure(arm.cohort):
+            if evaluating and not await self._waited(self.cohorts.wait_to_measure(arm.cohort), outcome):
                 raise StoppedError("the study was over before the model was measured")
             began = self._clock.monotonic()
-            outcome.waited_s.append(began - asked_at)
             cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
             members, deadline_s = self.cohorts.members(cohort), self._spec.evaluation.deadline.total_seconds()
             expected_s = self._measuring.expected_s(members, self.cohorts.measuring_s(cohort, run))

@@ -52,6 +52,16 @@ class Presence(StrEnum):
     GONE = "gone"
 
 
+class State(StrEnum):
+    """What a client is doing, in a word."""
+
+    IDLE = "idle"
+    WORKING = "working"
+    LOST_TOUCH = "lost_touch"
+    MISMATCHED = "mismatched"
+    GONE = "gone"
+
+
 @dataclass(frozen=True)
 class Fetch:
     """A model on its way to a client.
@@ -128,6 +138,17 @@ class Member:
     def lost_touch(self) -> bool:
         """Whether its stream is cut, or it has fallen quiet, and its lease still runs."""
         return self.presence is not Presence.GONE and not self.connected
+
+    @property
+    def state(self) -> State:
+        """What it is doing."""
+        if self.presence is Presence.GONE:
+            return State.GONE
+        if self.lost_touch:
+            return State.LOST_TOUCH
+        if self.message:
+            return State.MISMATCHED
+        return State.WORKING if self.working else State.IDLE
 
     def record(self) -> ClientRecord:
         """What is kept of it while it is away."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,21 @@ _COHORTS_KEPT = 2048
 
 Draw = tuple[int, int, int]
 """Which cohort: the number of the evaluation cohort, which arms that are compared share, the round, the attempt."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What is remembered of a draw.
+
+    Attributes:
+        cohort: Who was asked.
+        waited_for: Of these, whom the round waited for; () when it is not known, as after a restart.
+        number: Of the draw, from 1.
+    """
+
+    cohort: tuple[str, ...] = ()
+    waited_for: tuple[str, ...] = ()
+    number: int = 0
 
 
 class History:
@@ -50,9 +66,7 @@ class History:
         }
         self._fill = {"loss": np.nan, "trained": 0, "missed": 0, "trained_at": 0, "asked_at": -1, "missed_at": -1}
         self._absent: dict[str, dict[str, float]] = {}
-        self._cohorts: dict[Draw, tuple[str, ...]] = {}
-        self._waited_for: dict[Draw, tuple[str, ...]] = {}
-        self._numbers: dict[Draw, int] = {}
+        self._drawn: dict[Draw, _Drawn] = {}
 
     def columns(self, rows: NDArray[np.intp]) -> dict[str, NDArray[Any]]:
         """What a selector is told of these rows, by the names of `selection.base.Candidates`."""
@@ -69,25 +83,20 @@ class History:
 
     def earlier(self, draw: Draw) -> tuple[str, ...]:
         """Who was asked when this draw was first made; () when it is new."""
-        return self._cohorts.get(draw, ())
+        return self._drawn.get(draw, _Drawn()).cohort
 
     def waited_for(self, draw: Draw) -> tuple[str, ...]:
         """Of those, whom the round waited for; () when it is not known, as after a restart."""
-        return self._waited_for.get(draw, ())
+        return self._drawn.get(draw, _Drawn()).waited_for
 
     def drawn(self, draw: Draw, cohort: tuple[str, ...], waited_for: Collection[str] = ()) -> None:
         """Takes in a draw; one that was made before is passed over."""
-        if draw in self._cohorts:
+        if draw in self._drawn:
             return
-        self._cohorts[draw] = cohort
         self.draws += 1
-        self._numbers[draw] = self.draws
-        if waited_for:
-            self._waited_for[draw] = tuple(sorted(waited_for))
-        while len(self._cohorts) > _COHORTS_KEPT:
-            oldest = next(iter(self._cohorts))
-            del self._cohorts[oldest], self._numbers[oldest]
-            self._waited_for.pop(oldest, None)
+        self._drawn[draw] = _Drawn(cohort, tuple(sorted(waited_for)), self.draws)
+        while len(self._drawn) > _COHORTS_KEPT:
+            del self._drawn[next(iter(self._drawn))]
 
     def observe(self, seen: RoundSeen, draw: Draw | None = None) -> None:
         """Takes in a round that was trained.
@@ -98,7 +107,8 @@ class History:
                 long ago as when it was first drawn. None, and one that is not remembered, are the latest.
         """
         self._fit()
-        at = self.draws if draw is None else self._numbers.get(draw, self.draws)
+        remembered = None if draw is None else self._drawn.get(draw)
+        at = remembered.number if remembered else self.draws
         for part in seen.parts:
             with self._changing(part.client) as known:
                 self._asked(part, known, at)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fedstep.common.hyperparameters import describe
 from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.intake import TakenLate
-from fedstep.server.coordination.ledger import OpenAssignment
+from fedstep.server.coordination.ledger import OpenAssignment, Status
 from fedstep.server.coordination.trained import Trained
 from fedstep.server.coordination.versions import versions
 from fedstep.server.report.progress import plan_text
@@ -135,23 +135,22 @@ def round_unmeasured(trial: int, number: int, again: bool) -> NewEvent:
 
 def client_faults(trial: int, number: int, faults: Sequence[OpenAssignment]) -> list[NewEvent]:
     """One event for every client whose work came to nothing, and why."""
-    return [
-        NewEvent(
-            f"client_{a.standing.value}",
-            f"{a.member.name} in round {number} of trial {trial}: {a.called} {a.standing.value}, "
-            f"{a.note.removesuffix('.')}.",
-            {"client": a.member.name, "trial": trial, "round": number, "work": a.work, "reason": a.note},
-        )
-        for a in faults
-    ]
+    return [_fault(a, trial, number, a.standing, a.called, a.note) for a in faults]
+
+
+def _fault(a: OpenAssignment, trial: int, number: int, status: Status, called: str, why: str) -> NewEvent:
+    name = a.member.name
+    return NewEvent(
+        f"client_{status.value}",
+        f"{name} in round {number} of trial {trial}: {called} {status.value}, {why.removesuffix('.')}.",
+        {"client": name, "trial": trial, "round": number, "work": a.work, "reason": why},
+    )
 
 
 def late_work_lost(assignment: OpenAssignment, why: str) -> NewEvent:
     """A client whose round was over while it worked on is gone: its update will not come."""
-    message, name = assignment.message, assignment.member.name
-    text = f"{name} in round {message.round} of trial {message.trial}: late training lost, {why.removesuffix('.')}."
-    told = {"client": name, "trial": message.trial, "round": message.round, "work": assignment.work, "reason": why}
-    return NewEvent("client_lost", text, told)
+    message = assignment.message
+    return _fault(assignment, message.trial, message.round, Status.LOST, "late training", why)
 
 
 def waits_for_turns(trial: int, number: int, names: Sequence[str]) -> NewEvent:

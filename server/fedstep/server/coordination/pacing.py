@@ -21,7 +21,6 @@ _CUT_OFF = (Status.ABANDONED, Status.LATE, Status.LOST)
 _LEAST_FETCHED = 1 << 20
 """Less than this is in somebody's buffers before it has gone anywhere: how long that takes says nothing."""
 
-
 _A_MOMENT_S = 1e-3
 """A model that was there in less did not have to come: its client had it, fetched to measure it."""
 

@@ -16,7 +16,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 from fedstep.common.errors import FedstepError, UnavailableError
-from fedstep.server.coordination.fleet import Member, Presence
+from fedstep.server.coordination.fleet import State
 from fedstep.server.coordination.ledger import OpenAssignment, Status
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.studies import Studies
@@ -37,7 +37,6 @@ COSTS_EVERY = 60
 STUDIES_KEPT = 20
 """Studies whose costs are told; the ones that ended first are left out beyond it."""
 
-CLIENT_STATES = ("idle", "working", "lost_touch", "mismatched", "gone")
 
 _OUTCOMES = ("accepted", "accepted_late", "late", "refused", "diverged", "abandoned", "failed", "lost")
 _STATES = {state.value for state in StudyState}
@@ -163,8 +162,8 @@ class Exporter:
             await asyncio.sleep(READ_EVERY_S)
 
     def _read(self) -> None:
-        clients = Tally(map(_state_of, self._parts.fleet.members()))
-        for state in CLIENT_STATES:
+        clients = Tally(member.state for member in self._parts.fleet.members())
+        for state in State:
             self._clients.labels(state).set(clients[state])
         studies = Tally(self._states.values())
         for study_state in StudyState:
@@ -212,16 +211,6 @@ class Exporter:
             accepted = assignment.status is Status.ACCEPTED
             late = "accepted_late" if accepted else Status.LATE.value
             self._updates.labels(late if assignment.late else assignment.status.value).inc()
-
-
-def _state_of(member: Member) -> str:
-    if member.presence is Presence.GONE:
-        return "gone"
-    if member.lost_touch:
-        return "lost_touch"
-    if member.message:
-        return "mismatched"
-    return "working" if member.working else "idle"
 
 
 def _costs(cost: StudyCost) -> dict[str, float]:

@@ -224,9 +224,14 @@ def participation_text(shares: Sequence[Share], named: bool = True) -> str:
     return f"{len(out)} of {len(shares)} clients {how}{names}.{worse}{_worse_text(shares, named)}"
 
 
-def steps_text(each: Share | Group) -> str:
-    """Of their local steps, the part that was done in those trainings that were taken."""
-    return f"{each.work / each.taken:.0%}" if each.taken else "–"
+def steps_text(work: float, taken: float) -> str:
+    """The part of the local steps that was done in trainings that were taken; a dash where none was.
+
+    Args:
+        work: How many whole trainings they come to.
+        taken: How many they are.
+    """
+    return f"{work / taken:.0%}" if taken else "–"
 
 
 def whole_trainings(work: float) -> str:

@@ -62,7 +62,7 @@ def _groups(shares: Sequence[Share]) -> Table:
                 f"{each.asked:.1f}",
                 f"{each.taken:.1f}",
                 f"{each.missed:.1f}",
-                steps_text(each),
+                steps_text(each.work, each.taken),
                 _loss(each),
             ]
             for who, each in named
@@ -83,7 +83,14 @@ def _those(out: Sequence[Share]) -> Table:
     return Table(
         ["client", "asked", "taken", "missed", "of its steps", "loss on its data"],
         [
-            [short(s.client, 60), f"{s.asked:,}", f"{s.taken:,}", f"{s.missed:,}", steps_text(s), _loss(s)]
+            [
+                short(s.client, 60),
+                f"{s.asked:,}",
+                f"{s.taken:,}",
+                f"{s.missed:,}",
+                steps_text(s.work, s.taken),
+                _loss(s),
+            ]
             for s in shown
         ],
         title=f"Little or nothing taken ({len(out):,})",
