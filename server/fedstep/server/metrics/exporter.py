@@ -37,7 +37,6 @@ COSTS_EVERY = 60
 STUDIES_KEPT = 20
 """Studies whose costs are told; the ones that ended first are left out beyond it."""
 
-
 _OUTCOMES = ("accepted", "accepted_late", "late", "refused", "diverged", "abandoned", "failed", "lost")
 _STATES = {state.value for state in StudyState}
 _ROUND_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
