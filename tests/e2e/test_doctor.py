@@ -344,7 +344,7 @@ BROKEN = {
         "from fedstep.common.task import Task\n\n\nclass Mine(Task):\n    name = 'mine'\n\n"
         "    def build_model(self, hyperparameters):\n        ...\n\n"
         "    def load_data(self, client):\n        raise KeyError('age')\n",
-        "raises.py, line 11): KeyError: 'age'.",
+        "KeyError: 'age' (raises.py, line 11).",
     ),
     "nobody.py": (
         "import torch\nfrom torch import nn\nfrom torch.utils.data import TensorDataset\n"

@@ -12,6 +12,11 @@ BROKEN = {
     "half_a_line.py": ("class Mine(\n", "line 1"),
     "empty.py": ("", "There is no task in"),
     "not_a_task.py": ("task = 5\n", "is a int"),
+    "no_model.py": (
+        "from fedstep.client.tasks.digits import Digits\n\n\nclass Mine(Digits):\n    name = 'mine'\n\n"
+        "    def build_model(self, hyperparameters):\n        raise ValueError('hidden must be even')\n",
+        "The task mine builds no model: ValueError: hidden must be even (no_model.py, line 8).",
+    ),
 }
 
 

@@ -1,11 +1,9 @@
 """What a client answers with, in the protocol's words; a simulated client says the same."""
 
-from pathlib import Path
-from traceback import extract_tb
-
 from fedstep.client.work import AbandonedError, Evaluated, Trained
 from fedstep.common.durations import duration_of
 from fedstep.common.errors import ExhaustedError, FedstepError, InvalidInputError
+from fedstep.common.raised import raised
 from fedstep.v1 import fleet_pb2 as pb
 
 
@@ -45,12 +43,4 @@ def ended_by(error: Exception) -> pb.Outcome:
         case FedstepError():
             return pb.Outcome(status=pb.OUTCOME_STATUS_FAILED, message=error.message)
         case _:
-            return pb.Outcome(status=pb.OUTCOME_STATUS_FAILED, message=one_sentence(error))
-
-
-def one_sentence(error: Exception) -> str:
-    """An error of a task's own code, with the line of it."""
-    frames = extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else 'no message'}{where}."
+            return pb.Outcome(status=pb.OUTCOME_STATUS_FAILED, message=raised(error))

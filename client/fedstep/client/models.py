@@ -12,6 +12,7 @@ from fedstep.client.networks import channels_last
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.standard import STANDARD
 from fedstep.common.task import Task
+from fedstep.common.tasks import build_model
 
 _KEPT = 2
 _Key = tuple[tuple[str, Value], ...]
@@ -102,7 +103,7 @@ class ModelShelf:
         model = shelf.get(key)
         if model is None:
             with self.randomness.aside(seed=0, device=self._device):
-                model = self._task.build_model(values).to(self._device)
+                model = build_model(self._task, values).to(self._device)
             if self._device.type == "cuda":
                 channels_last(model)  # what tensor cores want; on a CPU it is the task's choice
             shelf[key] = model

@@ -3,17 +3,19 @@
 import importlib
 import importlib.util
 import sys
-import traceback
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 
+from torch import nn
+
 from fedstep.common.errors import FedstepError, InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.legal import standard_fault
+from fedstep.common.raised import raised
 from fedstep.common.standard import DEFAULTS, STANDARD
 from fedstep.common.task import ClientData, ClientInfo, Task
-from fedstep.common.validation import nearest
+from fedstep.common.validation import nearest, show
 
 _GROUP = "fedstep.tasks"
 _ATTRIBUTE = "task"
@@ -54,7 +56,7 @@ def load_task(reference: str) -> Task:
 def full_hyperparameters(task: Task, values: Hyperparameters) -> dict[str, Value]:
     """Every hyper-parameter there is: fedstep's own defaults, then the task's, then the values given.
 
-    Both sides hand this to `Task.build_model`, so that they build the same model.
+    Both sides hand this to `build_model`, so that they build the same model.
     """
     return {**DEFAULTS, **task.defaults, **values}
 
@@ -70,13 +72,29 @@ def load_client_data(task: Task, client: ClientInfo) -> ClientData:
     except FedstepError:
         raise
     except Exception as error:  # a task of the user's may raise anything
-        raise InvalidInputError(f"The task {task.name} cannot load its data {_where_and_what(error)}") from error
+        raise InvalidInputError(f"The task {task.name} cannot load its data: {raised(error)}") from error
     if not isinstance(data, ClientData):
         raise InvalidInputError(
             f"The load_data() of the task {task.name} returned {_kind(data)}: let it return ClientData(train, "
             "validation)."
         )
     return data
+
+
+def build_model(task: Task, values: Hyperparameters) -> nn.Module:
+    """What the task's `build_model` makes of these.
+
+    Raises:
+        InvalidInputError: It cannot; one sentence.
+    """
+    try:
+        return task.build_model(values)
+    except Exception as error:  # a task of the user's may raise anything
+        shown = ", ".join(f"{name} = {show(value)}" for name, value in values.items() if name not in STANDARD)
+        why = error.message if isinstance(error, FedstepError) else raised(error)
+        raise InvalidInputError(
+            f"The task {task.name} builds no model{' with ' * bool(shown)}{shown}: {why}"
+        ) from error
 
 
 def _kind(value: object) -> str:
@@ -143,23 +161,7 @@ def _make_importable(folder: Path) -> None:
 
 def _import_error(reference: str, error: Exception) -> InvalidInputError:
     hint = _TWO_BUILDS if "operator torchvision::" in str(error) else ""
-    return InvalidInputError(f"The task {reference} cannot be imported {_where_and_what(error)}{hint}")
-
-
-def _where_and_what(error: Exception) -> str:
-    """The line of somebody's own code that an exception comes from, and what it says."""
-    if isinstance(error, SyntaxError):
-        where = f"{error.filename}, line {error.lineno}"
-    else:
-        # The last line of somebody's own: neither of this loader nor of Python's import machinery.
-        frames = [
-            frame
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename != __file__ and "importlib" not in frame.filename
-        ]
-        where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "nowhere in particular"
-    what = str(error).splitlines()[0] if str(error) else "no message"
-    return f"({where}): {type(error).__name__}: {what.rstrip('.')}."
+    return InvalidInputError(f"The task {reference} cannot be imported: {raised(error)}{hint}")
 
 
 def _task_in(module: ModuleType, attribute: str | None, reference: str) -> Task:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fedstep.client.answers import one_sentence
 from fedstep.client.work import AbandonedError, Control, DivergedError, Evaluated, Job, Trained
 from fedstep.common.errors import ExhaustedError, FedstepError, InternalError, InvalidInputError
+from fedstep.common.raised import raised
 from fedstep.simulation.population import Population
 
 
@@ -72,7 +72,7 @@ def _plain(error: Exception) -> FedstepError:
             return kind(error.message, error.violations)
     if isinstance(error, FedstepError):
         return InternalError(error.message, error.violations)
-    return InternalError(one_sentence(error))
+    return InternalError(raised(error))
 
 
 def _unhindered() -> Control:

@@ -6,7 +6,7 @@ import pytest
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.standard import STANDARD
 from fedstep.common.task import ClientInfo
-from fedstep.common.tasks import available_tasks, full_hyperparameters, load_client_data, load_task
+from fedstep.common.tasks import available_tasks, build_model, full_hyperparameters, load_client_data, load_task
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "my_task.py"
 
@@ -73,17 +73,20 @@ def test_a_module_holds_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_mistake_in_a_file_is_said_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"mine\.py, line 2\): ModuleNotFoundError: No module named 'no_such'"):
+    with pytest.raises(InvalidInputError, match=r"ModuleNotFoundError: No module named 'no_such' \(mine\.py, line 2\)"):
         load_task(write(tmp_path, "\nimport no_such"))
-    with pytest.raises(InvalidInputError, match=r"mine\.py, line 3\): ZeroDivisionError: division by zero"):
+    with pytest.raises(InvalidInputError, match=r"ZeroDivisionError: division by zero \(mine\.py, line 3\)"):
         load_task(write(tmp_path, "def f():\n\n  1 / 0\nf()"))
-    with pytest.raises(InvalidInputError, match=r"mine\.py, line 1\): SyntaxError"):
+    with pytest.raises(InvalidInputError, match=r"SyntaxError: .* \(mine\.py, line 1\)"):
         load_task(write(tmp_path, "def"))
 
 
 def test_a_torchvision_of_another_build_is_told_with_what_to_do(tmp_path: Path) -> None:
     text = "raise RuntimeError('operator torchvision::nms does not exist')"
-    with pytest.raises(InvalidInputError, match=r"nms does not exist\. The torchvision .* install both from one index"):
+    with pytest.raises(
+        InvalidInputError,
+        match=r"nms does not exist \(mine\.py, line 1\)\. The torchvision .* install both from one index",
+    ):
         load_task(write(tmp_path, text))
 
 
@@ -92,13 +95,23 @@ def test_a_torchvision_of_another_build_is_told_with_what_to_do(tmp_path: Path) 
     [
         ("None", r"load_data\(\) of the task mine returned None: let it return ClientData"),
         ("'data'", r"load_data\(\) of the task mine returned a str"),
-        ("open('/no/such')", r"task mine cannot load its data \(.*mine\.py, line 8\): FileNotFoundError: .*/no/such"),
+        ("open('/no/such')", r"task mine cannot load its data: FileNotFoundError: .*/no/such.* \(mine\.py, line 8\)"),
     ],
 )
 def test_data_that_a_task_does_not_load_is_said_in_a_sentence(tmp_path: Path, answer: str, sentence: str) -> None:
     text = TASK.format(defaults={}).replace("load_data(self, client): ...", f"load_data(self, client): return {answer}")
     with pytest.raises(InvalidInputError, match=sentence):
         load_client_data(load_task(write(tmp_path, text)), ClientInfo("ann"))
+
+
+def test_a_model_that_a_task_does_not_build_is_said_in_a_sentence(tmp_path: Path) -> None:
+    raising = "build_model(self, hyperparameters): return torch.zeros(hyperparameters['width'])"
+    text = "import torch\n" + TASK.format(defaults={}).replace("build_model(self, hyperparameters): ...", raising)
+    task = load_task(write(tmp_path, text))
+    with pytest.raises(InvalidInputError, match=r"task mine builds no model: KeyError: 'width' \(mine\.py, line 8\)"):
+        build_model(task, {"lr": 0.1})
+    with pytest.raises(InvalidInputError, match=r"no model with width = -1: RuntimeError: .* \(mine\.py, line 8\)"):
+        build_model(task, {"width": -1, "lr": 0.1})
 
 
 def test_a_file_or_module_without_a_task_is_refused(tmp_path: Path) -> None:

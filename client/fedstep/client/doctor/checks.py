@@ -1,13 +1,12 @@
 """What a check is, and how one that another makes pointless is passed over."""
 
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from fedstep.common.errors import FedstepError
+from fedstep.common.raised import raised
 
 T = TypeVar("T")
 
@@ -119,12 +118,5 @@ class Checkup:
         except FedstepError as error:
             return Status.FAILED, error.message, None
         except Exception as error:  # a task of the user's may raise anything
-            return Status.FAILED, _somebody_elses(error), None
+            return Status.FAILED, raised(error), None
         return Status.WARNING if found.warning else Status.OK, found.text, found
-
-
-def _somebody_elses(error: Exception) -> str:
-    """An error that is nobody's sentence, and where it came from."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    what = " ".join(str(error).split()).rstrip(".")[:300] or "no message"
-    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {what}."

@@ -12,7 +12,7 @@ from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.common.evaluate import held_out_samples
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Task
-from fedstep.common.tasks import full_hyperparameters, load_task
+from fedstep.common.tasks import build_model, full_hyperparameters, load_task
 
 
 def convert(
@@ -33,7 +33,7 @@ def convert(
         PreconditionError: The network cannot be written in this format.
     """
     found = load_task(task)
-    network = found.build_model(full_hyperparameters(found, hyperparameters))
+    network = build_model(found, full_hyperparameters(found, hyperparameters))
     try:
         network.load_state_dict(load_file(source))
     except RuntimeError as error:

@@ -11,6 +11,7 @@ from fedstep.common.errors import FedstepError
 from fedstep.common.evaluate import evaluate, held_out_samples
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
+from fedstep.common.tasks import build_model
 from fedstep.common.tensors import unpack
 from fedstep.server.coordination.parts import Parts
 from fedstep.server.coordination.reporting import report_of
@@ -108,7 +109,7 @@ def _held_out(task: Task, run: Run, options: dict[str, str]) -> dict[str, float]
     samples = held_out_samples(task, options)
     if samples is None:
         return {}
-    model = task.build_model(run.hyperparameters)
+    model = build_model(task, run.hyperparameters)
     model.load_state_dict(unpack(run.payload(), run.manifest))
     metrics, _ = evaluate(task, model, samples, torch.device("cpu"))
     return metrics

@@ -11,7 +11,7 @@ import torch
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
-from fedstep.common.tasks import full_hyperparameters
+from fedstep.common.tasks import build_model, full_hyperparameters
 from fedstep.common.tensors import Manifest, narrow, pack, sha256, widen
 from fedstep.server.aggregation.base import OptimizerState
 
@@ -100,7 +100,7 @@ def initial_run(spec: StudySpec, task: Task, trial: int, hyperparameters: Mappin
     """A trial before its first round. The same seed gives every trial the same initial model."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        state = task.build_model(hyperparameters).state_dict()
+        state = build_model(task, hyperparameters).state_dict()
     manifest = Manifest.of(state)
     payload = pack(state, manifest)
     weights = widen(payload, manifest)
@@ -136,7 +136,7 @@ def norm_of(weights: torch.Tensor) -> float:
 def default_manifest(task: Task) -> Manifest:
     """The layout of the task's model at its default hyper-parameters: what clients are compared by."""
     with torch.random.fork_rng(devices=[]):
-        return Manifest.of(task.build_model(full_hyperparameters(task, {})).state_dict())
+        return Manifest.of(build_model(task, full_hyperparameters(task, {})).state_dict())
 
 
 def seed_of(*parts: object) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from fedstep.common.errors import FedstepError, FieldViolation, InvalidInputError
+from fedstep.common.errors import FieldViolation, InvalidInputError
 from fedstep.common.grid import exists
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.parameters import CategoricalParameter, Parameter
@@ -12,6 +12,7 @@ from fedstep.common.space import Space
 from fedstep.common.spec import StudySpec
 from fedstep.common.standard import STANDARD
 from fedstep.common.task import Task
+from fedstep.common.tasks import build_model
 from fedstep.common.tensors import Manifest
 from fedstep.common.validation import sentences, show
 from fedstep.server.coordination.run import resolve
@@ -102,11 +103,9 @@ def _layout(spec: StudySpec, task: Task, point: Hyperparameters, field: str) -> 
     values = resolve(spec, task, point)
     try:
         with torch.random.fork_rng(devices=[]):
-            return Manifest.of(task.build_model(values).state_dict())
-    except Exception as error:  # the task's own code may raise anything
-        shown = ", ".join(f"{name} = {show(value)}" for name, value in values.items() if name not in STANDARD)
-        why = error.message if isinstance(error, FedstepError) else f"{type(error).__name__}: {error}."
-        text = f"the task {task.name} builds no model with {shown}: {why}"
+            return Manifest.of(build_model(task, values).state_dict())
+    except InvalidInputError as error:
+        text = f"t{error.message[1:]}"
         raise InvalidInputError(f"{field}: {text}", [FieldViolation(field, text)]) from error
 
 

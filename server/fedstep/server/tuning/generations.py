@@ -12,6 +12,7 @@ from fedstep.server.tuning.lineage import Line, Phases
 from fedstep.server.tuning.paired import Evidence, adopts, compare, compare_priced, mean_losses
 from fedstep.server.tuning.program import Part, Result
 from fedstep.server.tuning.proposers import Attempt, Proposal, Proposer, Question, displacement_space
+from fedstep.server.tuning.standing import Standing, lost_part
 from fedstep.server.tuning.steps import StepSummary
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings
 from fedstep.server.tuning.trust_region import TrustRegion
@@ -35,7 +36,9 @@ class Pace:
         history: What the challengers were worth.
         steps: What the clients' steps told of the incumbent's last leg.
         settled_from: Part of the budget that was spent when settling began; None before.
-        initial: The loss of the model that the first generation started from; None before its end.
+        initial: The loss of the initial model; where that was not measured, of what the first generation started from.
+            None before.
+        standing: How good the line has been.
     """
 
     rho: float
@@ -48,6 +51,7 @@ class Pace:
     steps: StepSummary = field(default_factory=StepSummary)
     settled_from: float | None = None
     initial: float | None = None
+    standing: Standing = field(default_factory=Standing)
 
 
 class Generations:
@@ -72,6 +76,15 @@ class Generations:
         self._proposer = proposer
         self._window = window
         self._frozen = frozen
+
+    def begun(self, line: Line) -> Part[Pace]:
+        """The pace at first. What training gains counts from the initial model, which a screen has left behind."""
+        pace = Pace(self._settings.rho)
+        if line.arm is None or not self._settings.use_rewind:
+            return pace  # the first generation starts from it, and measures it
+        (start,) = yield from self._phases.train(self.measured(Line(line.point), pace))
+        (loss,) = mean_losses([start.losses], self._settings.loss_clip)
+        return replace(pace, initial=loss, standing=Standing(first=self._score(start))) if start.losses else pace
 
     # which one is next -------------------------------------------------------------------------------------------
 
@@ -145,6 +158,27 @@ class Generations:
         own, its = (end, after_it) if gone.arm == end.arm.number else (start, before_it)
         self._deliver_best(gone, own, its)
         return gone, pace
+
+    def recovered(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
+        """Back to the best there was, where generations have lost most of it, each too little to be gone back on.
+
+        Asked after every generation; where the standing is suspicious, both models are measured on the same clients,
+        and go by the objective: a loss rises where a model learns its clients by heart, and that is no collapse.
+        """
+        settings, standing = self._settings, pace.standing
+        best = standing.line
+        if not settings.use_rewind or best is None or standing.first is None or standing.lost < settings.rewind_undone:
+            return line, pace
+        now, then = yield from self._phases.train(self.measured(line, pace), self.measured(best, pace))
+        rise = self._compared(now, then)
+        values = self._score(then), self._score(now)
+        known = [value for value in values if value is not None]
+        if len(known) < 2 or lost_part(standing.first, *known) < settings.rewind_undone or rise.z < -settings.guard_z:
+            return line, pace
+        self._tell_rewind(best, now, rise, f"it had lost most of what it had learnt; lr × {settings.rewind_factor}")
+        self._tuner.deliver(then.arm.parents[0])
+        slower = self._scales.scaled(best.point, "lr", settings.rewind_factor)
+        return replace(best, point=slower), replace(pace, rewinds=0, standing=replace(standing, now=known[0]))
 
     # arms --------------------------------------------------------------------------------------------------------
 
@@ -248,11 +282,17 @@ class Generations:
             self._tell_rewind(line, best, rise, f"{why}; lr × {settings.rewind_factor}")
             failures, rewinds = (pace.failures + 1, pace.rewinds) if best.failed else (0, pace.rewinds + 1)
             return replace(line, point=slower), replace(pace, failures=failures, rewinds=rewinds)
-        self._tuner.keep(best.arm)
         self._tuner.deliver(best.arm)
         gain = self._smoothed(pace.gain, -evidence.relative) if evidence.n else pace.gain
         gone = Line(point, best.arm.number, line.rounds + rounds, averaged=bool(settings.decay))
-        return gone, replace(pace, failures=0, rewinds=0, gain=gain, steps=alive[0].steps)
+        standing = pace.standing.after(gone, self._score(start), self._score(best))
+        self._tuner.keep(*{best.arm.number, *(standing.line.parents if standing.line else ())})
+        return gone, replace(pace, failures=0, rewinds=0, gain=gain, steps=alive[0].steps, standing=standing)
+
+    def _score(self, result: Result) -> float | None:
+        """Its objective, greater being better."""
+        minimize = self._tuner.spec.objective.direction == "minimize"
+        return None if result.value is None else -result.value if minimize else result.value
 
     def _may_rewind(self, pace: Pace) -> bool:
         """Whether a rise of the loss is gone back on. Where it rises time after time, it is not the learning rate."""

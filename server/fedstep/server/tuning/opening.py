@@ -24,10 +24,12 @@ class ScreenPlan:
     Attributes:
         members: Configurations.
         rungs: Rounds of each rung.
+        decides: Whether the last rung is one between the best and the default only.
     """
 
     members: int
     rungs: tuple[int, ...]
+    decides: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,18 @@ def plan_screen(rounds: int, settings: StepwiseSettings) -> ScreenPlan | None:
                 sizes = _rung_sizes(members, settings)[: 1 if one_rung else None]
                 rungs = [math.ceil(length * settings.rung_growth**rung - 1e-9) for rung in range(len(sizes))]
                 beside = sum(rungs[1:]) if settings.screen_default else 0
-                if sum(size * rung for size, rung in zip(sizes, rungs, strict=True)) + beside <= share:
-                    return ScreenPlan(members, tuple(rungs))
+                left = share - beside - sum(size * rung for size, rung in zip(sizes, rungs, strict=True))
+                if left >= 0:
+                    return _with_decision(ScreenPlan(members, tuple(rungs)), rounds, left, settings)
     return None
+
+
+def _with_decision(plan: ScreenPlan, rounds: int, left: int, settings: StepwiseSettings) -> ScreenPlan:
+    """A last rung for the best and the default, in a budget of which the first rungs are a small part."""
+    length = min(int(settings.screen_decides * rounds + 1e-9) - sum(plan.rungs), left // 2)
+    if length < settings.screen_least_rounds or not settings.screen_default:
+        return plan
+    return ScreenPlan(plan.members, (*plan.rungs, length), decides=True)
 
 
 def screen(phases: Phases, window: Window, default: Hyperparameters) -> Part[Line]:
@@ -118,12 +129,14 @@ def screen(phases: Phases, window: Window, default: Hyperparameters) -> Part[Lin
     start: Result | None = None
     for rung, rounds in enumerate(plan.rungs):
         members, start = yield from _rung(phases, members, rounds, start)
-        last = rung + 1 == len(plan.rungs)
         alive = [member for member in members if member.scores[-1] is not None]
         if not alive:
             return _all_failed(phases, members)
-        if last:
+        to_come = len(plan.rungs) - rung - 1
+        if not to_come:
             kept = [_winner(alive, default, start, phases.settings)]
+        elif plan.decides and to_come == 1:
+            kept = _kept(alive, default, 1)
         else:
             kept = _kept(alive, default, _survivors(len(members), phases.settings))
         dropped = [member for member in members if member not in kept]
@@ -134,6 +147,8 @@ def screen(phases: Phases, window: Window, default: Hyperparameters) -> Part[Lin
         assert best.arm is not None
         phases.tuner.keep(*(member.line.arm for member in members if member.line.arm is not None))
         phases.tuner.deliver(best.arm)
+        if len(kept) == 1:
+            break
     everybody += [(member, False) for member in members]
     trials = [(member.line.point, member.scores, dropped) for member, dropped in everybody]
     phases.substudies.members("g0", trials, phase="screen")

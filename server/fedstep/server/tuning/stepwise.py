@@ -66,7 +66,7 @@ class StepwiseTuner(ProgramTuner):
         meter.goes_on_with(line.point)
 
         generations = Generations(phases, self._proposer(), window, frozenset(self._options.screen_only))
-        pace = Pace(settings.rho)
+        pace = yield from generations.begun(line)
         while meter.rounds_left > 0 and pace.failures < settings.most_failures:
             pace = replace(pace, generation=pace.generation + 1)
             if generations.settling():
@@ -75,6 +75,7 @@ class StepwiseTuner(ProgramTuner):
                 line, pace = yield from generations.fork(line, pace)
             else:
                 line, pace = yield from generations.advance(line, pace)
+            line, pace = yield from generations.recovered(line, pace)
             meter.goes_on_with(line.point)
 
         return (yield from self._delivery(phases, generations, line, pace))

@@ -89,6 +89,8 @@ class StepwiseSettings:
             with a rate of three.
         keep_least: At least so many do. Pilot.
         rung_growth: How much longer the next rung is. Pilot.
+        screen_decides: The best and the default train on until this part of the budget is behind each, before one of
+            them is taken: what learns fastest in a few rounds may be what ends lowest. Ours (docs/benchmarks.md).
         screen_gain: The best of a screen goes on in the default's place where its loss is less by this part, and its z
             under `guard_z`. Ours (docs/benchmarks.md).
         leg_share: A leg is this part of the rounds that the model has behind it, as FIRE PBT (arXiv 2109.13800) asks
@@ -165,6 +167,7 @@ class StepwiseSettings:
     keep_share: float = _real(1 / 3, 0.0, 0.9)
     keep_least: int = _whole(2, 1, 100)
     rung_growth: float = _real(1.5, 1.0, 10.0)
+    screen_decides: float = _real(0.05, 0.0, 0.3)
     screen_gain: float = _real(0.02, 0.0, 1.0)
     leg_share: float = _real(0.2, 0.0, 1.0)
     leg_least: int = _whole(4, 1, 1_000)

@@ -494,7 +494,8 @@ def test_the_screen_keeps_to_its_share(rounds: int) -> None:
 
 
 def test_a_screen_has_eight_members_where_it_can() -> None:
-    assert plan_screen(600, SETTINGS) == ScreenPlan(8, (5, 8))
+    assert plan_screen(600, SETTINGS) == ScreenPlan(8, (5, 8, 17), decides=True)
+    assert plan_screen(600, StepwiseSettings(screen_default=False)) == ScreenPlan(8, (5, 8))
     assert plan_screen(499, SETTINGS) is None
     assert plan_screen(600, StepwiseSettings(screen_members=0)) is None
 

@@ -1,0 +1,49 @@
+"""How good a step-wise training has been, so that what is lost little by little is noticed."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from fedstep.server.tuning.lineage import Line
+
+_STILL = 0.1
+"""A model that has lost less than this part of what training had gained is as good as the best one, and newer."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The best that there has been, by the study's objective, and where the training is now.
+
+    Each generation is measured by other clients, so these are values to be suspicious by, not to decide by.
+
+    Attributes:
+        first: Of the initial model, or of what the first generation started from; greater is better here, whatever the objective's direction.
+        best: The greatest after a generation.
+        now: After the latest.
+        line: The latest that was about as good as the best; None before there is one.
+    """
+
+    first: float | None = None
+    best: float | None = None
+    now: float | None = None
+    line: Line | None = None
+
+    def after(self, line: Line, start: float | None, end: float | None) -> Self:
+        """With one more generation; a value of None tells nothing."""
+        if end is None:
+            return self
+        first = start if self.first is None else self.first
+        best = end if self.best is None else max(self.best, end)
+        gone = replace(self, first=first, best=best, now=end)
+        return replace(gone, line=line) if self.line is None or gone.lost < _STILL else gone
+
+    @property
+    def lost(self) -> float:
+        """The part of what training had gained at its best that is not there any more; 0 while nothing is gained."""
+        if self.first is None or self.best is None or self.now is None:
+            return 0.0
+        return lost_part(self.first, self.best, self.now)
+
+
+def lost_part(first: float, best: float, now: float) -> float:
+    """The part of what was gained from first to best that is lost again now."""
+    return (best - now) / (best - first) if best > first else 0.0
