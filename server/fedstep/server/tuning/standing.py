@@ -16,7 +16,8 @@ class Standing:
     Each generation is measured by other clients, so these are values to be suspicious by, not to decide by.
 
     Attributes:
-        first: Of the initial model, or of what the first generation started from; greater is better here, whatever the objective's direction.
+        first: Of the initial model, or of what the first generation started from. Greater is better here, whatever the
+            objective's direction.
         best: The greatest after a generation.
         now: After the latest.
         line: The latest that was about as good as the best; None before there is one.
