@@ -117,7 +117,8 @@ class StepwiseSettings:
         rewind_rise: Relative rise of the validation loss that is gone back on. Pilot: 0.1; with 0.3 less is lost to
             chance rises (docs/benchmarks.md).
         rewind_undone: A rise by that much of the last model's own loss is gone back on too, where it undoes this part
-            of all that training has gained: averages of a model that has begun to diverge still improve. Ours.
+            of all that training has gained: averages of a model that has begun to diverge still improve. Where that
+            much of the objective is lost over several generations, the best of them goes on. Ours.
         rewind_factor: Of the learning rate then. Pilot.
         most_rewinds: After so many in a row the model goes on, whatever its loss: a momentum of the server that
             overshoots does so again from the same model. Ours.
