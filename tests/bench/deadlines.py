@@ -74,8 +74,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    if not options.data.exists():
-        print(f"passed over: {options.data} is not there; give the data with --data")
+    if not options.data.is_file():
+        print(f"passed over: {options.data} is no file; give the data with --data")
         return
     if options.part != "simulated":
         _processes(options)

@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "mnist_by_writer.npz")
     parser.add_argument("--study", type=Path, default=ROOT / "examples" / "mnist_writers.toml")
     options = parser.parse_args(arguments)
-    if not options.data.exists():
-        print(f"passed over: {options.data} is not there; give the data with --data")
+    if not options.data.is_file():
+        print(f"passed over: {options.data} is no file; give the data with --data")
         return
     spec = read_study(options.study)
     of_the_task = ["--data", str(options.data), "--option", f"writers={WRITERS}"]
