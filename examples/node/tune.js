@@ -5,6 +5,8 @@
 //
 // Over TLS: --ca ca.crt --cert operator.crt --key operator.key, or --ca and a token in FEDSTEP_TOKEN.
 
+import { existsSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import grpc from '@grpc/grpc-js';
@@ -51,6 +53,9 @@ async function main() {
     return;
   }
   const { name, output, protos, ...tls } = values;
+  if (!existsSync(dirname(resolve(output)))) {
+    throw new Error(`There is no folder ${dirname(output)} for the model: make it, or give another --output FILE.`);
+  }
   const coordinator = new Coordinator(values.coordinator, protos, { ...tls, token: process.env.FEDSTEP_TOKEN });
   try {
     await coordinator.callUntilAnswered('CreateStudy', { spec: study(name) });

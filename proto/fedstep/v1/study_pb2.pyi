@@ -1674,6 +1674,7 @@ class TuningCost(_message.Message):
     ADDED_CPU_SECONDS_FIELD_NUMBER: _builtins.int
     JOURNAL_BYTES_FIELD_NUMBER: _builtins.int
     EVENT_BYTES_FIELD_NUMBER: _builtins.int
+    ADDED_SECONDS_FIELD_NUMBER: _builtins.int
     byte_share: _builtins.float
     """Of all payload bytes, the share in `spent`; 0 to 1."""
     tuner_seconds: _builtins.float
@@ -1698,6 +1699,10 @@ class TuningCost(_message.Message):
     """Bytes of JSON of the tuner's state as it is kept now."""
     event_bytes: _builtins.int
     """Bytes of text and JSON of the events that tell of trials and decisions."""
+    added_seconds: _builtins.float
+    """Wall-clock seconds that tuning adds: those of `spent`, and of the tuner's
+    calls.
+    """
     @_builtins.property
     def spent(self) -> Global___Spending:
         """On models that are not behind the delivered one, and on measuring those
@@ -1716,10 +1721,11 @@ class TuningCost(_message.Message):
         added_cpu_seconds: _builtins.float = ...,
         journal_bytes: _builtins.int = ...,
         event_bytes: _builtins.int = ...,
+        added_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spent", b"spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_cpu_seconds", b"added_cpu_seconds", "byte_share", b"byte_share", "commit_seconds", b"commit_seconds", "coordinator_cpu_seconds", b"coordinator_cpu_seconds", "event_bytes", b"event_bytes", "journal_bytes", b"journal_bytes", "spent", b"spent", "tuner_cpu_seconds", b"tuner_cpu_seconds", "tuner_seconds", b"tuner_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_cpu_seconds", b"added_cpu_seconds", "added_seconds", b"added_seconds", "byte_share", b"byte_share", "commit_seconds", b"commit_seconds", "coordinator_cpu_seconds", b"coordinator_cpu_seconds", "event_bytes", b"event_bytes", "journal_bytes", b"journal_bytes", "spent", b"spent", "tuner_cpu_seconds", b"tuner_cpu_seconds", "tuner_seconds", b"tuner_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

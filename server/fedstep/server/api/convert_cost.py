@@ -22,6 +22,7 @@ def cost_to_proto(cost: StudyCost) -> study_pb2.Cost:
             commit_seconds=overhead.commit_seconds,
             coordinator_cpu_seconds=overhead.cpu_seconds,
             added_cpu_seconds=cost.added_cpu_seconds,
+            added_seconds=cost.added_seconds,
             journal_bytes=cost.journal_bytes,
             event_bytes=cost.event_bytes,
         ),

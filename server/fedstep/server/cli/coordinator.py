@@ -37,7 +37,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--results-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Holds the results: final models and pictures.  [default: the data dir]",
+    help="Holds the results: final models, pictures and reports.  [default: the data dir]",
 )
 @click.option(
     "--database",

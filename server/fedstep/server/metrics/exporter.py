@@ -219,6 +219,6 @@ def _costs(cost: StudyCost) -> dict[str, float]:
         "payload_bytes": cost.total.payload_bytes,
         "tuning_rounds": cost.tuning.rounds,
         "tuning_payload_bytes": cost.tuning.payload_bytes,
-        "tuning_seconds": cost.tuning.seconds + cost.overhead.tuner_seconds,
+        "tuning_seconds": cost.added_seconds,
         "tuning_cpu_seconds": cost.added_cpu_seconds,
     }

@@ -163,13 +163,18 @@ class StudyCost(ByPurpose):
         return calls + max(0.0, self.overhead.cpu_seconds - calls) * added / max(1, everything)
 
     @property
+    def added_seconds(self) -> float:
+        """Of the wall-clock, what tuning adds: its rounds and measurements, and the tuner's calls."""
+        return self.tuning.seconds + self.overhead.tuner_seconds
+
+    @property
     def text(self) -> str:
         """In a sentence or two."""
-        total, tuning = self.total, self.tuning
+        total, tuning, tuner = self.total, self.tuning, self.overhead
         return (
-            f"Of {total.rounds} rounds and {megabytes(total.payload_bytes)}, tuning added {tuning.rounds} rounds and "
-            f"{megabytes(tuning.payload_bytes)} ({self.byte_share:.0%}). The tuner itself took "
-            f"{self.overhead.tuner_seconds:.2f} s, {self.overhead.tuner_cpu_seconds:.2f} s of them on the CPU."
+            f"Of {total.rounds} rounds and {megabytes(total.payload_bytes)}, tuning added {tuning.rounds} rounds, "
+            f"{megabytes(tuning.payload_bytes)} ({self.byte_share:.0%}) and {self.added_seconds:.1f} s. Of these the "
+            f"tuner itself took {tuner.tuner_seconds:.2f} s, {tuner.tuner_cpu_seconds:.2f} s on the CPU."
         )
 
 

@@ -73,7 +73,7 @@ class _Thread:
 
 THREADS = {
     Role.AVERAGED: _Thread("averaged in", BEST.color, "", 1.4, 0.75),
-    Role.SCREENED: _Thread("left at the start", "#1c7ed6", "X"),
+    Role.SCREENED: _Thread("from other beginnings", "#1c7ed6", "X"),
     Role.REJECTED: _Thread("not taken", "#69757f", "X", alpha=0.7),
     Role.REWOUND: _Thread("gone back on", "#c92a2a", "<", 1.2, 0.75),
     Role.FAILED: _Thread("failed", "#c92a2a", "x", alpha=0.6),

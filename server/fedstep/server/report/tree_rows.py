@@ -123,10 +123,10 @@ def _draw_row(
 
 
 def _own(trial: TrialRecord, name: str, tree: Tree) -> Value | None:
-    """The arm's value where it is another one than that of the arm it goes on from: others would lie on its line."""
+    """The arm's value; None where it lies on the delivered line: it goes on from there, with the value there."""
     value = trial.hyperparameters.get(name)
-    parents = tree.parents(trial)
-    return None if parents and parents[0].hyperparameters.get(name) == value else value
+    on_path = any(parent in tree.path for parent in tree.parents(trial)[:1])
+    return None if on_path and tree.parents(trial)[0].hyperparameters.get(name) == value else value
 
 
 def _set_values(axes: Axes, parameter: Parameter, tried: Sequence[Value]) -> None:

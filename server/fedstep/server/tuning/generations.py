@@ -184,7 +184,8 @@ class Generations:
 
     def measured(self, line: Line, pace: Pace) -> Arm:
         """The line's model on this generation's clients."""
-        return self._tuner.arm(line.point, parents=line.parents, rounds=0, **self._shared(pace, "measure"))
+        point = self._phases.last_point(line)
+        return self._tuner.arm(point, parents=line.parents, rounds=0, **self._shared(pace, "measure"))
 
     def measured_average(self, line: Line, pace: Pace) -> list[Arm]:
         """The average of the line's model on this generation's clients; none where none is kept."""

@@ -46,6 +46,9 @@ _WORDS: Mapping[type, str] = {
     tuple: "a list",
 }
 
+_TABLES = {"OptunaSearch": ("sampler",)}
+"""Options that are tables in a study file, of which `ray_options` makes the object that the class wants."""
+
 
 class Searcher(Protocol):
     """What is asked of a searcher: of `ray.tune.search.Searcher`, its public methods."""
@@ -153,13 +156,14 @@ def option_faults(
 ) -> list[FieldViolation]:
     """What is wrong with a part's options, each at its own field."""
     own = {key: parameter for key, parameter in accepted.items() if key not in _SET_HERE and _types(parameter)}
+    known = [*own, *_TABLES.get(name, ())]
     faults = []
     for key, value in options.items():
         where = join(field, key)
         if key in accepted and key not in own:
             faults.append(FieldViolation(where, f"is not for a study file: fedstep sets `{key}` of `{name}` itself."))
         elif key not in own:
-            faults.append(FieldViolation(where, f"`{name}` has no option `{key}`: {one_of(key, own)}"))
+            faults.append(FieldViolation(where, f"`{name}` has no option `{key}`: {one_of(key, known)}"))
         elif not _fits(value, types := _types(own[key])):
             said = " or ".join(dict.fromkeys(_WORDS[kind] for kind in types))
             faults.append(FieldViolation(where, f"is {show(value)}: it must be {said}."))

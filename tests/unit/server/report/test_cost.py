@@ -108,6 +108,8 @@ def test_measurements_are_told_apart_and_their_slowest_client_is_what_was_waited
     ]
     shared = cost(done, 0, [ArmCost(0, 2, 1, 160, 40, 5.0)], assignments=given, overhead=Overhead(2.0, 1.0, 0.5, 9.0))
     assert shared.added_cpu_seconds == 1.0 + 8.0 * 3 / 4
+    assert shared.added_seconds == 1.0 + 2.0
+    assert " and 3.0 s. Of these the tuner itself took 2.00 s, 1.00 s on the CPU." in shared.text
 
 
 def test_what_nothing_is_known_of_was_spent_earlier() -> None:

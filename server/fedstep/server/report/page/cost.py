@@ -80,13 +80,17 @@ def _tuning(cost: ToldCost, simulated: bool) -> list[Block]:
     if not tuning.payload_bytes and not cost.tuner_seconds:
         return []
     clients_s = tuning.training_seconds + tuning.measuring_seconds
-    tuner_cpu = f"{duration_text(cost.tuner_cpu_seconds)} of"
-    tuner = f"{tuner_cpu} it" if simulated else f"{duration_text(cost.tuner_seconds)}, {tuner_cpu} them on the CPU"
+    on_cpu = f"{duration_text(cost.tuner_cpu_seconds)} of the CPU"
+    if simulated:  # a virtual clock stands still while the tuner is asked
+        seconds = f"{duration_text(tuning.seconds)}; the tuner itself took {on_cpu}"
+    else:
+        took = duration_text(cost.tuner_seconds)
+        seconds = f"{duration_text(cost.added_seconds)}, {took} and {on_cpu} of it in the tuner itself"
     return [
         Words(
             f"Of this, tuning added {tuning.rounds:,} rounds, {tuning.client_rounds:,} client-rounds, "
-            f"{bytes_text(tuning.payload_bytes)}, {duration_text(clients_s)} of clients and about "
-            f"{duration_text(cost.added_cpu_seconds)} of the coordinator's CPU; the tuner itself took {tuner}."
+            f"{bytes_text(tuning.payload_bytes)}, {duration_text(clients_s)} of clients, about "
+            f"{duration_text(cost.added_cpu_seconds)} of the coordinator's CPU and {seconds}."
         )
     ]
 

@@ -76,7 +76,7 @@ def importances(
 ) -> dict[str, float]:
     """The share of each hyper-parameter in what made trials good, by PED-ANOVA (Watanabe et al. 2023).
 
-    The greatest first; {} where there are too few trials, or nothing that differs between them.
+    The greatest first, 0 for what was the same in all; {} where there are too few trials, or nothing that differs.
 
     Args:
         space: The study's.
@@ -85,6 +85,11 @@ def importances(
     """
     courses = [course for course in courses if space.contains(course.trial.hyperparameters)]
     if len(courses) < LEAST or len({course.score for course in courses}) < 2:
+        return {}
+    tried = [course.trial.hyperparameters for course in courses]
+    common = [name for name in space.parameters if all(name in values for values in tried)]
+    varied = [name for name in common if len({values[name] for values in tried}) > 1]
+    if not varied:
         return {}
     optuna_trials = [
         optuna.trial.create_trial(
@@ -98,5 +103,5 @@ def importances(
         warnings.simplefilter("ignore")
         study = optuna.create_study(direction=direction, storage=optuna.storages.InMemoryStorage())
         study.add_trials(optuna_trials)
-        found = optuna.importance.get_param_importances(study)
-    return found if sum(found.values()) > 0 else {}
+        found = optuna.importance.get_param_importances(study, params=varied)
+    return found | {name: 0.0 for name in common if name not in varied} if sum(found.values()) > 0 else {}

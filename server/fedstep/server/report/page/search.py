@@ -151,7 +151,7 @@ def _trials(story: Story) -> Block:
         ["number", *arms, "state", "rounds", story.study.spec.objective.metric, "hyper-parameters"],
         rows,
         title=f"{noun} ({len(story.trials):,})",
-        see="All that was trained or measured, in order; the best one has a star.",
+        see="All that was trained or measured, in order; the one whose model is delivered has a star.",
         numbers=frozenset({0, len(arms) + 2, len(arms) + 3}),
         folded=len(rows) > _OPEN_ROWS,
         more=f"{left:,} more are left out." if left else "",

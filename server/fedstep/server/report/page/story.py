@@ -52,6 +52,11 @@ class ToldCost(ByPurpose):
     cpu_seconds: float
     added_cpu_seconds: float
 
+    @property
+    def added_seconds(self) -> float:
+        """Of the wall-clock, what tuning adds."""
+        return self.tuning.seconds + self.tuner_seconds
+
     @classmethod
     def of(cls, cost: StudyCost) -> "ToldCost":
         """What is told of a cost."""

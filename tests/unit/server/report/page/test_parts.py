@@ -68,6 +68,8 @@ def test_what_made_trials_good_has_the_greatest_share() -> None:
     shares = importances(space, courses_of(study, found), "maximize")
     assert next(iter(shares)) == "lr"
     assert sum(shares.values()) == pytest.approx(1.0)
+    alike = [replace(trial, hyperparameters={**trial.hyperparameters, "momentum": 0.5}) for trial in found]
+    assert importances(space, courses_of(study, alike), "maximize") == {"lr": 1.0, "momentum": 0.0}
 
 
 def test_too_few_trials_and_trials_that_are_all_alike_say_nothing() -> None:
