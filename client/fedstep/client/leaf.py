@@ -9,6 +9,7 @@ the users. From then on whoever asks for a user's samples reads those and no oth
 import gzip
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -25,7 +26,7 @@ from fedstep.common.errors import InvalidInputError
 
 Features = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
-_FORMAT = 1
+_FORMAT = 2
 _FEATURES, _LABELS, _INDEX = "features.f32", "labels.i64", "index.json"
 
 
@@ -38,12 +39,14 @@ class LeafIndex:
         users: Their names, in the order of the files.
         owners: The number of the user whose each sample is, [samples].
         labels: [samples] int64.
+        span: The least and the greatest number in anybody's features.
     """
 
     folder: Path
     users: tuple[str, ...]
     owners: Indices
     labels: Indices
+    span: tuple[float, float]
     _features: Features
 
     def features(self, samples: Indices) -> Features:
@@ -77,7 +80,7 @@ def open_leaf(folder: Path, features: int, cache: Path) -> LeafIndex:
                     _build(files, features, kept)
                     _remove_older(cache, place, kept)
         return _load(folder, kept, features)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
             f"The index of {folder} in {kept} is damaged: remove it, and it is made again."
         ) from error
@@ -123,6 +126,7 @@ def _build(files: Sequence[Path], features: int, kept: Path) -> None:
     try:
         users: dict[str, Path] = {}
         counts: list[int] = []
+        least, greatest = math.inf, -math.inf
         with (half / _FEATURES).open("wb") as x_file, (half / _LABELS).open("wb") as y_file:
             for path in files:
                 for user, x, y in _users(path, features):
@@ -135,7 +139,12 @@ def _build(files: Sequence[Path], features: int, kept: Path) -> None:
                     counts.append(len(y))
                     x_file.write(x.tobytes())
                     y_file.write(y.tobytes())
-        (half / _INDEX).write_text(json.dumps({"users": list(users), "counts": counts}), encoding="utf-8")
+                    least, greatest = min(least, float(x.min())), max(greatest, float(x.max()))
+        index = {"users": list(users), "counts": counts, "span": [least, greatest] if counts else [0.0, 0.0]}
+        (half / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        for name in (_FEATURES, _LABELS, _INDEX):  # on the disk before they have their name
+            with (half / name).open("rb") as written:
+                os.fsync(written.fileno())
         half.chmod(0o755)  # others on this machine may read it
         half.rename(kept)
     finally:
@@ -195,7 +204,10 @@ def _reason(error: Exception) -> str:
         return "it ends too early"
     if isinstance(error, gzip.BadGzipFile | zlib.error):
         return "not gzipped, or damaged"
-    return error.strerror or str(error) if isinstance(error, OSError) else "it is no whole JSON, which has no NaN"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    told = {"premature EOF": "it ends too early", "integer overflow": "it has a whole number of more than 64 bits"}
+    return next((said for word, said in told.items() if word in str(error)), "it is no whole JSON, which has no NaN")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -217,7 +229,8 @@ def _arrays(path: Path, user: str, content: object, features: int) -> tuple[Feat
         if not isinstance(content.get(key), list):
             raise fault(f'has no list "{key}"')
     try:
-        x = np.array(content["x"], dtype=np.float32).reshape(len(content["x"]), -1 if content["x"] else features)
+        with np.errstate(over="ignore"):  # what is too large is told below
+            x = np.array(content["x"], dtype=np.float32).reshape(len(content["x"]), -1 if content["x"] else features)
         y = np.array(content["y"])
     except (ValueError, TypeError):
         raise fault("has samples of different lengths, or what is no number") from None
@@ -236,11 +249,16 @@ def _load(folder: Path, kept: Path, features: int) -> LeafIndex:
     samples = int(counts.sum())
     if not samples:
         raise InvalidInputError(f"Nobody in {folder} has a sample: make it again with LEAF's preprocess script.")
+    labels = np.fromfile(kept / _LABELS, dtype=np.int64)
+    least, greatest = map(float, index["span"])
+    if len(labels) != samples or len(index["users"]) != len(counts):
+        raise ValueError("the files do not go together")
     return LeafIndex(
         folder,
         tuple(index["users"]),
         np.repeat(np.arange(len(counts)), counts),
-        np.fromfile(kept / _LABELS, dtype=np.int64),
+        labels,
+        (least, greatest),
         np.memmap(kept / _FEATURES, dtype=np.float32, mode="r", shape=(samples, features)),
     )
 

@@ -19,6 +19,8 @@ PARTITIONERS = ("iid", "dirichlet", "shards", "quantity", "natural")
 """What the option `partitioner` may be."""
 
 _DRAWS = 200
+_MOST_ALPHA = 1e9
+"""Shares are equal long before; a Dirichlet draw of still greater numbers overflows."""
 
 
 def iid_partition(samples: int, clients: int, seed: int) -> list[Indices]:
@@ -172,7 +174,7 @@ class Partitioner:
         return cls(
             name=known_name(options, "partitioner", default, PARTITIONERS),
             seed=whole_number(options, "partition_seed", cls.seed, low=0),
-            alpha=positive_number(options, "alpha", cls.alpha),
+            alpha=positive_number(options, "alpha", cls.alpha, most=_MOST_ALPHA),
             shards=whole_number(options, "shards", cls.shards, low=1),
         )
 

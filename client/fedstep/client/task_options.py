@@ -19,8 +19,8 @@ def whole_number(options: Mapping[str, str], name: str, default: int, low: int) 
     return int(text)
 
 
-def positive_number(options: Mapping[str, str], name: str, default: float) -> float:
-    """A number above 0.
+def positive_number(options: Mapping[str, str], name: str, default: float, most: float) -> float:
+    """A number above 0, and no greater than `most`.
 
     Raises:
         InvalidInputError: It is none.
@@ -30,8 +30,10 @@ def positive_number(options: Mapping[str, str], name: str, default: float) -> fl
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise InvalidInputError(f"The option {name}={text} must be a number above 0, such as {default}.")
+    if not 0 < value <= most:
+        raise InvalidInputError(
+            f"The option {name}={text} must be a number above 0 and at most {most:g}, such as {default}."
+        )
     return value
 
 

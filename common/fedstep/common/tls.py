@@ -1,6 +1,9 @@
 """Keys, certificates and tokens from files, checked before they are used: gRPC would not say what is wrong."""
 
+import logging
+import os
 import ssl
+import stat
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 MIN_TOKEN_LENGTH = 32
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ def read_pair(certificate: Path, key: Path) -> Pair:
         raise InvalidInputError(
             f"The key {key} is not that of the certificate {certificate}: give the two made together."
         )
+    if os.name == "posix" and key.stat().st_mode & stat.S_IROTH:
+        log.warning("The private key %s can be read by everybody on this machine: chmod 600 %s", key, key)
     pair = Pair(pem, key_pem, certificate, key, leaf.not_valid_after_utc, identity_of(_uris(leaf)))
     pair.check_ends()
     if leaf.not_valid_before_utc > datetime.now(UTC):

@@ -144,7 +144,6 @@ ONE = [[0.5] * 784]
         ),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow")
 def test_json_that_is_not_leafs_is_named(tmp_path: Path, content: object, sentence: str) -> None:
     write_json(tmp_path / "train" / "all.json", content)
     with pytest.raises(InvalidInputError, match=sentence):
@@ -154,8 +153,13 @@ def test_json_that_is_not_leafs_is_named(tmp_path: Path, content: object, senten
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.json", b'{"user_data": {"a": {"x": [[0.', "it is no whole JSON, which has no NaN"),
-        ("a.json", b"", "it is no whole JSON, which has no NaN"),
+        ("a.json", b'{"user_data": {"a": {"x": [[0.5', "it ends too early"),
+        ("a.json", b"", "it ends too early"),
+        (
+            "a.json",
+            b'{"user_data": {"a": {"x": [[0.5]], "y": [9223372036854775808]}}}',
+            "a whole number of more than 64",
+        ),
         ("a.json", b"nonsense", "it is no whole JSON, which has no NaN"),
         ("a.json", b"\xff\xfe{}", "it is no whole JSON, which has no NaN"),
         ("a.json.gz", b"nonsense", "not gzipped, or damaged"),
@@ -165,7 +169,7 @@ def test_json_that_is_not_leafs_is_named(tmp_path: Path, content: object, senten
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / name).write_bytes(content)
-    with pytest.raises(InvalidInputError, match=rf"{name} cannot be read \(({sentence})\)"):
+    with pytest.raises(InvalidInputError, match=rf"{name} cannot be read \((.*{sentence}.*)\)"):
         opened(tmp_path / "train")
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]  # nothing half is left
 
@@ -185,3 +189,15 @@ def test_folders_that_cannot_be_are_named(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInputError, match="--option cache=FOLDER"):
         open_leaf(folder, 784, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("labels.i64", b"12345678"), ("features.f32", b""), ("index.json", b"[]"), ("index.json", b"{")],
+)
+def test_an_index_that_is_damaged_is_told(folder: Path, name: str, content: bytes) -> None:
+    opened(folder)
+    (kept,) = (path for path in (folder.parent / "cache").iterdir() if path.is_dir())
+    (kept / name).write_bytes(content)
+    with pytest.raises(InvalidInputError, match="is damaged: remove it, and it is made again"):
+        opened(folder)

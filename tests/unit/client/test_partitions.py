@@ -150,6 +150,7 @@ def test_options_say_how_to_split() -> None:
         ({"partitioner": "dirchlet"}, "did you mean dirichlet"),
         ({"partitioner": "zipf"}, "give one of iid, dirichlet, shards, quantity, natural"),
         ({"alpha": "0"}, "alpha=0 must be a number above 0"),
+        ({"alpha": "1e308"}, "alpha=1e308 must be a number above 0 and at most 1e"),
         ({"alpha": "inf"}, "above 0"),
         ({"alpha": "much"}, "above 0"),
         ({"shards": "0"}, "at least 1"),

@@ -89,6 +89,17 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path, ca: Made, ann: M
     sentence(lambda: read_authorities(text), str(text), "no certificate")
 
 
+def test_a_key_that_everybody_may_read_is_told_of(ann: Made, caplog: pytest.LogCaptureFixture) -> None:
+    read_pair(ann.certificate, ann.key)
+    assert not caplog.messages
+    ann.key.chmod(0o644)
+    read_pair(ann.certificate, ann.key)
+    ann.key.chmod(0o600)
+    assert caplog.messages == [
+        f"The private key {ann.key} can be read by everybody on this machine: chmod 600 {ann.key}"
+    ]
+
+
 def test_a_certificate_that_has_expired(ca: Made) -> None:
     made = enroll(ca.key.parent, Identity(Role.CLIENT, "old"), timedelta(minutes=-1))
     sentence(lambda: read_pair(made.certificate, made.key), "old.crt", "expired on", "fedstep pki")

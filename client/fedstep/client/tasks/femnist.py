@@ -103,9 +103,9 @@ def _folder(options: Mapping[str, str], task: str) -> Path:
 
 
 def _tensors(index: LeafIndex, samples: Indices) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels from 0 to 1, as LEAF's script writes them; those of files that others made from 0 to 255 are scaled."""
+    """Pixels from 0 to 1, as LEAF's script writes them; those of folders that others made from 0 to 255 are scaled."""
     images = torch.from_numpy(index.features(samples)).reshape(-1, 1, _SIDE, _SIDE)
-    darkest, brightest = (float(edge) for edge in images.aminmax()) if len(images) else (0.0, 0.0)
+    darkest, brightest = index.span  # everybody's: whoever reads a share scales it alike
     if darkest < 0 or brightest > 255:
         raise InvalidInputError(
             f"The images in {index.folder} have pixels from {darkest:g} to {brightest:g}: give them from 0 to 1, as "

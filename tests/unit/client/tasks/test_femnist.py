@@ -166,6 +166,21 @@ def test_pixels_from_0_to_255_are_scaled(data: Path) -> None:
     torch.testing.assert_close(scaled, as_leaf)
 
 
+def test_pixels_are_scaled_alike_whoever_reads_them(data: Path) -> None:
+    rewritten(data, 100)
+    first = min((data / "train").iterdir())
+    content = json.loads(first.read_text())
+    for user in content["user_data"].values():
+        user["x"] = [[pixel / 100 for pixel in image] for image in user["x"]]
+    first.write_text(json.dumps(content))
+
+    def light(index: int, of: int) -> float:
+        share = load(data, (index, of))
+        return sum(float(tensors(samples)[0].double().sum()) for samples in (share.train, share.validation))
+
+    assert sum(light(index, 6) for index in range(6)) == pytest.approx(light(0, 1), rel=1e-6)
+
+
 @pytest.mark.parametrize("factor", [-1, 1000])
 def test_what_is_no_pixel_is_refused(data: Path, factor: float) -> None:
     rewritten(data, factor)
