@@ -162,14 +162,15 @@ class Generations:
     def recovered(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
         """Back to the best there was, where generations have lost most of it, each too little to be gone back on.
 
-        Asked after every generation; where the standing is suspicious, both models are measured on the same clients,
-        and go by the objective: a loss rises where a model learns its clients by heart, and that is no collapse.
+        Asked after every generation; where the standing is suspicious, the averages of both models are measured on the
+        same clients, and go by the objective: a loss rises where a model learns its clients by heart, and that is no
+        collapse.
         """
         settings, standing = self._settings, pace.standing
         best = standing.line
         if not settings.use_rewind or best is None or standing.first is None or standing.lost < settings.rewind_undone:
             return line, pace
-        now, then = yield from self._phases.train(self.measured(line, pace), self.measured(best, pace))
+        now, then = yield from self._phases.train(*(self._measured_as_judged(each, pace) for each in (line, best)))
         rise = self._compared(now, then)
         values = self._score(then), self._score(now)
         known = [value for value in values if value is not None]
@@ -186,6 +187,11 @@ class Generations:
         """The line's model on this generation's clients."""
         point = self._phases.last_point(line)
         return self._tuner.arm(point, parents=line.parents, rounds=0, **self._shared(pace, "measure"))
+
+    def _measured_as_judged(self, line: Line, pace: Pace) -> Arm:
+        """The line on this generation's clients: by the average of its model, where there is one."""
+        averaged = line.averaged and self._settings.use_averaged_evidence
+        return self._phases.averaged(line, pace.generation) if averaged else self.measured(line, pace)
 
     def measured_average(self, line: Line, pace: Pace) -> list[Arm]:
         """The average of the line's model on this generation's clients; none where none is kept."""
