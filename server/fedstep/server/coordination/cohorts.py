@@ -30,6 +30,9 @@ from fedstep.server.tuning.base import Arm
 HASHED_AT_ONCE = 5_000
 """Names whose ranks are worked out before the event loop has its turn again: a few milliseconds."""
 
+_ROOM = 2
+"""So many cohorts are to choose from, for those who train apart from who measures."""
+
 _SURE = 0.9
 """Which quantile of a client's time is what it is expected to take at the most."""
 
@@ -269,8 +272,9 @@ class Cohorts:
     def _apart(self, there: Marks, wanted: int, cohort: int, earlier: Collection[str]) -> Marks:
         """Who trains for a generation: those who do not measure it, and of these the last ones where others are few.
 
-        It is the same for all of its arms, whoever is busy: who has to train, and was asked to for the first of them,
-        may do so in the others.
+        Others are few where they are under two cohorts, or under half of who is there: every round of a leg would train
+        the same clients, whatever the selector. It is the same for all of its arms, whoever is busy: who has to train,
+        and was asked to for the first of them, may do so in the others.
         """
         evaluators = self.evaluators(cohort)
         measuring = np.array([self._fleet.member(name).row for name in evaluators], np.intp)
@@ -279,8 +283,9 @@ class Cohorts:
         may_train = has_to_train | np.isin(np.array(evaluators, object), [*earlier])
         others = there.copy()
         others[measuring[~may_train]] = False
-        cohorts = math.ceil(wanted * self._spec.over_selection) * self._spec.parallel_trials
-        missing = (cohorts or int(np.count_nonzero(there))) - int(np.count_nonzero(others))
+        cohorts, everybody = math.ceil(wanted * self._spec.over_selection), int(np.count_nonzero(there))
+        room = max(_ROOM * cohorts * self._spec.parallel_trials, -(-everybody // 2)) if wanted else everybody
+        missing = room - int(np.count_nonzero(others))
         if missing > 0:
             others[[self._fleet.member(name).row for name in evaluators[-missing:]]] = True
         return others

@@ -12,7 +12,7 @@ from fedstep.server.tuning.lineage import Line, Phases
 from fedstep.server.tuning.paired import Evidence, adopts, compare, compare_priced, mean_losses
 from fedstep.server.tuning.program import Part, Result
 from fedstep.server.tuning.proposers import Attempt, Proposal, Proposer, Question, displacement_space
-from fedstep.server.tuning.standing import Standing, lost_part
+from fedstep.server.tuning.standing import Standing
 from fedstep.server.tuning.steps import StepSummary
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings
 from fedstep.server.tuning.trust_region import TrustRegion
@@ -162,24 +162,30 @@ class Generations:
     def recovered(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
         """Back to the best there was, where generations have lost most of it, each too little to be gone back on.
 
-        Asked after every generation; where the standing is suspicious, the averages of both models are measured on the
-        same clients, and go by the objective: a loss rises where a model learns its clients by heart, and that is no
-        collapse.
+        Asked after every generation; where the standing is suspicious, both models are measured on the same clients,
+        and go by the objective: a loss rises where a model learns its clients by heart, and that is no collapse. By the
+        last models: an average hides for long that training has gone astray. From the same model it is done
+        `most_rewinds` times, with a smaller learning rate each time.
         """
         settings, standing = self._settings, pace.standing
-        best = standing.line
-        if not settings.use_rewind or best is None or standing.first is None or standing.lost < settings.rewind_undone:
+        best, may_return = standing.line, settings.use_rewind and standing.returns < settings.most_rewinds
+        if not may_return or best is None or standing.lost < settings.rewind_undone:
             return line, pace
-        now, then = yield from self._phases.train(*(self._measured_as_judged(each, pace) for each in (line, best)))
-        rise = self._compared(now, then)
-        values = self._score(then), self._score(now)
-        known = [value for value in values if value is not None]
-        if len(known) < 2 or lost_part(standing.first, *known) < settings.rewind_undone or rise.z < -settings.guard_z:
+        back = replace(best, point=self._scales.scaled(best.point, "lr", settings.rewind_factor))
+        if back.point == line.point:
+            return line, pace  # the same would happen again
+        now, then = yield from self._phases.train(self.measured(line, pace), self.measured(best, pace))
+        rise, now_score, then_score = self._compared(now, then), self._score(now), self._score(then)
+        if now_score is None or then_score is None:
             return line, pace
-        self._tell_rewind(best, now, rise, f"it had lost most of what it had learnt; lr × {settings.rewind_factor}")
+        if rise.z < -settings.guard_z or standing.lost_between(then_score, now_score) < settings.rewind_undone:
+            # It looked so on other clients only: what these say of the best is what counts from here on.
+            return line, replace(pace, standing=replace(standing, best=then_score))
+        slower = f"; lr × {settings.rewind_factor}" if back.point != best.point else ""
+        self._tell_rewind(best, now, rise, f"it had lost most of what it had learnt{slower}")
         self._tuner.deliver(then.arm.parents[0])
-        slower = self._scales.scaled(best.point, "lr", settings.rewind_factor)
-        return replace(best, point=slower), replace(pace, rewinds=0, standing=replace(standing, now=known[0]))
+        standing = replace(standing, line=back, returns=standing.returns + 1, now=then_score)
+        return back, replace(pace, rewinds=0, standing=standing)
 
     # arms --------------------------------------------------------------------------------------------------------
 
@@ -187,11 +193,6 @@ class Generations:
         """The line's model on this generation's clients."""
         point = self._phases.last_point(line)
         return self._tuner.arm(point, parents=line.parents, rounds=0, **self._shared(pace, "measure"))
-
-    def _measured_as_judged(self, line: Line, pace: Pace) -> Arm:
-        """The line on this generation's clients: by the average of its model, where there is one."""
-        averaged = line.averaged and self._settings.use_averaged_evidence
-        return self._phases.averaged(line, pace.generation) if averaged else self.measured(line, pace)
 
     def measured_average(self, line: Line, pace: Pace) -> list[Arm]:
         """The average of the line's model on this generation's clients; none where none is kept."""

@@ -140,7 +140,7 @@ def screen(phases: Phases, window: Window, default: Hyperparameters) -> Part[Lin
         else:
             kept = _kept(alive, default, _survivors(len(members), phases.settings))
         dropped = [member for member in members if member not in kept]
-        _tell_elimination(phases, kept[0], dropped, rung)
+        _tell_elimination(phases, kept[0], dropped, rung, start)
         everybody += [(member, True) for member in dropped]
         members = kept
         best = members[0].line
@@ -301,18 +301,21 @@ def _tell_window(phases: Phases, window: Window, arm: Arm, diverged: int, client
     )
 
 
-def _tell_elimination(phases: Phases, first: Member, dropped: Sequence[Member], rung: int) -> None:
+def _tell_elimination(
+    phases: Phases, first: Member, dropped: Sequence[Member], rung: int, start: Result | None
+) -> None:
     """One note a member that does not go on, with its losses against those of the first one that does."""
     for member in dropped:
-        evidence = _evidence(member, first, None, phases.settings)
+        evidence = _evidence(member, first, start, phases.settings)
+        what = "improvement per second" if evidence.priced else "loss"
         arm = member.line.arm
         if member.result and member.result.failed:
             why = f"failed: {member.result.failed.rstrip('.')}"
         elif evidence.mean < 0:
-            ahead = f"{-evidence.relative:.1%} ahead of arm {first.line.arm} in loss"
+            ahead = f"{-evidence.relative:.1%} ahead of arm {first.line.arm} in {what}"
             why = f"is {ahead}, z = {evidence.z:.2f}, which is not enough"
         else:
-            why = f"is {evidence.mean:+.3g} behind the best in loss"
+            why = f"is {evidence.mean:+.3g} behind the best in {what}"
         phases.tuner.note(
             "elimination",
             f"Arm {arm} leaves the screen after rung {rung}: it {why}.",

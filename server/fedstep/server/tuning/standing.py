@@ -21,12 +21,14 @@ class Standing:
         best: The greatest after a generation.
         now: After the latest.
         line: The latest that was about as good as the best; None before there is one.
+        returns: How often it was gone back to.
     """
 
     first: float | None = None
     best: float | None = None
     now: float | None = None
     line: Line | None = None
+    returns: int = 0
 
     def after(self, line: Line, start: float | None, end: float | None) -> Self:
         """With one more generation; a value of None tells nothing."""
@@ -35,16 +37,15 @@ class Standing:
         first = start if self.first is None else self.first
         best = end if self.best is None else max(self.best, end)
         gone = replace(self, first=first, best=best, now=end)
-        return replace(gone, line=line) if self.line is None or gone.lost < _STILL else gone
+        return replace(gone, line=line, returns=0) if self.line is None or gone.lost < _STILL else gone
 
     @property
     def lost(self) -> float:
         """The part of what training had gained at its best that is not there any more; 0 while nothing is gained."""
-        if self.first is None or self.best is None or self.now is None:
+        return 0.0 if self.best is None or self.now is None else self.lost_between(self.best, self.now)
+
+    def lost_between(self, best: float, now: float) -> float:
+        """The same of two values on the same clients."""
+        if self.first is None or best <= self.first:
             return 0.0
-        return lost_part(self.first, self.best, self.now)
-
-
-def lost_part(first: float, best: float, now: float) -> float:
-    """The part of what was gained from first to best that is lost again now."""
-    return (best - now) / (best - first) if best > first else 0.0
+        return (best - now) / (best - self.first)

@@ -110,7 +110,8 @@ class StepwiseSettings:
         rho_up: Factor after an adoption. Pilot.
         rho_down: Factor after a rejection. Pilot.
         adopt_z: A challenger is adopted under this z. Pilot.
-        guard_z: The same for one that would train less, early. Pilot.
+        guard_z: The same for one that would train less, early. Pilot. Of a screen's best, too, and turned round of what
+            is lost over several generations. Ours.
         guard_until: Part of the budget that is early. Pilot.
         guard_fall: How much less lr_eff · epochs / batch it takes for that. Pilot.
         loss_clip: Losses are clipped here before they are compared. Pilot.
@@ -120,8 +121,8 @@ class StepwiseSettings:
             of all that training has gained: averages of a model that has begun to diverge still improve. Where that
             much of the objective is lost over several generations, the best of them goes on. Ours.
         rewind_factor: Of the learning rate then. Pilot.
-        most_rewinds: After so many in a row the model goes on, whatever its loss: a momentum of the server that
-            overshoots does so again from the same model. Ours.
+        most_rewinds: After so many in a row, and after so many to the same model, training goes on, whatever its loss:
+            a momentum of the server that overshoots does so again from the same model. Ours.
         most_failures: After so many legs in a row that failed the tuner ends. Ours.
         settle_from: Part of the budget after which the learning rate falls. Pilot: SGDR's cosine (Loshchilov and
             Hutter, ICLR 2017), late, since early decay is the greedy mistake.

@@ -261,6 +261,14 @@ async def test_where_nothing_is_promised_evaluators_never_train_in_their_generat
         assert not set(study.select(rounds, Arm(0, {}, cohort=2)).cohort) & set(study.cohorts.evaluators(2))
 
 
+async def test_in_a_small_fleet_a_generation_has_more_to_train_than_one_cohort() -> None:
+    study = Study("random")
+    await study.join(NAMES[:12])
+    await study.cohorts.wait(study.run(0), Arm(0, {}, cohort=2))
+    trained = {name for rounds in range(12) for name in study.select(rounds, Arm(0, {}, cohort=2)).cohort}
+    assert trained == set(NAMES[:12])  # beside five evaluators there are seven, no cohort of eight
+
+
 async def test_the_columns_hold_what_the_members_are() -> None:
     study = Study("all")
     await study.join(NAMES[::-1], train_samples=2**64 - 1)

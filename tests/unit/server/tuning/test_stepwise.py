@@ -447,6 +447,25 @@ def test_what_is_lost_little_by_little_is_gone_back_on_too() -> None:
     assert "rewind" not in without.kinds()
 
 
+@pytest.mark.parametrize(
+    ("space", "rates"), [(SPACE, [0.05 * 0.6, 0.05 * 0.36]), ({"local_epochs": {"low": 1, "high": 5}}, [])]
+)
+def test_what_is_lost_again_from_the_same_model_is_let_pass(space: dict[str, Any], rates: list[float]) -> None:
+    trained: list[Arm] = []
+
+    def loss(arm: Arm, before: float) -> float:
+        if arm.rounds:
+            trained.append(arm)
+            return before * (0.9 if len(trained) <= 6 else 1.2)
+        return before
+
+    options = bare(use_forks=False, use_settle=False, start={name: START[name] for name in space})
+    script = Script(study(options, space=space), loss)
+    assert script.kinds().count("rewind") == len(rates)
+    again = [arm.hyperparameters.get("lr") for arm in trained[6:] if arm.parents == (trained[5].number,)][1:]
+    assert again == pytest.approx(rates)
+
+
 def test_what_only_looked_lost_on_other_clients_is_not_gone_back_on() -> None:
     trained: list[Arm] = []
 
@@ -457,8 +476,8 @@ def test_what_only_looked_lost_on_other_clients_is_not_gone_back_on() -> None:
         return before if len(trained) < 4 else 1.5
 
     script = Script(study(bare(use_forks=False, use_settle=False)), loss)
-    averages = [batch for batch in script.batches if [arm.phase for arm in batch] == ["average", "average"]]
-    assert any(now.parents > then.parents for now, then in averages)  # beside an earlier one: it was asked
+    asked = [batch for batch in script.batches if [arm.phase for arm in batch] == ["measure", "measure"]]
+    assert len(asked) == 1  # and not again on the same values
     assert "rewind" not in script.kinds()
 
 
