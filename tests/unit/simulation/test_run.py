@@ -265,15 +265,15 @@ def overlaps(found: Simulated) -> list[int]:
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_whoever_measures_a_leg_did_not_train_it(lanes: int) -> None:
     tuner = {"name": "stepwise", "use_probe": False}
-    found = simulated(study(tuner=tuner, budget={"rounds": 24}, parallel_trials=lanes), clients=10)
+    found = simulated(study(tuner=tuner, budget={"rounds": 24}, parallel_trials=lanes), clients=10 * lanes)
     assert overlaps(found)
     assert not any(overlaps(found))
 
 
-def test_where_others_are_few_as_few_as_possible_train_and_measure() -> None:
+def test_where_others_are_few_those_who_measure_train_as_well() -> None:
     tuner = {"name": "stepwise", "use_probe": False}
-    found = simulated(study(tuner=tuner, budget={"rounds": 24}), clients=6)  # 3 train, 4 measure
-    assert set(overlaps(found)) == {1}
+    found = simulated(study(tuner=tuner, budget={"rounds": 24}), clients=8)  # 3 train, 4 measure: two have to do both
+    assert 0 < max(overlaps(found)) <= 2
 
 
 def test_a_federation_of_nobody_is_refused() -> None:

@@ -247,7 +247,13 @@ class Studies:
         runner = self._runners.get(study)
         if runner is None or len(self._side_work) > 1000:
             return
-        self._beside(runner.commits.announce(event))
+        self._beside(self._announce(study, runner, event))
+
+    async def _announce(self, study: str, runner: StudyRunner, event: NewEvent) -> None:
+        try:
+            await runner.commits.announce(event)
+        except StorageError as error:  # the study itself meets the same with its next round, and waits or ends
+            log.warning("an event is lost (%s): %s", event.text, error, extra={"fields": {"study": study}})
 
     @property
     def draining(self) -> bool:
