@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from unit.server.report.arms import NOW, arm, story, study
 from unit.server.report.drawn import PARAMETERS, inked, read
 
@@ -10,7 +12,7 @@ from fedstep.server.report.courses import BEST
 from fedstep.server.report.lineage import Tree
 from fedstep.server.report.picture import draw_study
 from fedstep.server.report.tree_picture import Band, bands_of
-from fedstep.server.report.tree_rows import rows_height
+from fedstep.server.report.tree_rows import draw_rows, rows_height
 from fedstep.server.storage.base import RoundRecord, StudyRecord, TrialRecord, TrialState
 
 
@@ -56,6 +58,22 @@ def test_arms_without_a_value_still_give_a_picture(tmp_path: Path) -> None:
     draw_study(tmp_path / "run.png", study(), [arm(0, 0.1, None, None, phase="screen")], [])
     draw_study(tmp_path / "none.png", study(), [arm(0, 0.1, phase="screen", state=TrialState.RUNNING)], [])
     assert inked(read(tmp_path / "run.png"), "#7b8794") > 0
+
+
+def test_rows_show_all_that_goes_on_beside_the_delivered_line() -> None:
+    """An arm of another beginning that keeps its parent's value lies on no line that is drawn already."""
+    trials = [
+        arm(0, 0.1, 1.0, 0.9),
+        arm(1, 0.1, 0.8, 0.7, parents=(0,), first=2),
+        arm(2, 0.5, 2.0, 1.9),
+        arm(3, 0.5, 1.8, 1.7, parents=(2,), first=2),
+        arm(4, 0.1, 0.8, 0.8, parents=(0,), first=2),
+    ]
+    tree = Tree(trials, 1)
+    (row,) = draw_rows(Figure(), study().spec.space, tree, tree.branches, (0.0, 0.0))
+    lines = [one for one in row.collections if isinstance(one, LineCollection)]
+    faint = [np.asarray(segment).tolist() for one in lines for segment in one.get_segments()]
+    assert sorted(faint) == [[[0.0, 0.5], [2.0, 0.5]], [[2.0, 0.5], [4.0, 0.5]]]
 
 
 def test_a_value_that_is_none_of_the_choices_has_its_place_after_them(tmp_path: Path) -> None:
