@@ -23,7 +23,8 @@ def main() -> None:
     """`python -m tests.bench [NAME [OPTIONS]]`."""
     name, *arguments = sys.argv[1:] or ["all"]
     if name in ("-h", "--help"):
-        sys.exit(f"python -m tests.bench [NAME [OPTIONS]]; NAME is {', '.join(NAMES)} or all.")
+        print(f"python -m tests.bench [NAME [OPTIONS]]; NAME is {', '.join(NAMES)} or all.")
+        return
     if name not in (*NAMES, "all"):
         sys.exit(f"There is no benchmark {name}: {', '.join(NAMES)} or all.")
     for each in NAMES if name == "all" else (name,):

@@ -123,10 +123,14 @@ def _draw_row(
 
 
 def _own(trial: TrialRecord, name: str, tree: Tree) -> Value | None:
-    """The arm's value; None where it lies on the delivered line: it goes on from there, with the value there."""
+    """The arm's value; None where the delivered line has the same one in all of its rounds and covers it."""
     value = trial.hyperparameters.get(name)
-    on_path = any(parent in tree.path for parent in tree.parents(trial)[:1])
-    return None if on_path and tree.parents(trial)[0].hyperparameters.get(name) == value else value
+    covered = sum(
+        max(0, min(one.rounds_behind, trial.rounds_behind) - max(one.first_round, trial.first_round))
+        for one in tree.path
+        if one.rounds and one.hyperparameters.get(name) == value
+    )
+    return None if covered >= trial.rounds else value
 
 
 def _set_values(axes: Axes, parameter: Parameter, tried: Sequence[Value]) -> None:

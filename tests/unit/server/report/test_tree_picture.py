@@ -76,6 +76,15 @@ def test_rows_show_all_that_goes_on_beside_the_delivered_line() -> None:
     assert sorted(faint) == [[[0.0, 0.5], [2.0, 0.5]], [[2.0, 0.5], [4.0, 0.5]]]
 
 
+def test_rows_show_an_incumbent_that_lost_with_the_value_that_it_kept() -> None:
+    trials = [arm(0, 0.1, 1.0, 0.9), arm(1, 0.5, 0.8, 0.7, parents=(0,), first=2)]
+    tree = Tree([*trials, arm(2, 0.1, 0.9, 0.9, parents=(0,), first=2)], 1)
+    (row,) = draw_rows(Figure(), study().spec.space, tree, tree.branches, (0.0, 0.0))
+    lines = [one for one in row.collections if isinstance(one, LineCollection)]
+    faint = [np.asarray(segment).tolist() for one in lines for segment in one.get_segments()]
+    assert faint == [[[2.0, 0.1], [4.0, 0.1]]]
+
+
 def test_a_value_that_is_none_of_the_choices_has_its_place_after_them(tmp_path: Path) -> None:
     parameter = {"choices": ["sgd", "adam"]}
     trials = [arm(0, {"optimizer": value}, 1.0) for value in ("lion", "sgd")]

@@ -85,7 +85,7 @@ def _tuning(cost: ToldCost, simulated: bool) -> list[Block]:
         seconds = f"{duration_text(tuning.seconds)}; the tuner itself took {on_cpu}"
     else:
         took = duration_text(cost.tuner_seconds)
-        seconds = f"{duration_text(cost.added_seconds)}, {took} and {on_cpu} of it in the tuner itself"
+        seconds = f"{duration_text(cost.added_seconds)} of waiting; the tuner itself took {took} of that, {on_cpu}"
     return [
         Words(
             f"Of this, tuning added {tuning.rounds:,} rounds, {tuning.client_rounds:,} client-rounds, "
