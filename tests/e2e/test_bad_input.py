@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,8 +85,11 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_coordinator_that_nobody_runs(tmp_path: Path) -> None:
-    file = write_study(tmp_path / "study.toml")
-    for command in (("study", "run", file), ("fleet", "list"), ("study", "watch", "s")):
+    ran = fedstep("study", "run", write_study(tmp_path / "study.toml"), "--coordinator", NOBODY)
+    waiting, *rest = ran.err.splitlines()
+    assert waiting == f"Nobody answers at {NOBODY} yet; trying for 20 s."
+    one_sentence(replace(ran, err="\n".join(rest)), NOBODY, "fedstep coordinator", "--coordinator")
+    for command in (("fleet", "list"), ("study", "watch", "s")):
         one_sentence(fedstep(*command, "--coordinator", NOBODY), NOBODY, "fedstep coordinator", "--coordinator")
 
 

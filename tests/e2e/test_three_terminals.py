@@ -2,6 +2,7 @@
 
 import re
 import signal
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -202,3 +203,15 @@ def test_help_explains_every_command() -> None:
     for command in ("coordinator", "client", "study", "fleet", "demo"):
         assert f"  {command} " in text
         assert "Usage: fedstep" in fedstep(command, "--help").out
+
+
+def test_a_study_may_be_run_before_its_coordinator_is_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    file = digits(tmp_path / "study.toml", name="early")
+    with Programs(tmp_path / "logs") as programs:
+        run = programs.start("study", "run", file, "--coordinator", f"127.0.0.1:{port}", "--detach")
+        run.until(lambda p: "Nobody answers" in p.err, "it waits")
+        programs.coordinator(tmp_path / "data", port=port)
+        assert run.wait() == 0
+        assert "Study early is under way" in run.out

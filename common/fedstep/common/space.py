@@ -130,6 +130,23 @@ class Space(RootModel[dict[str, Parameter]]):
         if faults:
             raise InvalidInputError(sentences(faults), faults)
 
+    def value_faults(self, values: Mapping[str, object], field: str) -> list[FieldViolation]:
+        """What is wrong with values of some of its parameters, wherever a study file gives them.
+
+        Args:
+            values: By name.
+            field: Where they stand.
+        """
+        faults = []
+        for name, value in values.items():
+            where = join(field, name)
+            if name not in self.root:
+                faults.append(FieldViolation(where, f"there is no parameter `{name}`: {one_of(name, self.root)}"))
+            elif not isinstance(value, bool | int | float | str) or self.root[name].normal(value) is None:
+                said = f"is {show(value)}: `{name}` is {self.root[name].describe()}."
+                faults.append(FieldViolation(where, said))
+        return faults
+
     def in_own_types(self, values: Hyperparameters) -> dict[str, Value]:
         """The values in their parameters' types where that is the same: 1 as 1.0, 8.0 as 8; all others as they are."""
         found = {}

@@ -24,8 +24,11 @@ _TRIALS_A_ROUND = 4
 
 _OPENING, _CLOSING = "[{", "]}"
 _SECOND = re.compile(r"\+(?=[A-Z])")
-_IN_TWO_PARTS = {"optuna": ("sampler", "pruner", "NopPruner"), "ray": ("searcher", "scheduler", "FIFOScheduler")}
-"""Of these tuners: the options that name their parts, and the one that stops nothing."""
+_IN_TWO_PARTS = {
+    "optuna": ("sampler", "pruner", "NopPruner", "enqueue"),
+    "ray": ("searcher", "scheduler", "FIFOScheduler", "population"),
+}
+"""Of these tuners: the options that name their parts, the one that stops nothing, and the option of neither part."""
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -176,14 +179,19 @@ def _plugin(option: str, text: str) -> Plugin:
         raise InvalidInputError(f"{whole}: {violations_of(error, Plugin)[0].description}") from None
 
 
-def _two_parts(whole: str, parts: list[str], first: str, second: str, neither: str) -> Mapping[str, object]:
+def _two_parts(
+    whole: str, parts: list[str], first: str, second: str, neither: str, of_neither: str
+) -> Mapping[str, object]:
     """What chooses configurations with its options, and what stops trials with its own."""
     chooses, *stops = _SECOND.split(":".join(parts), maxsplit=1)
     arguments: dict[str, object] = {second: neither}
     for kind, said in ((first, chooses), (second, stops[0] if stops else "")):
         if said:
             arguments[kind], *options = _split(said, ":")
-            arguments[f"{kind}_options"] = _options(whole, options)
+            own = _options(whole, options)
+            if of_neither in own:
+                arguments[of_neither] = own.pop(of_neither)
+            arguments[f"{kind}_options"] = own
     return arguments
 
 

@@ -63,6 +63,12 @@ def test_a_sampler_and_a_pruner_have_options_of_their_own() -> None:
     }
 
 
+def test_what_is_of_neither_part_is_the_tuners_own() -> None:
+    assert options("optuna:TPESampler:enqueue=[{}]:n_startup_trials=4")["enqueue"] == [{}]
+    assert options("optuna:TPESampler:enqueue=[{}]:n_startup_trials=4")["sampler_options"] == {"n_startup_trials": 4}
+    assert options("ray:BasicVariantGenerator+PopulationBasedTraining:population=6")["population"] == 6
+
+
 def test_so_have_a_searcher_and_a_scheduler_of_rays() -> None:
     assert options("ray:HyperOptSearch:gamma=0.3+AsyncHyperBandScheduler:grace_period=2") == {
         "name": "ray",

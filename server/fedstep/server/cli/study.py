@@ -1,6 +1,8 @@
 """`fedstep study`: run, watch and read studies."""
 
+import asyncio
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from rich.console import Console
 
 from fedstep.api.aio import AsyncFedstep, connect
 from fedstep.api.calls import ENDED
+from fedstep.api.waiting import Patience
 from fedstep.common.channel import Endpoint
 from fedstep.common.errors import InvalidInputError, UnavailableError
 from fedstep.common.loop import run as run_loop
@@ -37,6 +40,8 @@ from fedstep.server.cli.show import (
 from fedstep.v1 import study_pb2
 
 EXIT_NOT_COMPLETED = 1
+START_S = 20.0
+"""How long a coordinator is waited for that may have been started a moment ago."""
 HINT = "Ctrl-C stops watching; the study goes on."
 
 
@@ -74,7 +79,7 @@ def run(file: str, coordinator: Endpoint, detach: bool, plain: bool, as_json: bo
 
     async def start(remote: AsyncFedstep) -> None:
         try:
-            created = await remote.create(spec_to_proto(spec))
+            created = await create(remote, spec_to_proto(spec))
         except InvalidInputError as error:
             raise InvalidInputError(locate(file, error.violations) or error.message) from None
         if detach:
@@ -322,6 +327,25 @@ def stop(name: str, coordinator: Endpoint, as_json: bool) -> None:
         print_json(found) if as_json else print(f"Study {name} is {state}.")
 
     _call(coordinator, one)
+
+
+async def create(remote: AsyncFedstep, spec: study_pb2.StudySpec) -> study_pb2.Study:
+    """Starts a study with a coordinator that may itself be starting yet.
+
+    Raises:
+        UnavailableError: Nobody answers for START_S.
+    """
+    patience, until_s = Patience(), time.monotonic() + START_S
+    while True:
+        try:
+            return await remote.create(spec)
+        except UnavailableError:
+            await remote.check()
+            if time.monotonic() > until_s:
+                raise
+            if patience.fresh:
+                print(f"Nobody answers at {remote.address} yet; trying for {START_S:.0f} s.", file=sys.stderr)
+            await asyncio.sleep(patience.next_s())
 
 
 async def watch_to_end(

@@ -10,7 +10,7 @@ from fedstep.common.errors import FieldViolation
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.parameters import CategoricalParameter, FloatParameter, Parameter
 from fedstep.common.space import Space
-from fedstep.common.validation import join, one_of, show
+from fedstep.common.validation import join
 
 
 def suggest_point(trial: optuna.Trial, space: Space) -> dict[str, Value]:
@@ -74,7 +74,7 @@ def space_faults(name: str, options: Mapping[str, Any], space: Space, field: str
     """
     inside = field.removesuffix(".name") if field.endswith(".name") else f"{field}_options"
     if name == "PartialFixedSampler":
-        faults = _value_faults(options.get("fixed_params", {}), space, join(inside, "fixed_params"))
+        faults = space.value_faults(options.get("fixed_params", {}), join(inside, "fixed_params"))
         base = options.get("base_sampler")
         if isinstance(base, Mapping) and isinstance(base.get("name"), str):
             faults += space_faults(base["name"], base, space, join(inside, "base_sampler.name"))
@@ -92,21 +92,6 @@ def space_faults(name: str, options: Mapping[str, Any], space: Space, field: str
         faults = [FieldViolation(where, f"does not name `{other}`: list its values.") for other in missing]
         lists = {other: values if isinstance(values, list) else [values] for other, values in grid.items()}
         return faults + [
-            fault
-            for other, values in lists.items()
-            for v in values
-            for fault in _value_faults({other: v}, space, where)
+            fault for other, values in lists.items() for v in values for fault in space.value_faults({other: v}, where)
         ]
     return []
-
-
-def _value_faults(values: Mapping[str, Any], space: Space, field: str) -> list[FieldViolation]:
-    faults = []
-    for name, value in values.items():
-        if name not in space:
-            hint = one_of(name, space.parameters)
-            faults.append(FieldViolation(join(field, name), f"there is no parameter `{name}`: {hint}"))
-        elif not isinstance(value, bool | int | float | str) or space[name].normal(value) is None:
-            said = f"is {show(value)}: `{name}` is {space[name].describe()}."
-            faults.append(FieldViolation(join(field, name), said))
-    return faults

@@ -1,7 +1,7 @@
 """Optuna as a tuner: any sampler and any pruner, the study in the coordinator's own database."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedstep.common.errors import AlreadyExistsError, FieldViolation, InternalError
-from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.spec import StudySpec
 from fedstep.common.validation import MistakesError
 from fedstep.server.tuning.base import Arm, Decision, Observation, Prices, ProposeContext, Tuner
@@ -25,6 +25,7 @@ from fedstep.server.tuning.optuna_storage import (
     open_storage,
     without_info,
 )
+from fedstep.server.tuning.scales import Scales
 
 _ARM = "fedstep_trial"
 _FAILED = "fedstep_failed"
@@ -42,6 +43,8 @@ class OptunaOptions(BaseModel):
         sampler_options: Its keyword arguments.
         pruner: The class name of a public pruner.
         pruner_options: Its keyword arguments.
+        enqueue: Points to try before the sampler's own, as Optuna's `enqueue_trial` does. What one leaves out is the
+            default's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +53,7 @@ class OptunaOptions(BaseModel):
     sampler_options: dict[str, Any] = Field(default_factory=dict)
     pruner: str = "MedianPruner"
     pruner_options: dict[str, Any] = Field(default_factory=dict)
+    enqueue: list[dict[str, Value]] = Field(default_factory=list)
 
     def check(self, spec: StudySpec) -> None:
         """Makes both parts once, to see that they can be made and that the sampler can search the space.
@@ -69,6 +73,10 @@ class OptunaOptions(BaseModel):
                 faults += error.violations
         if not faults:
             faults += space_faults(self.sampler, self.sampler_options, spec.space, "tuner.sampler")
+        for number, point in enumerate(self.enqueue):
+            faults += spec.space.value_faults(point, f"tuner.enqueue[{number}]")
+        if self.enqueue and self.sampler == "GridSampler":
+            faults.append(FieldViolation("tuner.enqueue", "is for samplers that choose: GridSampler has its own list."))
         if faults:
             raise MistakesError(faults)
 
@@ -101,13 +109,16 @@ class OptunaTuner(Tuner):
     value seen so far. A trial told FAIL, as Optuna would have it, teaches no sampler anything.
     """
 
-    def __init__(self, spec: StudySpec, options: OptunaOptions, storage_url: str) -> None:
+    def __init__(
+        self, spec: StudySpec, options: OptunaOptions, storage_url: str, defaults: Mapping[str, Value]
+    ) -> None:
         """Opens the database and makes Optuna's tables where there are none.
 
         Args:
             spec: The study; its name is the name of Optuna's study.
             options: Checked ones, see `OptunaOptions.check`.
             storage_url: SQLAlchemy's URL of the coordinator's database.
+            defaults: Every hyper-parameter's, for points that are to be tried first.
 
         Raises:
             StorageError: The database cannot be used.
@@ -116,6 +127,8 @@ class OptunaTuner(Tuner):
         self._options = options
         self._url = storage_url
         self._pruner = _factory(spec, 0).pruner(options.pruner, options.pruner_options, "tuner.pruner")
+        scales = Scales(spec, defaults)
+        self._enqueued = [scales.default_point(point) for point in options.enqueue]
         self._open: dict[int, _OpenArm] = {}
         self._study: _Study | None = None
         self._storage = open_storage(storage_url)
@@ -233,7 +246,12 @@ class OptunaTuner(Tuner):
             study.tell(self._open.pop(number).trial, state=TrialState.FAIL)
         study.sampler = self._sampler(number)
         lost = self._lost(study, number)
-        trial = self._add(study, number, lost.params, lost) if lost else study.ask()
+        if lost:
+            trial = self._add(study, number, lost.params, lost)
+        elif number < len(self._enqueued):
+            trial = self._add(study, number, self._enqueued[number])
+        else:
+            trial = study.ask()
         try:
             trial.set_user_attr(_ARM, number)
             arm = Arm(number, suggest_point(trial, self._spec.space))

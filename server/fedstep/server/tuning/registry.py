@@ -89,7 +89,7 @@ def _tuners() -> dict[str, _Entry]:
         ),
         "optuna": _Entry(
             check=_check_optuna,
-            create=lambda spec, url, defaults: OptunaTuner(spec, _options(spec, OptunaOptions), url),
+            create=lambda spec, url, defaults: OptunaTuner(spec, _options(spec, OptunaOptions), url, defaults),
         ),
         "stepwise": _Entry(
             check=_check_stepwise,

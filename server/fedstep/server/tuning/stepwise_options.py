@@ -8,9 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from fedstep.common.errors import FieldViolation
 from fedstep.common.hyperparameters import Value
-from fedstep.common.space import Space
 from fedstep.common.spec import StudySpec
-from fedstep.common.validation import MistakesError, join, one_of, show
+from fedstep.common.validation import MistakesError, one_of, show
 from fedstep.server.tuning.proposers import RANDOM, check_sampler
 from fedstep.server.tuning.ray_proposer import PREFIX, check_ray_sampler
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings, constant_faults
@@ -85,7 +84,7 @@ class StepwiseOptions(BaseModel):
             MistakesError: The sampler cannot be made, or a name or a value is wrong; the fields are relative to
                 `tuner`.
         """
-        faults = _start_faults(self.start, spec.space)
+        faults = spec.space.value_faults(self.start, "tuner.start")
         for name in self.screen_only:
             if name not in spec.space:
                 said = f"there is no parameter {show(name)}: {one_of(name, spec.space.parameters)}"
@@ -97,14 +96,3 @@ class StepwiseOptions(BaseModel):
             faults += error.violations
         if faults:
             raise MistakesError(faults)
-
-
-def _start_faults(start: dict[str, Value], space: Space) -> list[FieldViolation]:
-    faults = []
-    for name, value in start.items():
-        where = join("tuner.start", name)
-        if name not in space:
-            faults.append(FieldViolation(where, f"there is no parameter `{name}`: {one_of(name, space.parameters)}"))
-        elif space[name].normal(value) is None:
-            faults.append(FieldViolation(where, f"is {show(value)}: `{name}` is {space[name].describe()}."))
-    return faults

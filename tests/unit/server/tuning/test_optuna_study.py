@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from contract.tuner_kit import SPACE, Coordinator, loss_of
-from fedstep.common.errors import AlreadyExistsError, InternalError, StorageError
+from fedstep.common.errors import AlreadyExistsError, InternalError, InvalidInputError, StorageError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.base import Arm, Decision, Observation, Prices, ProposeContext
@@ -146,6 +146,43 @@ def test_the_direction_is_the_objectives(make: Make, tmp_path: Path) -> None:
     make(spec).propose(ProposeContext(slots=1, next_number=0))
     found = optuna.load_study(study_name="kit", storage=f"sqlite:///{tmp_path / 'a.sqlite'}")
     assert found.direction is optuna.study.StudyDirection.MAXIMIZE
+
+
+def test_enqueued_points_come_first_and_the_default_stands_in_for_what_they_leave_out(
+    make: Make, tmp_path: Path
+) -> None:
+    options = {"enqueue": [{}, {"lr": 0.5, "momentum": 0}], "sampler_options": {"n_startup_trials": 2}}
+    spec = study(trials=4, tuner={**options, "pruner": "NopPruner"})
+    whole, cut = Coordinator(make(spec, "a"), spec), Coordinator(make(spec, "b"), spec)
+    whole.run()
+    first, second, *others = [whole.arms[number].hyperparameters for number in range(4)]
+    assert first == {"lr": 0.05, "momentum": 0.0, "local_epochs": 1}
+    assert second == {"lr": 0.5, "momentum": 0.0, "local_epochs": 1}
+    assert first not in others
+    assert second not in others
+    assert [trial.params for trial in stored(tmp_path)][:2] == [first, second]
+    cut.tuner.propose(ProposeContext(slots=2, next_number=0))  # lost: never committed
+    cut.restart(make(spec, "b"))
+    cut.run()
+    assert cut.arms == whole.arms
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "said"),
+    [
+        ({"enqueue": [{"lr": 0.1}, {"rl": 0.1}]}, r"tuner.enqueue\[1\].rl", "there is no parameter `rl`: .*lr"),
+        ({"enqueue": [{"lr": 5.0}]}, r"tuner.enqueue\[0\].lr", "is 5: `lr` is"),
+        ({"enqueue": {"lr": 0.1}}, "tuner.enqueue", "list"),
+        (
+            {"enqueue": [{}], "sampler": "GridSampler", "sampler_options": {"search_space": {}}},
+            "tuner.enqueue",
+            "GridSampler has its own list",
+        ),
+    ],
+)
+def test_a_point_that_cannot_be_enqueued_is_refused(options: dict[str, Any], field: str, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"(?s){field}.*{said}"):
+        study(tuner=options)
 
 
 def test_nothing_stays_running_after_a_crash(make: Make, tmp_path: Path) -> None:
