@@ -1700,8 +1700,8 @@ class TuningCost(_message.Message):
     event_bytes: _builtins.int
     """Bytes of text and JSON of the events that tell of trials and decisions."""
     added_seconds: _builtins.float
-    """Wall-clock seconds that tuning adds: those of `spent`, and of the tuner's
-    calls.
+    """Seconds of wall clock that tuning adds: those of `spent`, where rounds that
+    run at once count each, and of the tuner's calls.
     """
     @_builtins.property
     def spent(self) -> Global___Spending:

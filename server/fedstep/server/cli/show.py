@@ -167,7 +167,7 @@ def print_study(study: study_pb2.Study, explained: bool = True) -> None:
         for name, value in sorted(hp.map_from_proto(best.hyperparameters).items()):
             console.print(f"  {name:<18}", f"{value:.6g}" if isinstance(value, float) else str(value), markup=False)
         if best.parents and explained:
-            console.print(f"Its model goes on from other arms': fedstep study explain {spec.name}")
+            console.print(f"Its model is made of more arms than one: fedstep study explain {spec.name}")
     if study.HasField("result"):
         result = study.result
         where = "held-out data" if result.held_out else "the evaluation cohort"

@@ -69,7 +69,7 @@ def test_a_study_of_arms_is_measured_in_rounds(capsys: pytest.CaptureFixture[str
     print_study(shown)
     out = capsys.readouterr().out
     assert "writers: completed; task digits, tuner stepwise; 19 of 60 rounds, 13 arms" in out
-    assert "Its model goes on from other arms': fedstep study explain writers" in out
+    assert "Its model is made of more arms than one: fedstep study explain writers" in out
 
 
 def test_a_study_of_trials_is_measured_in_trials(capsys: pytest.CaptureFixture[str]) -> None:
