@@ -88,9 +88,14 @@ class Generations:
 
     # which one is next -------------------------------------------------------------------------------------------
 
-    def settling(self) -> bool:
-        """Whether it is late enough for the learning rate to fall."""
-        return self._settings.use_settle and self._meter.fraction >= self._settings.settle_from
+    def settling(self, pace: Pace) -> bool:
+        """Whether the learning rate falls: late, and not before the loss hardly does."""
+        late = self._settings.use_settle and self._meter.fraction >= self._settings.settle_from
+        return late and (pace.settled_from is not None or self._slow(pace))
+
+    def _slow(self, pace: Pace) -> bool:
+        """Whether the loss falls slowly."""
+        return pace.gain is not None and pace.gain < self._settings.slow_gain
 
     def forking(self, pace: Pace) -> bool:
         """Whether this generation tries a challenger: every second one, every one once the loss falls slowly."""
@@ -98,8 +103,7 @@ class Generations:
         least = max(settings.fork_rounds_left, 2 * settings.leg_least)
         if not settings.use_forks or self._meter.fraction >= settings.forks_until or self._meter.rounds_left < least:
             return False
-        slow = pace.gain is not None and pace.gain < settings.slow_gain
-        return slow or pace.generation - pace.forked >= settings.fork_every
+        return self._slow(pace) or pace.generation - pace.forked >= settings.fork_every
 
     # the three kinds ---------------------------------------------------------------------------------------------
 
@@ -140,7 +144,7 @@ class Generations:
     def settle(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
         """The incumbent trains one leg with a learning rate on its way down; gone back on if that hurts.
 
-        Late decay pays, where early decay is the greedy mistake.
+        Late decay pays, where early decay is the greedy mistake: as long as the loss falls well, it is early.
         """
         if pace.settled_from is None:
             pace = self._begins_to_settle(line, pace)
@@ -371,7 +375,7 @@ class Generations:
     def _begins_to_settle(self, line: Line, pace: Pace) -> Pace:
         self._tuner.note(
             "settling",
-            f"From here on the learning rate falls to {self._settings.settle_to:.0%} of itself.",
+            f"The loss hardly falls any more: from here on the learning rate does, to {self._settings.settle_to:.0%}.",
             fraction=round(self._meter.fraction, 3),
             arms=list(line.parents),
             hyperparameters=dict(line.point),

@@ -69,7 +69,7 @@ class StepwiseTuner(ProgramTuner):
         pace = yield from generations.begun(line)
         while meter.rounds_left > 0 and pace.failures < settings.most_failures:
             pace = replace(pace, generation=pace.generation + 1)
-            if generations.settling():
+            if generations.settling(pace):
                 line, pace = yield from generations.settle(line, pace)
             elif generations.forking(pace):
                 line, pace = yield from generations.fork(line, pace)

@@ -100,7 +100,8 @@ class StepwiseSettings:
         fork_every: Generations from one fork to the next while the loss falls well. Pilot.
         fork_rounds_left: Where the rest of the budget pays for fewer rounds there is none: one fork is eight rounds, a
             fifth of this, and what it finds has to earn them. Ours (docs/benchmarks.md).
-        slow_gain: Smoothed relative gain under which every generation forks. Pilot.
+        slow_gain: Smoothed relative gain under which the loss falls slowly: every generation forks, and a late one
+            settles. Pilot.
         gain_memory: Weight of the past in that mean. Ours.
         forks_until: Part of the budget after which nothing is forked. Pilot.
         move_chance: Chance that a coordinate of a challenger moves. Pilot.
@@ -124,8 +125,9 @@ class StepwiseSettings:
         most_rewinds: After so many in a row, and after so many to the same model, training goes on, whatever its loss:
             a momentum of the server that overshoots does so again from the same model. Ours.
         most_failures: After so many legs in a row that failed the tuner ends. Ours.
-        settle_from: Part of the budget after which the learning rate falls. Pilot: SGDR's cosine (Loshchilov and
-            Hutter, ICLR 2017), late, since early decay is the greedy mistake.
+        settle_from: Part of the budget after which the learning rate falls, once the loss falls slowly. Pilot: SGDR's
+            cosine (Loshchilov and Hutter, ICLR 2017), late, since early decay is the greedy mistake. That it waits for
+            the loss is ours (docs/benchmarks.md).
         settle_to: Part of the learning rate at the end. Pilot.
         settle_hurt_z: A settling leg is gone back on over this z, against the model before it. Ours.
         settle_hurt_rise: And over this relative rise of the loss: the clients that measure agree on every chance step

@@ -127,6 +127,11 @@ def falling(arm: Arm, before: float) -> float:
     return before * 0.95 if arm.rounds else before
 
 
+def levelling(arm: Arm, before: float) -> float:
+    """Every leg takes a hundredth of the loss away: it falls slowly."""
+    return before * 0.99 if arm.rounds else before
+
+
 def challenged(gain: float) -> Losses:
     """What is not the default ends with that much less loss than the default beside it."""
 
@@ -594,19 +599,31 @@ def test_the_clients_steps_choose_the_direction_of_a_challenger() -> None:
 
 
 def test_forks_stop_and_settling_begins_at_sixty_per_cent() -> None:
-    script = Script(study(bare()), falling)
+    script = Script(study(bare()), levelling)
     spent = 0
     for batch in script.legs():
         late = spent >= 0.6 * 200
         assert (batch[-1].phase == "settle") is late
         spent += sum(arm.rounds or 0 for arm in batch)
-    assert "settle" not in [
-        arm.phase for batch in Script(study(bare(use_settle=False)), falling).legs() for arm in batch
-    ]
+    assert not Script(study(bare(use_settle=False)), levelling).arms("settle")
+
+
+def test_nothing_settles_while_the_loss_falls_well_and_what_settles_goes_on() -> None:
+    assert not Script(study(bare()), falling).arms("settle")
+
+    def loss(arm: Arm, before: float) -> float:
+        return falling(arm, before) if before > 0.9 or arm.phase == "settle" else levelling(arm, before)
+
+    script = Script(study(bare(use_forks=False), rounds=300), loss)
+    phases = [batch[-1].phase for batch in script.legs()]
+    first = phases.index("settle")
+    assert script.means[script.legs()[first][-1].parents[0]] <= 0.9
+    assert first > 0.6 * len(phases)
+    assert set(phases[first:]) == {"settle"}
 
 
 def test_settling_takes_the_learning_rate_along_a_cosine_to_a_tenth() -> None:
-    legs = Script(study(bare(use_forks=False), rounds=600), falling).arms("settle")
+    legs = Script(study(bare(use_forks=False), rounds=600), levelling).arms("settle")
     rates = [float(leg.hyperparameters["lr"]) for leg in legs]
     assert rates == sorted(rates, reverse=True)
     assert rates[0] == pytest.approx(0.05, rel=0.05)
@@ -622,7 +639,7 @@ def test_a_settling_leg_that_hurts_is_gone_back_on_and_the_next_is_gentler() -> 
         if arm.phase == "settle" and not state["hurt"]:
             state["hurt"] = arm.number
             return before * 1.05
-        return falling(arm, before)
+        return levelling(arm, before)
 
     script = Script(study(bare()), loss)
     first, second, *_ = script.arms("settle")
@@ -654,7 +671,7 @@ def test_the_better_of_the_last_and_the_averaged_model_is_delivered(better: bool
 @pytest.mark.parametrize("better", [True, False])
 def test_a_delivered_model_has_the_hyper_parameters_of_its_last_rounds_averaged_or_not(better: bool) -> None:
     def loss(arm: Arm, before: float) -> float:
-        return before * (0.9 if better else 1.1) if arm.of_average else falling(arm, before)
+        return before * (0.9 if better else 1.1) if arm.of_average else levelling(arm, before)
 
     script = Script(study(bare()), loss)
     delivered, last = script.delivered[-1], script.arms("settle")[-1]
@@ -673,7 +690,7 @@ def test_at_all_times_the_model_to_end_with_is_the_last_good_one() -> None:
 
 
 def test_while_it_settles_the_averaged_model_is_delivered_where_it_is_better() -> None:
-    script = Script(study(bare()), lambda arm, before: before * 0.5 if arm.of_average else falling(arm, before))
+    script = Script(study(bare()), lambda arm, before: before * 0.5 if arm.of_average else levelling(arm, before))
     settling = [at for at, batch in enumerate(script.batches) if batch[-1].phase == "settle"]
     assert len(settling) > 2
     for at in settling:
@@ -849,7 +866,7 @@ def test_wrong_options_are_refused_with_the_fix(tuner: dict[str, Any], field: st
 
 def test_constants_can_be_set() -> None:
     script = Script(study(bare(constants={"leg_least": 6, "leg_most": 6})), falling)
-    assert {arm.rounds for arm in script.arms("advance")} == {6}
+    assert {arm.rounds for arm in script.arms("advance")[:-1]} == {6}  # the last leg takes what is left
 
 
 def test_every_number_has_bounds_and_a_default_within_them() -> None:
