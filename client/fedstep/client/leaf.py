@@ -80,7 +80,7 @@ def open_leaf(folder: Path, features: int, cache: Path) -> LeafIndex:
                     _build(files, features, kept)
                     _remove_older(cache, place, kept)
         return _load(folder, kept, features)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, FileNotFoundError) as error:
         raise InvalidInputError(
             f"The index of {folder} in {kept} is damaged: remove it, and it is made again."
         ) from error

@@ -15,6 +15,7 @@ from fedstep.client.step_log import StepLog, meter_for
 from fedstep.client.work import AbandonedError, Control
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.evaluate import batches
+from fedstep.common.raised import kind_of
 from fedstep.common.task import Batch, Samples, Task
 
 _MOST_SAMPLES = 2**32 - 1
@@ -105,6 +106,11 @@ class StandardRun:
                 loss = self.task.loss(self.model, batch)
         else:
             loss = self.task.loss(self.model, batch)
+        if not isinstance(loss, torch.Tensor):
+            raise InvalidInputError(
+                f"The loss() of the task {self.task.name} returned {kind_of(loss)}: let it return a tensor of one "
+                "number."
+            )
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         if self._received:
             self._pull_back()

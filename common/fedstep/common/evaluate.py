@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedstep.common.errors import InvalidInputError
+from fedstep.common.raised import somebodys_code
 from fedstep.common.samples import as_samples
 from fedstep.common.task import Batch, Samples, Task
 
@@ -106,7 +107,8 @@ def held_out_samples(task: Task, options: Mapping[str, str]) -> Samples | None:
         task: Whose.
         options: See `Task.load_held_out`.
     """
-    data = task.load_held_out(options)
+    with somebodys_code(f"The task {task.name} cannot load its held-out data"):
+        data = task.load_held_out(options)
     return None if data is None else as_samples(data)
 
 
@@ -114,10 +116,11 @@ def sample_count(samples: Samples) -> int:
     """How many samples there are.
 
     Raises:
-        InvalidInputError: The data set does not know.
+        InvalidInputError: The data set does not know; one sentence.
     """
     if not isinstance(samples, Sized):
         raise InvalidInputError(
             f"The data set {type(samples).__name__} has no length: give it a __len__, as map-style data sets have."
         )
-    return len(samples)
+    with somebodys_code(f"The data set {type(samples).__name__} does not tell its length"):
+        return len(samples)

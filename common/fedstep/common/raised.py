@@ -2,8 +2,11 @@
 
 import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
+
+from fedstep.common.errors import FedstepError, InvalidInputError
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _LONGEST = 300
@@ -11,7 +14,7 @@ _LONGEST = 300
 
 def raised(error: BaseException) -> str:
     """The error and the line of somebody's own code that it comes from: `KeyError: 'age' (mine.py, line 11).`"""
-    lines = str(error).strip().splitlines()
+    lines = _said(error).strip().splitlines()
     what = lines[0].strip().rstrip(".")[:_LONGEST] if lines else "no message"
     places = [*_places(error)]
     own = [(file, line) for file, line, is_own in places if is_own] or [(file, line) for file, line, _ in places]
@@ -19,6 +22,36 @@ def raised(error: BaseException) -> str:
         own, what = [(str(error.filename), error.lineno or 0)], error.msg
     where = f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
     return f"{type(error).__name__}: {what}{where}."
+
+
+@contextmanager
+def somebodys_code(what: str) -> Iterator[None]:
+    """Runs somebody's own code, whose errors become one sentence.
+
+    Args:
+        what: It cannot do then: "The task mine cannot load its data".
+
+    Raises:
+        InvalidInputError: It raised; its own sentence where it is one of fedstep's errors.
+    """
+    try:
+        yield
+    except FedstepError:
+        raise
+    except Exception as error:
+        raise InvalidInputError(f"{what}: {raised(error)}") from error
+
+
+def kind_of(value: object) -> str:
+    """What somebody's own code answered, in words: `None`, `a list`."""
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # its __str__ is somebody's own code, too
+        return ""
 
 
 def _places(error: BaseException) -> Iterator[tuple[str, int, bool]]:

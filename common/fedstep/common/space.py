@@ -130,7 +130,7 @@ class Space(RootModel[dict[str, Parameter]]):
         if faults:
             raise InvalidInputError(sentences(faults), faults)
 
-    def value_faults(self, values: Mapping[str, object], field: str) -> list[FieldViolation]:
+    def value_faults(self, values: Mapping[str, Any], field: str) -> list[FieldViolation]:
         """What is wrong with values of some of its parameters, wherever a study file gives them.
 
         Args:
@@ -140,7 +140,11 @@ class Space(RootModel[dict[str, Parameter]]):
         faults = []
         for name, value in values.items():
             where = join(field, name)
-            if name not in self.root:
+            parents = self.root[name].when if name in self.root else {}
+            if parents and values.keys() >= parents.keys() and not exists(self.root[name], values):
+                given = ", ".join(f"`{parent}` = {show(values[parent])}" for parent in parents)
+                faults.append(FieldViolation(where, f"does not exist where {given}: drop it."))
+            elif name not in self.root:
                 faults.append(FieldViolation(where, f"there is no parameter `{name}`: {one_of(name, self.root)}"))
             elif not isinstance(value, bool | int | float | str) or self.root[name].normal(value) is None:
                 said = f"is {show(value)}: `{name}` is {self.root[name].describe()}."

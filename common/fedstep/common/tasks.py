@@ -12,7 +12,7 @@ from torch import nn
 from fedstep.common.errors import FedstepError, InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.legal import standard_fault
-from fedstep.common.raised import raised
+from fedstep.common.raised import kind_of, raised, somebodys_code
 from fedstep.common.standard import DEFAULTS, STANDARD
 from fedstep.common.task import ClientData, ClientInfo, Task
 from fedstep.common.validation import nearest, show
@@ -67,15 +67,11 @@ def load_client_data(task: Task, client: ClientInfo) -> ClientData:
     Raises:
         InvalidInputError: It cannot be read, or the answer is none; one sentence.
     """
-    try:
+    with somebodys_code(f"The task {task.name} cannot load its data"):
         data: object = task.load_data(client)
-    except FedstepError:
-        raise
-    except Exception as error:  # a task of the user's may raise anything
-        raise InvalidInputError(f"The task {task.name} cannot load its data: {raised(error)}") from error
     if not isinstance(data, ClientData):
         raise InvalidInputError(
-            f"The load_data() of the task {task.name} returned {_kind(data)}: let it return ClientData(train, "
+            f"The load_data() of the task {task.name} returned {kind_of(data)}: let it return ClientData(train, "
             "validation)."
         )
     return data
@@ -88,17 +84,18 @@ def build_model(task: Task, values: Hyperparameters) -> nn.Module:
         InvalidInputError: It cannot; one sentence.
     """
     try:
-        return task.build_model(values)
+        model: object = task.build_model(values)
     except Exception as error:  # a task of the user's may raise anything
         shown = ", ".join(f"{name} = {show(value)}" for name, value in values.items() if name not in STANDARD)
         why = error.message if isinstance(error, FedstepError) else raised(error)
         raise InvalidInputError(
             f"The task {task.name} builds no model{' with ' * bool(shown)}{shown}: {why}"
         ) from error
-
-
-def _kind(value: object) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    if not isinstance(model, nn.Module):
+        raise InvalidInputError(
+            f"The build_model() of the task {task.name} returned {kind_of(model)}: let it return a torch.nn.Module."
+        )
+    return model
 
 
 def _entry_points() -> dict[str, EntryPoint]:
@@ -195,17 +192,17 @@ def _task_in(module: ModuleType, attribute: str | None, reference: str) -> Task:
 
 
 def _instance(kind: type[Task], reference: str) -> Task:
-    try:
+    with somebodys_code(f"The task {kind.__name__} in {reference} cannot be made"):
         return kind()
-    except TypeError as error:
-        raise InvalidInputError(f"The task {kind.__name__} in {reference} cannot be made: {error}.") from error
 
 
 def _check(task: Task, reference: str) -> None:
-    name: object = getattr(task, "name", None)
+    with somebodys_code(f"The task {reference} has no name or no defaults"):
+        name: object = getattr(task, "name", None)
+        defaults = dict(task.defaults)
     if not isinstance(name, str) or not name:
         raise InvalidInputError(f'The task {reference} has no name: give its class a line such as name = "mine".')
-    for parameter, value in task.defaults.items():
+    for parameter, value in defaults.items():
         if not isinstance(value, float | int | str):
             raise InvalidInputError(
                 f"The task {name} has the default {parameter} = {value!r}: make it a number, a string or a bool."

@@ -12,7 +12,7 @@ from fedstep.common.evaluate import evaluate
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
-from fedstep.common.tasks import load_task
+from fedstep.common.tasks import build_model, load_task
 from fedstep.common.tensors import Manifest, narrow, unpack
 from fedstep.server.coordination.run import initial_run, resolve
 from fedstep.server.storage.base import StudyState, TrialRecord, TrialState
@@ -146,7 +146,7 @@ class Bench:
             point: What it was trained with.
             payload: The model, uint8 [payload_bytes].
         """
-        model = self._task.build_model(resolve(spec, self._task, point))
+        model = build_model(self._task, resolve(spec, self._task, point))
         model.load_state_dict(unpack(payload, Manifest.of(model.state_dict())))
         metrics, _ = evaluate(self._task, model, self._held_out, torch.device("cpu"))
         return metrics

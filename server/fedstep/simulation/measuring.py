@@ -10,7 +10,7 @@ from fedstep.client.work import Evaluated
 from fedstep.common.evaluate import evaluate
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.task import Task
-from fedstep.common.tasks import full_hyperparameters
+from fedstep.common.tasks import build_model, full_hyperparameters
 from fedstep.common.tensors import Manifest, unpack
 from fedstep.simulation.local import Order
 from fedstep.simulation.population import CPU, Pool, Population
@@ -95,7 +95,7 @@ def held_out_metrics(
     """
     if population.held_out is None:
         return {}
-    model = population.task.build_model(full_hyperparameters(population.task, hyperparameters))
+    model = build_model(population.task, full_hyperparameters(population.task, hyperparameters))
     model.load_state_dict(unpack(payload, manifest))
     metrics, _ = evaluate(population.task, model, population.held_out, CPU)
     return metrics

@@ -188,6 +188,8 @@ def _two_parts(
     for kind, said in ((first, chooses), (second, stops[0] if stops else "")):
         if said:
             arguments[kind], *options = _split(said, ":")
+            if "=" in str(arguments[kind]):
+                raise InvalidInputError(f"{whole}, where no {kind} is named: write its name before its options.")
             own = _options(whole, options)
             if of_neither in own:
                 arguments[of_neither] = own.pop(of_neither)

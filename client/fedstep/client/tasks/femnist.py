@@ -20,6 +20,7 @@ from fedstep.common.task import Samples
 
 _SIDE = 28
 _PIXELS = _SIDE * _SIDE
+_A_LITTLE_OVER_1 = 1.01  # what rounding makes of a 1
 
 
 class Femnist(PooledTask):
@@ -106,14 +107,13 @@ def _tensors(index: LeafIndex, samples: Indices) -> tuple[torch.Tensor, torch.Te
     """Pixels from 0 to 1, as LEAF's script writes them; those of folders that others made from 0 to 255 are scaled."""
     images = torch.from_numpy(index.features(samples)).reshape(-1, 1, _SIDE, _SIDE)
     darkest, brightest = index.span  # everybody's: whoever reads a share scales it alike
-    if darkest < 0 or brightest > 255:
+    written_to_1 = brightest < _A_LITTLE_OVER_1
+    if darkest < 0 or brightest > 255 or (not written_to_1 and brightest < 2):
         raise InvalidInputError(
             f"The images in {index.folder} have pixels from {darkest:g} to {brightest:g}: give them from 0 to 1, as "
             "LEAF's preprocess script does, or from 0 to 255."
         )
-    if brightest > 1:  # white paper is 1 in the one and 255 in the other
-        images = images / 255
-    return images, torch.from_numpy(index.labels[samples])
+    return images if written_to_1 else images / 255, torch.from_numpy(index.labels[samples])
 
 
 femnist = Femnist()

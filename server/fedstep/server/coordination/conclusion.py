@@ -9,6 +9,7 @@ import torch
 
 from fedstep.common.errors import FedstepError
 from fedstep.common.evaluate import evaluate, held_out_samples
+from fedstep.common.raised import raised
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tasks import build_model
@@ -37,10 +38,10 @@ async def measure(spec: StudySpec, task: Task, run: Run, trial: TrialRecord, par
         try:
             measured = await parts.executors.compute.run(_held_out, task, run, dict(parts.task_options))
         except Exception as error:  # the task's own code; a study is not lost because of its last measurement
-            log.warning("study %s: the held-out set cannot be used", spec.name, exc_info=error)
             measured = {}
-            why = error.message if isinstance(error, FedstepError) else f"{type(error).__name__}: {error}"
-            text = f"The held-out set cannot be read, so the evaluation cohort's metrics stand: {why}"
+            why = error.message if isinstance(error, FedstepError) else raised(error)
+            log.warning("study %s: the held-out set cannot be used: %s", spec.name, why)
+            text = f"The held-out set cannot be used, so the evaluation cohort's metrics stand: {why}"
             change = Change(events=[NewEvent("held_out_unavailable", text)])
             await parts.feed.commit(spec.name, lambda: parts.store.commit(spec.name, change))
         metrics, held_out = (measured, True) if measured else (metrics, False)

@@ -454,8 +454,13 @@ class RunEngine:
 
 
 def _missed_too_often(run: Run, trained: Trained) -> UnavailableError:
+    they_say_why = trained.faults and all(a.standing is Status.FAILED for a in trained.faults)
+    fix = (
+        "Mend what they say, in the task or in its data"
+        if they_say_why
+        else "See that they are there, or give them longer (round.deadline), or ask for fewer (round.quorum)"
+    )
     return UnavailableError(
         f"Round {run.rounds} of trial {run.trial} missed its quorum {ATTEMPTS} times: "
-        f"{narrate.reasons(trained.faults)}. See that they are there, or give them longer (round.deadline), or ask for "
-        "fewer (round.quorum)."
+        f"{narrate.reasons(trained.faults)}. {fix}."
     )

@@ -106,7 +106,8 @@ class Tree:
         """Where the lineage goes on with a challenger's configuration, and the last value measured before.
 
         Decided is what the next incumbent has. The weights may be another child's, and a learning rate that settles,
-        or that was lowered after a rewind, is no challenger's.
+        or that was lowered after a rewind, is no challenger's. Nor is what a member of a population or a program
+        outside takes over: nothing was compared there.
         """
         left = [b.trial for b in self.branches if b.role in (Role.REWOUND, Role.FAILED)]
         rewound = {(parents_of(trial), _cohort(trial)) for trial in left}
@@ -117,7 +118,7 @@ class Tree:
             names = {*before.hyperparameters, *now.hyperparameters} - ({"lr"} if phase_of(now) == "settle" else set())
             changed = any(before.hyperparameters.get(name) != now.hyperparameters.get(name) for name in names)
             start = starts[now.number]
-            if challengers and changed and start is not None and not lowered:
+            if phase_of(before) == "fork" and challengers and changed and start is not None and not lowered:
                 found.append((now.first_round, start[1]))
         return found
 

@@ -53,7 +53,7 @@ class OptunaOptions(BaseModel):
     sampler_options: dict[str, Any] = Field(default_factory=dict)
     pruner: str = "MedianPruner"
     pruner_options: dict[str, Any] = Field(default_factory=dict)
-    enqueue: list[dict[str, Value]] = Field(default_factory=list)
+    enqueue: list[dict[str, Any]] = Field(default_factory=list)
 
     def check(self, spec: StudySpec) -> None:
         """Makes both parts once, to see that they can be made and that the sampler can search the space.
@@ -74,8 +74,8 @@ class OptunaOptions(BaseModel):
         if not faults:
             faults += space_faults(self.sampler, self.sampler_options, spec.space, "tuner.sampler")
         for number, point in enumerate(self.enqueue):
-            faults += spec.space.value_faults(point, f"tuner.enqueue[{number}]")
-        if self.enqueue and self.sampler == "GridSampler":
+            faults += spec.space.value_faults(point, f"tuner.enqueue.{number}")
+        if self.enqueue and "GridSampler" in _names(self.sampler, self.sampler_options):
             faults.append(FieldViolation("tuner.enqueue", "is for samplers that choose: GridSampler has its own list."))
         if faults:
             raise MistakesError(faults)
@@ -314,11 +314,8 @@ class OptunaTuner(Tuner):
         study.tell(trial, state=TrialState.PRUNED)
 
     def _blind_to_pruned(self) -> bool:
-        name, options = self._options.sampler, self._options.sampler_options
-        while name == "PartialFixedSampler":
-            options = options["base_sampler"]
-            name = options["name"]
-        return name in _BLIND_TO_PRUNED
+        *_, innermost = _names(self._options.sampler, self._options.sampler_options)
+        return innermost in _BLIND_TO_PRUNED
 
     def _worst(self, study: "_Study") -> float | None:
         values = [value for trial in self._trials(study) for value in trial.intermediate_values.values()]
@@ -384,6 +381,15 @@ class _Study(optuna.Study):
     def stop(self) -> None:
         """Called by a sampler that has tried everything."""
         self.stopped = True
+
+
+def _names(sampler: str, options: Mapping[str, Any]) -> list[str]:
+    """A sampler's name, and those of the samplers that it wraps."""
+    names = [sampler]
+    while names[-1] == "PartialFixedSampler" and isinstance(options.get("base_sampler"), Mapping):
+        options = options["base_sampler"]
+        names.append(str(options.get("name")))
+    return names
 
 
 def _factory(spec: StudySpec, arm: int) -> PartFactory:

@@ -170,8 +170,8 @@ def test_enqueued_points_come_first_and_the_default_stands_in_for_what_they_leav
 @pytest.mark.parametrize(
     ("options", "field", "said"),
     [
-        ({"enqueue": [{"lr": 0.1}, {"rl": 0.1}]}, r"tuner.enqueue\[1\].rl", "there is no parameter `rl`: .*lr"),
-        ({"enqueue": [{"lr": 5.0}]}, r"tuner.enqueue\[0\].lr", "is 5: `lr` is"),
+        ({"enqueue": [{"lr": 0.1}, {"rl": 0.1}]}, "tuner.enqueue.1.rl", "there is no parameter `rl`: .*lr"),
+        ({"enqueue": [{"lr": 5.0}]}, "tuner.enqueue.0.lr", "is 5: `lr` is"),
         ({"enqueue": {"lr": 0.1}}, "tuner.enqueue", "list"),
         (
             {"enqueue": [{}], "sampler": "GridSampler", "sampler_options": {"search_space": {}}},
