@@ -90,13 +90,23 @@ def test_adopted_is_what_the_next_incumbent_has() -> None:
 def test_the_weights_of_a_rejected_challenger_are_no_adoption() -> None:
     trials = [
         arm(0, 0.1, 2.0),
-        arm(1, 0.1, 1.5, parents=(0,), first=1, cohort=1),
-        arm(2, 0.2, 1.4, parents=(0,), first=1, cohort=1),
+        arm(1, 0.1, 1.5, parents=(0,), first=1, cohort=1, phase="fork"),
+        arm(2, 0.2, 1.4, parents=(0,), first=1, cohort=1, phase="fork"),
         arm(3, 0.1, 1.2, parents=(2,), first=2, cohort=2),
     ]
     assert Tree(trials, 3).adoptions() == []
     adopted = [*trials[:3], replace(trials[3], hyperparameters={"lr": 0.2})]
     assert Tree(adopted, 3).adoptions() == [(2, 1.4)]
+
+
+def test_what_a_member_of_a_population_takes_over_is_no_adoption() -> None:
+    trials = [
+        arm(0, 0.1, 2.0, phase="member 0"),
+        arm(1, 0.1, 1.5, parents=(0,), first=1, phase="member 1"),
+        arm(2, 0.2, 1.4, parents=(0,), first=1, phase="member 0"),
+        arm(3, 0.2, 1.2, parents=(2,), first=2, phase="member 0"),
+    ]
+    assert Tree(trials, 3).adoptions() == []
 
 
 def test_a_schedule_that_was_given_adopts_nothing() -> None:
