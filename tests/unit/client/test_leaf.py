@@ -201,3 +201,12 @@ def test_an_index_that_is_damaged_is_told(folder: Path, name: str, content: byte
     (kept / name).write_bytes(content)
     with pytest.raises(InvalidInputError, match="is damaged: remove it, and it is made again"):
         opened(folder)
+
+
+@pytest.mark.parametrize("name", ["labels.i64", "features.f32", "index.json"])
+def test_an_index_that_lacks_a_file_is_told(folder: Path, name: str) -> None:
+    opened(folder)
+    (kept,) = (path for path in (folder.parent / "cache").iterdir() if path.is_dir())
+    (kept / name).unlink()
+    with pytest.raises(InvalidInputError, match="is damaged: remove it, and it is made again"):
+        opened(folder)

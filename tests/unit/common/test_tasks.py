@@ -114,6 +114,37 @@ def test_a_model_that_a_task_does_not_build_is_said_in_a_sentence(tmp_path: Path
         build_model(task, {"width": -1, "lr": 0.1})
 
 
+def test_a_model_that_is_none_is_said(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, TASK.format(defaults={})))
+    with pytest.raises(
+        InvalidInputError, match=r"build_model\(\) of the task mine returned None: let it return a torch"
+    ):
+        build_model(task, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "def __init__(self): self.rate = 1 / 0",
+            r"Mine in .* cannot be made: ZeroDivisionError: .* \(mine\.py, line 6\)",
+        ),
+        ("defaults = property(lambda self: {}['lr'])", r"no defaults: KeyError: 'lr' \(mine\.py, line 6\)"),
+    ],
+)
+def test_a_task_that_cannot_be_made_is_said_in_a_sentence(tmp_path: Path, line: str, sentence: str) -> None:
+    text = TASK.replace("defaults = {defaults}", line)
+    with pytest.raises(InvalidInputError, match=sentence):
+        load_task(write(tmp_path, text))
+
+
+def test_an_error_that_cannot_say_what_it_is_is_named(tmp_path: Path) -> None:
+    text = TASK.format(defaults={}).replace("load_data(self, client): ...", "load_data(self, client): raise Mute()")
+    mute = "\nclass Mute(Exception):\n    def __str__(self): raise ValueError\n"
+    with pytest.raises(InvalidInputError, match=r"load its data: Mute: no message \(mine\.py, line 8\)"):
+        load_client_data(load_task(write(tmp_path, text + mute)), ClientInfo("ann"))
+
+
 def test_a_file_or_module_without_a_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no task in"):
         load_task(write(tmp_path, "x = 1"))

@@ -50,6 +50,46 @@ def test_a_study_that_does_not_complete_exits_with_one(study_file: Path) -> None
     assert "again to go on" not in result.output
 
 
+OWN_TASK = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+from fedstep.common.task import ClientData, Task
+
+class Own(Task):
+    name = "own"
+
+    def build_model(self, hyperparameters):
+        return nn.Linear(4, 2)
+
+    def load_data(self, client):
+        return ClientData(self.samples(), self.samples())
+
+    def samples(self):
+        return TensorDataset(torch.randn(20, 4), torch.randint(2, (20,)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "said", "code"),
+    [
+        ("def samples(self): return TensorDataset(torch.randn(20, 5), torch.zeros(20))", "RuntimeError: mat1 and", 1),
+        ("def loss(self, model, batch): return None", "The loss() of the task own returned None", 1),
+        ("def load_held_out(self, options): return {}['x']", "cannot load its held-out data: KeyError: 'x' (own.py", 0),
+    ],
+)
+def test_what_a_task_of_ones_own_raises_is_a_sentence(
+    study_file: Path, tmp_path: Path, fault: str, said: str, code: int
+) -> None:
+    study_file.write_text(kit.STUDY.replace("digits", "own"))
+    (tmp_path / "own.py").write_text(f"{OWN_TASK}\n    {fault}\n")
+    result = CliRunner().invoke(simulate, [str(study_file), "--task", str(tmp_path / "own.py"), "--clients", "6"])
+    assert result.exit_code == code
+    assert said in result.output
+    assert "Traceback" not in result.output
+    assert ("Mend what they say, in the task or in its data" in result.output) is bool(code)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -105,6 +105,11 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(text: str) -> None:
         read_contenders(text)
 
 
+def test_options_without_a_part_that_they_are_of_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="where no sampler is named: write its name before its options"):
+        read_contenders("optuna:enqueue=[{}]")
+
+
 def test_a_budget_counts_client_rounds_and_leaves_the_rest_of_the_study_alone() -> None:
     (contender,) = read_contenders("random")
     spec = study_of(STUDY, contender, seed=7, rounds=90, trial_rounds=30)

@@ -181,7 +181,14 @@ def test_pixels_are_scaled_alike_whoever_reads_them(data: Path) -> None:
     assert sum(light(index, 6) for index in range(6)) == pytest.approx(light(0, 1), rel=1e-6)
 
 
-@pytest.mark.parametrize("factor", [-1, 1000])
+def test_what_rounding_makes_of_a_white_pixel_does_not_scale_the_others(data: Path) -> None:
+    (as_leaf, _) = tensors(load(data, (1, 6)).train)
+    rewritten(data, 1.0000001)
+    (rounded, _) = tensors(load(data, (1, 6)).train)
+    torch.testing.assert_close(rounded, as_leaf)
+
+
+@pytest.mark.parametrize("factor", [-1, 1.5, 1000])
 def test_what_is_no_pixel_is_refused(data: Path, factor: float) -> None:
     rewritten(data, factor)
     with pytest.raises(InvalidInputError, match=r"have pixels from .*: give them from 0 to 1"):

@@ -178,11 +178,35 @@ def test_enqueued_points_come_first_and_the_default_stands_in_for_what_they_leav
             "tuner.enqueue",
             "GridSampler has its own list",
         ),
+        (
+            {
+                "enqueue": [{}],
+                "sampler": "PartialFixedSampler",
+                "sampler_options": {
+                    "fixed_params": {"lr": 0.1},
+                    "base_sampler": {
+                        "name": "GridSampler",
+                        "search_space": {"lr": [0.1], "momentum": [0.0], "local_epochs": [1]},
+                    },
+                },
+            },
+            "tuner.enqueue",
+            "GridSampler has its own list",
+        ),
+        ({"enqueue": [{"lr": [1]}]}, "tuner.enqueue.0.lr", "`lr` is from"),
     ],
 )
 def test_a_point_that_cannot_be_enqueued_is_refused(options: dict[str, Any], field: str, said: str) -> None:
     with pytest.raises(InvalidInputError, match=f"(?s){field}.*{said}"):
         study(tuner=options)
+
+
+def test_a_value_that_does_not_exist_beside_the_others_is_not_enqueued() -> None:
+    enqueue = [{"optimizer": "sgd", "momentum": 0.5}, {"momentum": 0.5}, {"optimizer": "adam", "momentum": 0.5}]
+    study(FINITE, tuner={"enqueue": enqueue[:2]})
+    with pytest.raises(InvalidInputError, match=r"tuner\.enqueue\.2\.momentum: does not exist .* drop it") as caught:
+        study(FINITE, tuner={"enqueue": enqueue})
+    assert len(caught.value.violations) == 1
 
 
 def test_nothing_stays_running_after_a_crash(make: Make, tmp_path: Path) -> None:
