@@ -2,8 +2,8 @@
 
 from fedstep.client.work import AbandonedError, Evaluated, Trained
 from fedstep.common.durations import duration_of
-from fedstep.common.errors import ExhaustedError, FedstepError, InvalidInputError
-from fedstep.common.raised import raised
+from fedstep.common.errors import ExhaustedError, InvalidInputError
+from fedstep.common.raised import in_a_sentence
 from fedstep.v1 import fleet_pb2 as pb
 
 
@@ -40,7 +40,5 @@ def ended_by(error: Exception) -> pb.Outcome:
             return pb.Outcome(status=pb.OUTCOME_STATUS_ABANDONED, message=error.message)
         case InvalidInputError() | ExhaustedError():
             return pb.Outcome(status=pb.OUTCOME_STATUS_REFUSED, message=error.message)
-        case FedstepError():
-            return pb.Outcome(status=pb.OUTCOME_STATUS_FAILED, message=error.message)
         case _:
-            return pb.Outcome(status=pb.OUTCOME_STATUS_FAILED, message=raised(error))
+            return pb.Outcome(status=pb.OUTCOME_STATUS_FAILED, message=in_a_sentence(error))

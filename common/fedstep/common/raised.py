@@ -24,6 +24,11 @@ def raised(error: BaseException) -> str:
     return f"{type(error).__name__}: {what}{where}."
 
 
+def in_a_sentence(error: Exception) -> str:
+    """What one of fedstep's errors says by itself, and what `raised` says of any other."""
+    return error.message if isinstance(error, FedstepError) else raised(error)
+
+
 @contextmanager
 def somebodys_code(what: str) -> Iterator[None]:
     """Runs somebody's own code, whose errors become one sentence.

@@ -139,16 +139,13 @@ class Space(RootModel[dict[str, Parameter]]):
         """
         faults = []
         for name, value in values.items():
-            where = join(field, name)
-            parents = self.root[name].when if name in self.root else {}
-            if parents and values.keys() >= parents.keys() and not exists(self.root[name], values):
-                given = ", ".join(f"`{parent}` = {show(values[parent])}" for parent in parents)
-                faults.append(FieldViolation(where, f"does not exist where {given}: drop it."))
-            elif name not in self.root:
+            where, parameter = join(field, name), self.root.get(name)
+            if parameter is None:
                 faults.append(FieldViolation(where, f"there is no parameter `{name}`: {one_of(name, self.root)}"))
-            elif not isinstance(value, bool | int | float | str) or self.root[name].normal(value) is None:
-                said = f"is {show(value)}: `{name}` is {self.root[name].describe()}."
-                faults.append(FieldViolation(where, said))
+            elif parameter.when.keys() <= values.keys() and not exists(parameter, values):
+                faults.append(FieldViolation(where, _nowhere(parameter)))
+            elif not isinstance(value, bool | int | float | str) or parameter.normal(value) is None:
+                faults.append(FieldViolation(where, f"is {show(value)}: `{name}` is {parameter.describe()}."))
         return faults
 
     def in_own_types(self, values: Hyperparameters) -> dict[str, Value]:
@@ -176,14 +173,13 @@ class Space(RootModel[dict[str, Parameter]]):
             if name not in self.root:
                 faults.append(FieldViolation(name, f"is not in the space: {one_of(name, self.root)}"))
             elif name not in active:
-                faults.append(
-                    FieldViolation(name, f"does not exist at this point ({_says(self.root[name])}): drop it.")
-                )
+                faults.append(FieldViolation(name, _nowhere(self.root[name])))
         return faults
 
 
-def _says(parameter: Parameter) -> str:
-    return "when " + " and ".join(f"{name} is one of {show(values)}" for name, values in parameter.when.items())
+def _nowhere(parameter: Parameter) -> str:
+    conditions = " and ".join(f"{name} is one of {show(values)}" for name, values in parameter.when.items())
+    return f"does not exist at this point (when {conditions}): drop it."
 
 
 def _parameter(name: str, raw: object) -> Parameter:

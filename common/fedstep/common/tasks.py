@@ -9,10 +9,10 @@ from types import ModuleType
 
 from torch import nn
 
-from fedstep.common.errors import FedstepError, InvalidInputError
+from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.legal import standard_fault
-from fedstep.common.raised import kind_of, raised, somebodys_code
+from fedstep.common.raised import in_a_sentence, kind_of, raised, somebodys_code
 from fedstep.common.standard import DEFAULTS, STANDARD
 from fedstep.common.task import ClientData, ClientInfo, Task
 from fedstep.common.validation import nearest, show
@@ -87,9 +87,8 @@ def build_model(task: Task, values: Hyperparameters) -> nn.Module:
         model: object = task.build_model(values)
     except Exception as error:  # a task of the user's may raise anything
         shown = ", ".join(f"{name} = {show(value)}" for name, value in values.items() if name not in STANDARD)
-        why = error.message if isinstance(error, FedstepError) else raised(error)
         raise InvalidInputError(
-            f"The task {task.name} builds no model{' with ' * bool(shown)}{shown}: {why}"
+            f"The task {task.name} builds no model{' with ' * bool(shown)}{shown}: {in_a_sentence(error)}"
         ) from error
     if not isinstance(model, nn.Module):
         raise InvalidInputError(

@@ -187,13 +187,13 @@ def _two_parts(
     arguments: dict[str, object] = {second: neither}
     for kind, said in ((first, chooses), (second, stops[0] if stops else "")):
         if said:
-            arguments[kind], *options = _split(said, ":")
-            if "=" in str(arguments[kind]):
+            name, *options = _split(said, ":")
+            if "=" in name:
                 raise InvalidInputError(f"{whole}, where no {kind} is named: write its name before its options.")
             own = _options(whole, options)
             if of_neither in own:
                 arguments[of_neither] = own.pop(of_neither)
-            arguments[f"{kind}_options"] = own
+            arguments |= {kind: name, f"{kind}_options": own}
     return arguments
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from fedstep.common.errors import FedstepError
-from fedstep.common.raised import raised
+from fedstep.common.raised import in_a_sentence
 
 T = TypeVar("T")
 
@@ -115,8 +114,6 @@ class Checkup:
             found = await check()
         except SkipError as reason:
             return Status.SKIPPED, str(reason), None
-        except FedstepError as error:
-            return Status.FAILED, error.message, None
         except Exception as error:  # a task of the user's may raise anything
-            return Status.FAILED, raised(error), None
+            return Status.FAILED, in_a_sentence(error), None
         return Status.WARNING if found.warning else Status.OK, found.text, found

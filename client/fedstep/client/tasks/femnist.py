@@ -113,7 +113,9 @@ def _tensors(index: LeafIndex, samples: Indices) -> tuple[torch.Tensor, torch.Te
             f"The images in {index.folder} have pixels from {darkest:g} to {brightest:g}: give them from 0 to 1, as "
             "LEAF's preprocess script does, or from 0 to 255."
         )
-    return images if written_to_1 else images / 255, torch.from_numpy(index.labels[samples])
+    if not written_to_1:
+        images = images / 255
+    return images, torch.from_numpy(index.labels[samples])
 
 
 femnist = Femnist()

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from fedstep.common.errors import FedstepError
 from fedstep.common.evaluate import evaluate, held_out_samples
-from fedstep.common.raised import raised
+from fedstep.common.raised import in_a_sentence
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tasks import build_model
@@ -39,7 +38,7 @@ async def measure(spec: StudySpec, task: Task, run: Run, trial: TrialRecord, par
             measured = await parts.executors.compute.run(_held_out, task, run, dict(parts.task_options))
         except Exception as error:  # the task's own code; a study is not lost because of its last measurement
             measured = {}
-            why = error.message if isinstance(error, FedstepError) else raised(error)
+            why = in_a_sentence(error)
             log.warning("study %s: the held-out set cannot be used: %s", spec.name, why)
             text = f"The held-out set cannot be used, so the evaluation cohort's metrics stand: {why}"
             change = Change(events=[NewEvent("held_out_unavailable", text)])

@@ -454,10 +454,10 @@ class RunEngine:
 
 
 def _missed_too_often(run: Run, trained: Trained) -> UnavailableError:
-    they_say_why = trained.faults and all(a.standing is Status.FAILED for a in trained.faults)
+    not_for_want_of_time = {a.standing for a in trained.faults} <= {Status.FAILED, Status.REFUSED}
     fix = (
         "Mend what they say, in the task or in its data"
-        if they_say_why
+        if trained.faults and not_for_want_of_time
         else "See that they are there, or give them longer (round.deadline), or ask for fewer (round.quorum)"
     )
     return UnavailableError(

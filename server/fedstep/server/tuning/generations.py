@@ -375,7 +375,8 @@ class Generations:
     def _begins_to_settle(self, line: Line, pace: Pace) -> Pace:
         self._tuner.note(
             "settling",
-            f"The loss hardly falls any more: from here on the learning rate does, to {self._settings.settle_to:.0%}.",
+            "The loss hardly falls any more: from here on the learning rate falls to "
+            f"{self._settings.settle_to:.0%} of itself.",
             fraction=round(self._meter.fraction, 3),
             arms=list(line.parents),
             hyperparameters=dict(line.point),
