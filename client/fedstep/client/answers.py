@@ -33,7 +33,7 @@ def measured(evaluated: Evaluated) -> pb.Outcome:
     return pb.Outcome(status=pb.OUTCOME_STATUS_COMPLETED, metrics=evaluated.metrics, samples=evaluated.samples)
 
 
-def ended_by(error: Exception) -> pb.Outcome:
+def ended_by(error: BaseException) -> pb.Outcome:
     """Why nothing comes; a task's own code may raise anything."""
     match error:
         case AbandonedError():

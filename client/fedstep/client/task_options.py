@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.validation import nearest
 
+_DIGITS = 18
+"""Of the longest whole number that is read."""
+
 
 def whole_number(options: Mapping[str, str], name: str, default: int, low: int) -> int:
     """A whole number, at least `low`.
@@ -14,8 +17,9 @@ def whole_number(options: Mapping[str, str], name: str, default: int, low: int) 
         InvalidInputError: It is none.
     """
     text = options.get(name, str(default))
-    if not (text.isascii() and text.isdecimal()) or int(text) < low:
-        raise InvalidInputError(f"The option {name}={text} must be a whole number, at least {low}.")
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdecimal()) or len(digits) > _DIGITS or int(text) < low:
+        raise InvalidInputError(f"The option {name}={text[:40]} must be a whole number, at least {low}.")
     return int(text)
 
 

@@ -19,6 +19,7 @@ from fedstep.common.durations import duration_of, seconds_of
 from fedstep.common.errors import FedstepError, InvalidInputError
 from fedstep.common.hyperparameters import Value, map_from_proto
 from fedstep.common.logs import concerning
+from fedstep.common.raised import RAISED
 from fedstep.common.tensors import checksum
 from fedstep.v1 import fleet_pb2 as pb
 
@@ -144,7 +145,7 @@ class Workload:
             if crowded:
                 raise InvalidInputError(f"This client works on {MAX_ACTIVE} assignments already.")
             outcome = await self._carry_out(active)
-        except Exception as error:
+        except RAISED as error:
             if not isinstance(error, FedstepError):
                 _logger.debug("%s failed", active.label, exc_info=True)
             outcome = ended_by(error)

@@ -11,6 +11,9 @@ from fedstep.common.errors import FedstepError, InvalidInputError
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _LONGEST = 300
 
+RAISED = (Exception, SystemExit)
+"""What somebody else's code may raise and fedstep lives on with: a task that exits ends its own work only."""
+
 
 def raised(error: BaseException) -> str:
     """The error and the line of somebody's own code that it comes from: `KeyError: 'age' (mine.py, line 11).`"""
@@ -24,7 +27,7 @@ def raised(error: BaseException) -> str:
     return f"{type(error).__name__}: {what}{where}."
 
 
-def in_a_sentence(error: Exception) -> str:
+def in_a_sentence(error: BaseException) -> str:
     """What one of fedstep's errors says by itself, and what `raised` says of any other."""
     return error.message if isinstance(error, FedstepError) else raised(error)
 
@@ -43,7 +46,7 @@ def somebodys_code(what: str) -> Iterator[None]:
         yield
     except FedstepError:
         raise
-    except Exception as error:
+    except RAISED as error:
         raise InvalidInputError(f"{what}: {raised(error)}") from error
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.legal import standard_fault
-from fedstep.common.raised import in_a_sentence, kind_of, raised, somebodys_code
+from fedstep.common.raised import RAISED, in_a_sentence, kind_of, raised, somebodys_code
 from fedstep.common.standard import DEFAULTS, STANDARD
 from fedstep.common.task import ClientData, ClientInfo, Task
 from fedstep.common.validation import nearest, show
@@ -85,7 +85,7 @@ def build_model(task: Task, values: Hyperparameters) -> nn.Module:
     """
     try:
         model: object = task.build_model(values)
-    except Exception as error:  # a task of the user's may raise anything
+    except RAISED as error:  # a task of the user's may raise anything
         shown = ", ".join(f"{name} = {show(value)}" for name, value in values.items() if name not in STANDARD)
         raise InvalidInputError(
             f"The task {task.name} builds no model{' with ' * bool(shown)}{shown}: {in_a_sentence(error)}"
@@ -128,7 +128,7 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a file of the user's may raise anything
+    except RAISED as error:  # a file of the user's may raise anything
         del sys.modules[name]
         raise _import_error(str(path), error) from error
     return module
@@ -145,7 +145,7 @@ def _import_module(name: str, reference: str) -> ModuleType:
                 "folder that holds it, or give a path to its .py file."
             ) from error
         raise _import_error(reference, error) from error
-    except Exception as error:  # a module of the user's may raise anything
+    except RAISED as error:  # a module of the user's may raise anything
         raise _import_error(reference, error) from error
 
 
@@ -155,7 +155,7 @@ def _make_importable(folder: Path) -> None:
         sys.path.append(str(folder))
 
 
-def _import_error(reference: str, error: Exception) -> InvalidInputError:
+def _import_error(reference: str, error: BaseException) -> InvalidInputError:
     hint = _TWO_BUILDS if "operator torchvision::" in str(error) else ""
     return InvalidInputError(f"The task {reference} cannot be imported: {raised(error)}{hint}")
 

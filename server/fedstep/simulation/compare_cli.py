@@ -82,6 +82,7 @@ def compare(
     A tuner is written as NAME[:OPTION=VALUE…], as in
         stepwise   stepwise:use_forks=false   random   fixed   fixed:cosine=true
         optuna:TPESampler:n_startup_trials=4   optuna:TPESampler+HyperbandPruner
+        "optuna:TPESampler:enqueue=[{}]"   ray:OptunaSearch+AsyncHyperBandScheduler
     and so is a selector, in --selectors random,deadline,oort:penalty=1.
     """
     # Late, as in other commands: torch and matplotlib take seconds to import, and `fedstep --help` needs neither.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from fedstep.client.work import AbandonedError, Control, DivergedError, Evaluated, Job, Trained
 from fedstep.common.errors import ExhaustedError, FedstepError, InternalError, InvalidInputError
-from fedstep.common.raised import raised
+from fedstep.common.raised import RAISED, raised
 from fedstep.simulation.population import Population
 
 
@@ -52,7 +52,7 @@ def train(population: Population, order: Order) -> Training:
     steps = _Steps()
     try:
         trained = population.trainer(order.client).train(order.job, _unhindered(), steps)
-    except Exception as error:  # a task's own code may raise anything; the client tells the coordinator
+    except RAISED as error:  # a task's own code may raise anything; the client tells the coordinator
         return Training(None, steps.losses, steps.samples, _plain(error))
     return Training(trained, steps.losses, steps.samples)
 
@@ -61,11 +61,11 @@ def evaluate(population: Population, order: Order) -> Evaluated | FedstepError:
     """A measurement by the client's own trainer; why there is none, where it failed."""
     try:
         return population.trainer(order.client).evaluate(order.job, _unhindered())
-    except Exception as error:  # as above
+    except RAISED as error:  # as above
         return _plain(error)
 
 
-def _plain(error: Exception) -> FedstepError:
+def _plain(error: BaseException) -> FedstepError:
     """Why some work failed, as fedstep's own error: a task's may hold anything, and then cannot leave its process."""
     for kind in (AbandonedError, DivergedError, InvalidInputError, ExhaustedError):
         if isinstance(error, kind):

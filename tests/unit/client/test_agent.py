@@ -390,11 +390,23 @@ async def test_a_model_that_cannot_be_fetched_fails(coordinator: FakeCoordinator
     assert "no such model" in coordinator.outcomes[0].message
 
 
-async def test_an_error_of_the_works_own_fails_in_one_sentence(
-    coordinator: FakeCoordinator, work: SteppedWork, digest: bytes, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("mat1 and mat2\ncannot be multiplied"), "ValueError: mat1 and mat2 (test_agent.py, line "),
+        (SystemExit("out of data"), "SystemExit: out of data (test_agent.py, line "),
+    ],
+)
+async def test_what_the_works_own_code_raises_fails_in_one_sentence(
+    coordinator: FakeCoordinator,
+    work: SteppedWork,
+    digest: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    said: str,
 ) -> None:
     def broken(*_: object) -> None:
-        raise ValueError("mat1 and mat2\ncannot be multiplied")
+        raise error
 
     monkeypatch.setattr(work, "train", broken)
     async with running_agent(coordinator, work):
@@ -402,7 +414,7 @@ async def test_an_error_of_the_works_own_fails_in_one_sentence(
         await eventually(lambda: coordinator.outcomes)
     [outcome] = coordinator.outcomes
     assert outcome.status == pb.OUTCOME_STATUS_FAILED
-    assert outcome.message.startswith("ValueError: mat1 and mat2 (test_agent.py, line ")
+    assert outcome.message.startswith(said)
 
 
 async def test_stopping_abandons_and_says_so(coordinator: FakeCoordinator, work: SteppedWork, digest: bytes) -> None:

@@ -79,6 +79,8 @@ def test_a_mistake_in_a_file_is_said_with_its_line(tmp_path: Path) -> None:
         load_task(write(tmp_path, "def f():\n\n  1 / 0\nf()"))
     with pytest.raises(InvalidInputError, match=r"SyntaxError: .* \(mine\.py, line 1\)"):
         load_task(write(tmp_path, "def"))
+    with pytest.raises(InvalidInputError, match=r"SystemExit: no message \(mine\.py, line 2\)"):
+        load_task(write(tmp_path, "import sys\nsys.exit()"))
 
 
 def test_a_torchvision_of_another_build_is_told_with_what_to_do(tmp_path: Path) -> None:
@@ -95,6 +97,7 @@ def test_a_torchvision_of_another_build_is_told_with_what_to_do(tmp_path: Path) 
     [
         ("None", r"load_data\(\) of the task mine returned None: let it return ClientData"),
         ("'data'", r"load_data\(\) of the task mine returned a str"),
+        ("exit('no data')", r"task mine cannot load its data: SystemExit: no data \(mine\.py, line 8\)"),
         ("open('/no/such')", r"task mine cannot load its data: FileNotFoundError: .*/no/such.* \(mine\.py, line 8\)"),
     ],
 )

@@ -75,6 +75,7 @@ class Own(Task):
     [
         ("def samples(self): return TensorDataset(torch.randn(20, 5), torch.zeros(20))", "RuntimeError: mat1 and", 1),
         ("def loss(self, model, batch): return None", "The loss() of the task own returned None", 1),
+        ("def loss(self, model, batch): exit(3)", "SystemExit: 3 (own.py", 1),
         ("def load_held_out(self, options): return {}['x']", "cannot load its held-out data: KeyError: 'x' (own.py", 0),
     ],
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from fedstep.common.raised import in_a_sentence
+from fedstep.common.raised import RAISED, in_a_sentence
 
 T = TypeVar("T")
 
@@ -114,6 +114,6 @@ class Checkup:
             found = await check()
         except SkipError as reason:
             return Status.SKIPPED, str(reason), None
-        except Exception as error:  # a task of the user's may raise anything
+        except RAISED as error:  # a task of the user's may raise anything
             return Status.FAILED, in_a_sentence(error), None
         return Status.WARNING if found.warning else Status.OK, found.text, found

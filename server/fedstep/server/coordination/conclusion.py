@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from fedstep.common.evaluate import evaluate, held_out_samples
-from fedstep.common.raised import in_a_sentence
+from fedstep.common.raised import RAISED, in_a_sentence
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tasks import build_model
@@ -36,7 +36,7 @@ async def measure(spec: StudySpec, task: Task, run: Run, trial: TrialRecord, par
     if spec.evaluation.held_out:
         try:
             measured = await parts.executors.compute.run(_held_out, task, run, dict(parts.task_options))
-        except Exception as error:  # the task's own code; a study is not lost because of its last measurement
+        except RAISED as error:  # the task's own code; a study is not lost because of its last measurement
             measured = {}
             why = in_a_sentence(error)
             log.warning("study %s: the held-out set cannot be used: %s", spec.name, why)

@@ -133,7 +133,7 @@ class Generations:
         start, stays, moves = yield from self._phases.train(before, incumbent, challenger)
         means, judged = yield from self._judged(line, [start, stays, moves], pace)
         evidence = self._evidence(*judged)
-        adopted = self._adopts(line.point, proposal.point, stays, moves, evidence)
+        adopted = self._adopts(line.point, proposal.point, [stays, moves, *means], evidence)
         pace = self._learnt(question, proposal, evidence, moves, adopted, pace)
         point = proposal.point if adopted else line.point
         children = [moves, stays] if adopted else [stays, moves]
@@ -280,9 +280,7 @@ class Generations:
             ended: What it came to; first the model that was trained with the point.
         """
         settings = self._settings
-        alive = [result for result in ended if not result.failed]
-        means = mean_losses([result.losses for result in alive], settings.loss_clip)
-        best = alive[means.index(min(means))] if alive else ended[0]
+        best = self._best(ended)
         slower = self._scales.scaled(point, "lr", settings.rewind_factor)
         own = self._compared(best, start)
         if pace.initial is None and own.n:
@@ -296,10 +294,17 @@ class Generations:
             return replace(line, point=slower), replace(pace, failures=failures, rewinds=rewinds)
         self._tuner.deliver(best.arm)
         gain = self._smoothed(pace.gain, -evidence.relative) if evidence.n else pace.gain
+        steps = next(result.steps for result in ended if not result.failed)
         gone = Line(point, best.arm.number, line.rounds + rounds, averaged=bool(settings.decay))
         standing = pace.standing.after(gone, self._score(start), self._score(best))
         self._tuner.keep(*{best.arm.number, *(standing.line.parents if standing.line else ())})
-        return gone, replace(pace, failures=0, rewinds=0, gain=gain, steps=alive[0].steps, standing=standing)
+        return gone, replace(pace, failures=0, rewinds=0, gain=gain, steps=steps, standing=standing)
+
+    def _best(self, ended: Sequence[Result]) -> Result:
+        """Whose model has the least loss; the first where all failed."""
+        alive = [result for result in ended if not result.failed]
+        means = mean_losses([result.losses for result in alive], self._settings.loss_clip)
+        return alive[means.index(min(means))] if alive else ended[0]
 
     def _score(self, result: Result) -> float | None:
         """Its objective, greater being better."""
@@ -341,9 +346,17 @@ class Generations:
         return compare_priced(challenger, incumbent, start.losses, self._settings.loss_clip)
 
     def _adopts(
-        self, now: Hyperparameters, new: Hyperparameters, stays: Result, moves: Result, evidence: Evidence
+        self, now: Hyperparameters, new: Hyperparameters, ended: Sequence[Result], evidence: Evidence
     ) -> bool:
-        """Whether the challenger's configuration is the incumbent's from now on; tells so."""
+        """Whether the challenger's configuration is the incumbent's from now on; tells so, and whose model is best.
+
+        Args:
+            now: The incumbent's.
+            new: The challenger's.
+            ended: The incumbent's leg, the challenger's, and their mean where there is one.
+            evidence: Of the challenger against the incumbent.
+        """
+        (stays, moves), best = ended[:2], self._best(ended)
         settings, scales = self._settings, self._scales
         early = settings.use_guard and self._meter.fraction < settings.guard_until
         alike = scales.optimizer(new) == scales.optimizer(now)
@@ -354,9 +367,12 @@ class Generations:
         said = failed or f"z = {evidence.z:.2f} on {evidence.n} client{'s' if evidence.n != 1 else ''}"
         said += ", by improvement per second" if evidence.priced and not failed else ""
         guarded = " (it trains less, so more is asked)" if weaker else ""
+        owners = {stays.arm.number: "the incumbent's", moves.arm.number: "the challenger's"}
+        models = "" if failed else f"; of the models {owners.get(best.arm.number, 'their mean')} is best"
         self._tuner.note(
             "adoption" if adopted else "rejection",
-            f"The challenger with {describe(changed)} is {'adopted' if adopted else 'rejected'}: {said}{guarded}.",
+            f"The challenger with {describe(changed)} is {'adopted' if adopted else 'rejected'}: "
+            f"{said}{guarded}{models}.",
             arms=[moves.arm.number, stays.arm.number],
             changed=changed,
             guarded=weaker,

@@ -75,6 +75,9 @@ class OptunaOptions(BaseModel):
             faults += space_faults(self.sampler, self.sampler_options, spec.space, "tuner.sampler")
         for number, point in enumerate(self.enqueue):
             faults += spec.space.value_faults(point, f"tuner.enqueue.{number}")
+        if len(self.enqueue) > spec.budget.trials:
+            told = f"has {len(self.enqueue)} points for {spec.budget.trials} trials: leave some out, or"
+            faults.append(FieldViolation("tuner.enqueue", f"{told} set budget.trials to {len(self.enqueue)}."))
         if self.enqueue and "GridSampler" in _names(self.sampler, self.sampler_options):
             faults.append(FieldViolation("tuner.enqueue", "is for samplers that choose: GridSampler has its own list."))
         if faults:
