@@ -346,6 +346,16 @@ BROKEN = {
         "    def load_data(self, client):\n        raise KeyError('age')\n",
         "KeyError: 'age' (raises.py, line 11).",
     ),
+    "cannot_step.py": (
+        "import torch\nfrom torch import nn\nfrom torch.utils.data import TensorDataset\n"
+        "from fedstep.common.task import ClientData, Task\n\n\nclass Mine(Task):\n    name = 'mine'\n\n"
+        "    def build_model(self, hyperparameters):\n        return nn.Linear(1, 2)\n\n"
+        "    def load_data(self, client):\n"
+        "        some = TensorDataset(torch.zeros(4, 1), torch.zeros(4, dtype=torch.long))\n"
+        "        return ClientData(some, some)\n\n"
+        "    def loss(self, model, batch):\n        raise KeyError('age')\n",
+        "KeyError: 'age' (cannot_step.py, line 18).",
+    ),
     "nobody.py": (
         "import torch\nfrom torch import nn\nfrom torch.utils.data import TensorDataset\n"
         "from fedstep.common.task import ClientData, Task\n\n\nclass Mine(Task):\n    name = 'mine'\n\n"

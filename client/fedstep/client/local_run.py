@@ -22,6 +22,15 @@ _MOST_SAMPLES = 2**32 - 1
 """Of a step: the protocol has 32 bits for it."""
 
 
+def _wrong(loss: object) -> str:
+    """What a loss is that training cannot work with; "" for one that it can."""
+    if not isinstance(loss, torch.Tensor):
+        return kind_of(loss)
+    if loss.numel() != 1:
+        return f"a tensor of {loss.numel()} numbers"
+    return "" if loss.requires_grad else "a tensor without a gradient"
+
+
 @dataclass
 class StandardRun:
     """fedstep's own loop.
@@ -77,6 +86,10 @@ class StandardRun:
             if not whole:
                 break
         self._meter.finish()
+        if not self._taken and self.control.go_on():
+            raise InvalidInputError(
+                f"The data set {type(self.samples).__name__} gave no batch: a StopIteration in its __getitem__ ends it."
+            )
         if not self._taken:
             raise AbandonedError(self.control.reason or "told to stop before the first local step")
         last = self.log.losses[begins:]
@@ -106,10 +119,10 @@ class StandardRun:
                 loss = self.task.loss(self.model, batch)
         else:
             loss = self.task.loss(self.model, batch)
-        if not isinstance(loss, torch.Tensor):
+        if wrong := _wrong(loss):
             raise InvalidInputError(
-                f"The loss() of the task {self.task.name} returned {kind_of(loss)}: let it return a tensor of one "
-                "number."
+                f"The loss() of the task {self.task.name} returned {wrong}: let it return a tensor of one number, "
+                "computed by the model."
             )
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         if self._received:

@@ -11,7 +11,7 @@ from fedstep.client.local_run import OwnRun, StandardRun
 from fedstep.client.models import ModelShelf, seed_generators
 from fedstep.client.settings import LocalSettings
 from fedstep.client.step_log import StepLog
-from fedstep.client.work import AbandonedError, Control, Evaluated, Job, StepSink, Trained
+from fedstep.client.work import AbandonedError, Control, Evaluated, Job, Model, StepSink, Trained
 from fedstep.common import tensors
 from fedstep.common.errors import ExhaustedError, InvalidInputError
 from fedstep.common.evaluate import evaluate, sample_count
@@ -58,7 +58,13 @@ class Trainer:
 
     def manifest(self) -> Manifest:
         """The layout of the task's model at its default hyper-parameters."""
-        return Manifest.of(self._models.for_training(full_hyperparameters(self._task, {})).state_dict())
+        return self.initial().manifest
+
+    def initial(self) -> Model:
+        """A model of the task's at its default hyper-parameters."""
+        state = self._models.for_training(full_hyperparameters(self._task, {})).state_dict()
+        manifest = Manifest.of(state)
+        return Model(manifest, tensors.pack(state, manifest))
 
     @property
     def train_samples(self) -> int:

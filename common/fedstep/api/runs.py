@@ -241,7 +241,7 @@ class Runs:
         Args:
             run: The run.
             hyperparameters: A point of the study's space.
-            rounds: To train.
+            rounds: To train, at least 1.
             step: The step's number, `Run.next_step`, which may be asked again; None for the next one.
             timeout_s: How long to wait; None for as long as it takes.
 
@@ -367,6 +367,8 @@ def _step(
     study: str, run: str, hyperparameters: Hyperparameters, rounds: int, step: int, timeout_s: float | None
 ) -> Call[StepResult]:
     values = _values(hyperparameters)
+    if rounds == 0:  # which the protocol takes for one that is not said
+        raise unfit("rounds", rounds, "a whole number, at least 1")
     asked = request(run_pb2.StepRunRequest, study=study, run=run, step=step, hyperparameters=values, rounds=rounds)
     return Call(_STEP, asked, lambda answer: _result(answer.result), _seconds(timeout_s))
 

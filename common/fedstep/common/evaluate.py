@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedstep.common.errors import InvalidInputError
-from fedstep.common.raised import somebodys_code
+from fedstep.common.raised import kind_of, somebodys_code
 from fedstep.common.samples import as_samples
 from fedstep.common.task import Batch, Samples, Task
 
@@ -46,7 +46,7 @@ def evaluate(
             for batch in batches(samples, batch_size, None, device):
                 before_batch()
                 size = len(batch[0])
-                for name, mean in task.metrics(model, batch).items():
+                for name, mean in _metrics(task, model, batch).items():
                     totals[name] = totals.get(name, 0.0) + float(mean) * size
                 count += size
     finally:
@@ -55,6 +55,15 @@ def evaluate(
         measured = ", ".join(sorted(totals)) or "nothing"
         raise InvalidInputError(f"The task {task.name} measures {measured}: let its metrics() return a loss as well.")
     return {name: total / count for name, total in totals.items()}, count
+
+
+def _metrics(task: Task, model: nn.Module, batch: Batch) -> Mapping[str, float]:
+    metrics: object = task.metrics(model, batch)
+    if not isinstance(metrics, Mapping):
+        raise InvalidInputError(
+            f"The metrics() of the task {task.name} returned {kind_of(metrics)}: let it return means by name."
+        )
+    return metrics
 
 
 def batches(

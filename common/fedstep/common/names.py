@@ -25,7 +25,7 @@ def check_names(spec: StudySpec, task_defaults: Mapping[str, Value], task: str) 
     Raises:
         InvalidInputError: A name is in neither, or a value is not of its default's type.
     """
-    known = [*STANDARD, *task_defaults]
+    known = [*dict.fromkeys([*STANDARD, *task_defaults])]
     faults = []
     for table, names in (("space", list(spec.space.parameters)), ("hyperparameters", list(spec.hyperparameters))):
         faults += [

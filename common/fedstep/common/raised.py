@@ -20,10 +20,13 @@ def raised(error: BaseException) -> str:
     lines = _said(error).strip().splitlines()
     what = lines[0].strip().rstrip(".")[:_LONGEST] if lines else "no message"
     places = [*_places(error)]
-    own = [(file, line) for file, line, is_own in places if is_own] or [(file, line) for file, line, _ in places]
+    own = [place for place in places if not place[2]] or places
     if isinstance(error, SyntaxError):
-        own, what = [(str(error.filename), error.lineno or 0)], error.msg
-    where = f" ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else ""
+        own, what = [(str(error.filename), error.lineno or 0, "")], error.msg
+    where = ""
+    if own:
+        file, line, library = own[-1]
+        where = f" ({library}{Path(file).name}, line {line})"
     return f"{type(error).__name__}: {what}{where}."
 
 
@@ -62,9 +65,9 @@ def _said(error: BaseException) -> str:
         return ""
 
 
-def _places(error: BaseException) -> Iterator[tuple[str, int, bool]]:
-    """File and line of every frame, the outermost first, and whether it is neither fedstep's nor a library's."""
+def _places(error: BaseException) -> Iterator[tuple[str, int, str]]:
+    """File and line of every frame, the outermost first; and whose it is, fedstep's or a library's: `torch's `."""
     for frame, line in walk_tb(error.__traceback__):
-        file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__", ""))
-        library = file.startswith((*_LIBRARIES, "<")) or module.partition(".")[0] == "fedstep"
-        yield file, line, not library
+        file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        library = file.startswith((*_LIBRARIES, "<")) or module == "fedstep"
+        yield file, line, f"{module}'s " if library else ""

@@ -142,11 +142,22 @@ class Space(RootModel[dict[str, Parameter]]):
             where, parameter = join(field, name), self.root.get(name)
             if parameter is None:
                 faults.append(FieldViolation(where, f"there is no parameter `{name}`: {one_of(name, self.root)}"))
-            elif parameter.when.keys() <= values.keys() and not exists(parameter, values):
-                faults.append(FieldViolation(where, _nowhere(parameter)))
-            elif not isinstance(value, bool | int | float | str) or parameter.normal(value) is None:
-                faults.append(FieldViolation(where, f"is {show(value)}: `{name}` is {parameter.describe()}."))
+            elif all(self._is_legal(other, values.get(other)) for other in parameter.when) and not exists(
+                parameter, values
+            ):
+                faults.append(FieldViolation(where, self.nowhere(name)))
+            elif not self._is_legal(name, value):
+                said = repr(value) if isinstance(value, float) else show(value)  # 8.0 is not 8
+                faults.append(FieldViolation(where, f"is {said}: `{name}` is {parameter.describe()}."))
         return faults
+
+    def nowhere(self, name: str) -> str:
+        """What is wrong with a value of a parameter that does not exist where it is given."""
+        conditions = " and ".join(f"{other} is one of {show(values)}" for other, values in self[name].when.items())
+        return f"does not exist at this point (when {conditions}): drop it."
+
+    def _is_legal(self, name: str, value: Any) -> bool:
+        return isinstance(value, bool | int | float | str) and self[name].normal(value) is not None
 
     def in_own_types(self, values: Hyperparameters) -> dict[str, Value]:
         """The values in their parameters' types where that is the same: 1 as 1.0, 8.0 as 8; all others as they are."""
@@ -173,13 +184,8 @@ class Space(RootModel[dict[str, Parameter]]):
             if name not in self.root:
                 faults.append(FieldViolation(name, f"is not in the space: {one_of(name, self.root)}"))
             elif name not in active:
-                faults.append(FieldViolation(name, _nowhere(self.root[name])))
+                faults.append(FieldViolation(name, self.nowhere(name)))
         return faults
-
-
-def _nowhere(parameter: Parameter) -> str:
-    conditions = " and ".join(f"{name} is one of {show(values)}" for name, values in parameter.when.items())
-    return f"does not exist at this point (when {conditions}): drop it."
 
 
 def _parameter(name: str, raw: object) -> Parameter:

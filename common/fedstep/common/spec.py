@@ -90,7 +90,7 @@ def _option_faults(value: object, field: str) -> list[FieldViolation]:
     if isinstance(value, Mapping):
         return [fault for key, item in value.items() for fault in _option_faults(item, join(field, str(key)))]
     if isinstance(value, list | tuple):
-        return [fault for item in value for fault in _option_faults(item, field)]
+        return [fault for at, item in enumerate(value) for fault in _option_faults(item, join(field, str(at)))]
     if isinstance(value, bool | int | str) or value is None or (isinstance(value, float) and math.isfinite(value)):
         return []
     kinds = "a number, a text, true, false, a list or a table"

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -198,9 +199,12 @@ def _instance(kind: type[Task], reference: str) -> Task:
 def _check(task: Task, reference: str) -> None:
     with somebodys_code(f"The task {reference} has no name or no defaults"):
         name: object = getattr(task, "name", None)
-        defaults = dict(task.defaults)
+        given: object = task.defaults
+        defaults = dict(given) if isinstance(given, Mapping) else None
     if not isinstance(name, str) or not name:
         raise InvalidInputError(f'The task {reference} has no name: give its class a line such as name = "mine".')
+    if defaults is None:
+        raise InvalidInputError(f'The defaults of the task {name} are {kind_of(given)}: make them {{"lr": 0.1}}.')
     for parameter, value in defaults.items():
         if not isinstance(value, float | int | str):
             raise InvalidInputError(

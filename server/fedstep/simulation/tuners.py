@@ -188,6 +188,8 @@ def _two_parts(
     for kind, said in ((first, chooses), (second, stops[0] if stops else "")):
         if said:
             name, *options = _split(said, ":")
+            if "+" in name:
+                raise InvalidInputError(f"{whole}, where no {second} comes after the +: write options after colons.")
             if "=" in name:
                 raise InvalidInputError(f"{whole}, where no {kind} is named: write its name before its options.")
             own = _options(whole, options)
@@ -205,7 +207,11 @@ def _options(whole: str, pairs: list[str]) -> dict[str, object]:
             raise InvalidInputError(
                 f"{whole}, where {show(pair)} is no option: write options after colons as KEY=VALUE."
             )
+        if key in options:
+            raise InvalidInputError(f"{whole}, where {key} stands twice: give it one value.")
         options[key] = _value(value)
+        if isinstance(options[key], str) and value[:1] in ("[", "{"):
+            raise InvalidInputError(f"{whole}, where {value} is no TOML: write [1, 2] or {{lr = 0.1}}.")
     return options
 
 

@@ -67,7 +67,7 @@ def test_json_keeps_durations(seconds: float) -> None:
         ({"evaluation": {"held_out": 1}}, "evaluation.held_out", "true or false"),
         ({"tuner": "optuna"}, "tuner", "must be a table"),
         ({"tuner": {}}, "tuner.name", "is missing: add `name = …`."),
-        ({"tuner": {"name": "x", "y": {"z": [timedelta(1)]}}}, "tuner.y.z", "an option is a number"),
+        ({"tuner": {"name": "x", "y": {"z": [timedelta(1)]}}}, "tuner.y.z.0", "an option is a number"),
         ({"space": 3}, "space", "must be a table of parameters"),
         ({"hyperparameters": {"momentum": 2}}, "hyperparameters.momentum", "at most 1"),
         ({"hyperparameters": {"optimizer": "sdg"}}, "hyperparameters.optimizer", "did you mean `sgd`?"),

@@ -133,6 +133,8 @@ def test_a_model_that_is_none_is_said(tmp_path: Path) -> None:
             r"Mine in .* cannot be made: ZeroDivisionError: .* \(mine\.py, line 6\)",
         ),
         ("defaults = property(lambda self: {}['lr'])", r"no defaults: KeyError: 'lr' \(mine\.py, line 6\)"),
+        ("defaults = ['lr']", r"defaults of the task mine are a list: make them \{\"lr\": 0\.1\}"),
+        ("defaults = None", r"defaults of the task mine are None"),
     ],
 )
 def test_a_task_that_cannot_be_made_is_said_in_a_sentence(tmp_path: Path, line: str, sentence: str) -> None:

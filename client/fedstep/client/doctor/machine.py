@@ -2,7 +2,8 @@
 
 import asyncio
 import platform
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from fedstep.client.agent import Profile
@@ -11,10 +12,15 @@ from fedstep.client.cores import take_cores
 from fedstep.client.device import choose_bfloat16, choose_device, describe_device
 from fedstep.client.doctor.checks import Found, SkipError
 from fedstep.client.doctor.patient import Patient
+from fedstep.client.trainer import Trainer
+from fedstep.client.work import AbandonedError, Control, Job
 from fedstep.common.channel import Endpoint
 from fedstep.common.errors import InvalidInputError, PreconditionError
 from fedstep.common.version import VERSION
 from fedstep.v1 import fleet_pb2 as pb
+
+_TRY_S = 20.0
+"""The longest that a local step, or a measurement, is tried out."""
 
 _PACKAGES = ("grpcio", "protobuf", "torch")
 
@@ -71,24 +77,44 @@ async def try_device(name: str | None, precision: str | None) -> Found[None]:
     return Found(None, await asyncio.to_thread(compute))
 
 
+class _Unheard:
+    """Takes steps that nobody wants to hear of."""
+
+    def step(self, loss: float, samples: int, step_ms: float) -> None:
+        """Forgets it."""
+
+
+def _try_out(trainer: Trainer) -> None:
+    """One local step, and the model measured: whatever the task's own code raises there, it raises here."""
+    job = Job("one step", trainer.initial(), {}, max_steps=1)
+    with suppress(AbandonedError):  # it takes too long to wait for, and that is all that is known
+        trainer.train(job, Control(time.monotonic() + _TRY_S), _Unheard())
+        if trainer.validation_samples:
+            trainer.evaluate(job, Control(time.monotonic() + _TRY_S))
+
+
 async def load(patient: Patient) -> Found[Profile]:
-    """Whether the task and its data are there, as a client loads them.
+    """Whether the task and its data are there, as a client loads them, and can be trained and measured with.
 
     Raises:
         SkipError: No task is given.
         InvalidInputError: The task or its data cannot be had, or there is nothing to train on.
+        Exception: Whatever the task raises in a local step, or where it measures.
     """
     reference, info = patient.task, patient.info
     if reference is None:
         raise SkipError("no --task is given: give the one that the client is to train")
     with ExitStack() as held:
         set_threads = take_cores(patient.threads, held)
-        profile, _ = await asyncio.to_thread(prepare, reference, info, patient.device, patient.precision, set_threads)
-    if not profile.train_samples:
-        raise InvalidInputError(
-            f"The task {profile.task} has no training samples for {info.name}: give it a larger share with "
-            "--partition, or other data with --data."
+        profile, trainer = await asyncio.to_thread(
+            prepare, reference, info, patient.device, patient.precision, set_threads
         )
+        if not profile.train_samples:
+            raise InvalidInputError(
+                f"The task {profile.task} has no training samples for {info.name}: give it a larger share with "
+                "--partition, or other data with --data."
+            )
+        await asyncio.to_thread(_try_out, trainer)
     counted = f"{profile.train_samples} training and {profile.validation_samples} validation samples"
     text = f"task {profile.task}: {counted}, a model of {profile.manifest.payload_bytes / 1e6:.3g} MB"
     if not profile.validation_samples:

@@ -1,9 +1,11 @@
 """`fedstep demo`: all of it on one machine. Its own study takes about a minute; it takes any other, too."""
 
+import asyncio
 import signal
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -14,17 +16,19 @@ import click
 from rich.console import Console
 
 from fedstep.api.aio import connect
-from fedstep.common.errors import InvalidInputError, StorageError
+from fedstep.common.errors import InvalidInputError, StorageError, UnavailableError
 from fedstep.common.loop import run as run_loop
 from fedstep.common.options import data_options
+from fedstep.common.phrases import count_text
 from fedstep.common.spec_proto import spec_to_proto
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.processes import Processes
 from fedstep.server.cli.show import json_option, plain_option
 from fedstep.server.cli.study import watch_to_end
-from fedstep.server.report.words import count_text
 
 _CLIENTS = 8
+_MINDED_S = 1.0
+"""How often it is looked whether clients still run."""
 _HINT = "Ctrl-C ends all of it; what is done is kept, and how to go on is said."
 
 
@@ -97,7 +101,7 @@ def demo(
                 )
 
             async def run() -> None:
-                async with connect(address) as remote:
+                async with connect(address) as remote, _minded(processes, clients - max(spec.round.min_clients, 1)):
                     await remote.create(spec_to_proto(spec))
                     await watch_to_end(remote, spec.name, as_json, plain, hint=_HINT)
 
@@ -108,6 +112,39 @@ def demo(
         print(f"\nInterrupted; what is done is kept. To go on: {again}", file=sys.stderr)
         raise
     _say(f"\nThe whole {'demo' if file is None else 'study'} took {time.monotonic() - started:.0f} s.", as_json)
+
+
+@asynccontextmanager
+async def _minded(processes: Processes, spare: int) -> AsyncIterator[None]:
+    """Ends the block where clients have ended that nobody will start again, instead of waiting for them.
+
+    Args:
+        processes: The children.
+        spare: So many clients the study can do without.
+
+    Raises:
+        UnavailableError: More have ended; with what the first of them said.
+    """
+    block = asyncio.current_task()
+    ended: list[str] = []
+
+    async def mind() -> None:
+        while len(ended) <= spare:
+            await asyncio.sleep(_MINDED_S)
+            ended[:] = processes.ended_clients()
+        assert block is not None
+        block.cancel()
+
+    minding = asyncio.create_task(mind())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if len(ended) <= spare:
+            raise
+        which = count_text(len(ended), "client")
+        raise UnavailableError(f"{which} ended at once: {ended[0]}: {processes.last_words(ended[0])}") from None
+    finally:
+        minding.cancel()
 
 
 def _waiting(text: str, as_json: bool) -> AbstractContextManager[object]:

@@ -33,7 +33,7 @@ class Processes:
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._clients: list[subprocess.Popen[bytes]] = []
+        self._clients: dict[str, subprocess.Popen[bytes]] = {}
         self._coordinator: subprocess.Popen[bytes] | None = None
         self._files = ExitStack()
 
@@ -67,10 +67,19 @@ class Processes:
         """
         with _uninterrupted():
             process = self._start(name, ["client", "--name", name, *arguments])
-            self._clients.append(process)
+            self._clients[name] = process
         if hasattr(os, "setpriority"):
             os.setpriority(os.PRIO_PROCESS, process.pid, CLIENT_NICENESS)
         return process.pid
+
+    def ended_clients(self) -> list[str]:
+        """The names of the clients that have ended by themselves."""
+        return [name for name, process in self._clients.items() if process.poll() is not None]
+
+    def last_words(self, name: str) -> str:
+        """The last line of a child's log."""
+        lines = (self._logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("fedstep: ") if lines else "it said nothing."
 
     def _start(self, name: str, arguments: Sequence[str], piped: bool = False) -> subprocess.Popen[bytes]:
         log = self._files.enter_context((self._logs / f"{name}.log").open("ab"))
@@ -90,7 +99,7 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _uninterrupted():
-            self._end(self._clients)
+            self._end([*self._clients.values()])
             self._end([self._coordinator] if self._coordinator else [])
             if self._coordinator is not None and self._coordinator.stdout is not None:
                 self._coordinator.stdout.close()

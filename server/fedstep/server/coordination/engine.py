@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from fedstep.common.clock import Clock
 from fedstep.common.errors import InvalidInputError, UnavailableError
+from fedstep.common.phrases import count_text
 from fedstep.common.spec import StudySpec
 from fedstep.common.task import Task
 from fedstep.common.tensors import sha256
@@ -38,6 +39,9 @@ from fedstep.server.tuning.base import Arm, Cost, Prices, Unpriced
 
 ATTEMPTS = 3
 """Tries of one round before the fleet is taken to be unable to run it."""
+
+_FAULTY = frozenset({Status.FAILED, Status.REFUSED})
+_MEND = "Mend what they say, in the task or in its data"
 
 
 @dataclass(frozen=True)
@@ -386,7 +390,11 @@ class RunEngine:
     async def _evaluate(
         self, run: Run, arm: Arm, evaluating: bool, train_loss: float, outcome: StepOutcome
     ) -> _Measured:
-        """Measures a model on its evaluation cohort; again, on those who are there then, where all were lost."""
+        """Measures a model on its evaluation cohort; again, on those who are there then, where all came to nothing.
+
+        Raises:
+            UnavailableError: Every client's measurement failed, time and again: the task's own code, or its data.
+        """
         for attempt in range(1, ATTEMPTS + 1):
             if evaluating and not await self._waited(self.cohorts.wait_to_measure(arm.cohort), outcome):
                 raise StoppedError("the study was over before the model was measured")
@@ -402,8 +410,14 @@ class RunEngine:
             phase.refuse_outliers()
             outcome.events.extend(narrate.client_faults(run.trial, max(0, run.rounds - 1), phase.faults))
             outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
-            if not evaluating or any(assignment.status is not Status.LOST for assignment in phase.assignments):
+            ends = {assignment.status for assignment in phase.assignments}
+            if not evaluating or not ends <= {Status.LOST, *_FAULTY}:
                 break
+            if attempt == ATTEMPTS and ends and ends <= _FAULTY:
+                raise UnavailableError(
+                    f"The model of trial {run.trial} after {count_text(run.rounds, 'round')} could not be measured "
+                    f"{ATTEMPTS} times: {narrate.reasons(phase.faults)}. {_MEND}."
+                )
         if evaluating:
             self._experience.measure_s = self._clock.monotonic() - began
         metrics = {**phase.metrics(), "train_loss": train_loss}
@@ -454,9 +468,9 @@ class RunEngine:
 
 
 def _missed_too_often(run: Run, trained: Trained) -> UnavailableError:
-    not_for_want_of_time = {a.standing for a in trained.faults} <= {Status.FAILED, Status.REFUSED}
+    not_for_want_of_time = {a.standing for a in trained.faults} <= _FAULTY
     fix = (
-        "Mend what they say, in the task or in its data"
+        _MEND
         if trained.faults and not_for_want_of_time
         else "See that they are there, or give them longer (round.deadline), or ask for fewer (round.quorum)"
     )

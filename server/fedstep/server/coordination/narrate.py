@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from fedstep.common.hyperparameters import describe
+from fedstep.common.phrases import count_text
 from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.intake import TakenLate
 from fedstep.server.coordination.ledger import OpenAssignment, Status
@@ -11,7 +12,7 @@ from fedstep.server.coordination.trained import Trained
 from fedstep.server.coordination.versions import versions
 from fedstep.server.report.progress import plan_text
 from fedstep.server.report.units import seconds_text
-from fedstep.server.report.words import count_text, names_text
+from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import BEST_FINAL_ROUND, NewEvent, RoundRecord, StudyResult, TrialRecord, TrialState
 from fedstep.server.tuning.base import Note
 
@@ -263,11 +264,6 @@ def reasons(faults: Sequence[OpenAssignment]) -> str:
     return "; ".join(f"{a.member.name}: {a.note.removesuffix('.')}" for a in faults[:3]) or "nobody answered"
 
 
-def rounds_text(rounds: int) -> str:
-    """A number of rounds in words."""
-    return "1 round" if rounds == 1 else f"{rounds} rounds"
-
-
 def trial_ended(spec: StudySpec, trial: TrialRecord) -> NewEvent:
     """A trial is over."""
     value = "" if trial.value is None else f" at {spec.objective.metric} {trial.value:.4f}"
@@ -279,7 +275,7 @@ def trial_ended(spec: StudySpec, trial: TrialRecord) -> NewEvent:
     if trial.message in (USED_UP, WAS_STOPPED):
         how = "is cut off"
     why = f": {trial.message.removesuffix('.')}" if trial.message else ""
-    after = f" after {rounds_text(trial.rounds)}"
+    after = f" after {count_text(trial.rounds, 'round')}"
     if trial.state is TrialState.FAILED:
         value = ""
     elif trial.details.get("rounds") == 0:
@@ -295,7 +291,7 @@ def final_rounds(trial: TrialRecord, rounds: int) -> NewEvent:
     """The best trial's model is trained on."""
     return NewEvent(
         "final_rounds",
-        f"Trial {trial.number} is the best; its model is trained on for {rounds_text(rounds)}.",
+        f"Trial {trial.number} is the best; its model is trained on for {count_text(rounds, 'round')}.",
         {"trial": trial.number, "rounds": rounds},
     )
 

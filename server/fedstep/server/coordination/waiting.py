@@ -6,11 +6,12 @@ from datetime import timedelta
 
 from fedstep.common.clock import Clock
 from fedstep.common.errors import UnavailableError
+from fedstep.common.phrases import count_text
 from fedstep.common.spec import StudySpec
 from fedstep.server.coordination.eligible import Eligible
 from fedstep.server.coordination.fleet import Fleet, Member
 from fedstep.server.report.units import seconds_text
-from fedstep.server.report.words import count_text, names_text
+from fedstep.server.report.words import names_text
 from fedstep.server.storage.base import NewEvent
 
 BUSY_WAIT_S = 5.0

@@ -1,5 +1,6 @@
 """How far a study is: by trials where it trains one after the other, else by the rounds of its budget."""
 
+from fedstep.common.phrases import count_text
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.ray_names import PAUSING, scheduler_of
 from fedstep.server.tuning.spending import clients_asked, rounds_in_all
@@ -32,11 +33,11 @@ def plan_text(spec: StudySpec) -> str:
     """What a study is going to do, in words."""
     budget = spec.budget
     if by_trials(spec):
-        return f"{budget.trials} trials of {budget.rounds_per_trial} rounds"
+        return f"{count_text(budget.trials, 'trial')} of {count_text(budget.rounds_per_trial, 'round')}"
     limits = [
-        f"{budget.rounds:,} rounds" if budget.rounds else "",
-        f"{budget.client_rounds:,} client-rounds" if budget.client_rounds else "",
-        f"{budget.payload_bytes:,} bytes" if budget.payload_bytes else "",
+        count_text(budget.rounds, "round") if budget.rounds else "",
+        count_text(budget.client_rounds, "client-round") if budget.client_rounds else "",
+        count_text(budget.payload_bytes, "byte") if budget.payload_bytes else "",
         f"{budget.time.total_seconds():,.0f} s" if budget.time else "",
     ]
     said = [limit for limit in limits if limit] or [f"{budget.rounds_of_trials:,} rounds"]

@@ -212,6 +212,9 @@ def _draw_branches(axes: Axes, study: StudyRecord, tree: Tree, branches: Sequenc
     axes.set_ylabel(objective.metric, color=FAINT, fontsize=9.5, parse_math=False)
     if not values:
         axes.text(0.5, 0.5, "nothing has been measured", transform=axes.transAxes, ha="center", color=FAINT)
+    if any(shown.clip(value) != value for value in values):
+        said = "what lies beyond the axis is drawn at its edge"
+        axes.text(0.995, 0.015, said, transform=axes.transAxes, ha="right", color=FAINT, fontsize=8)
     for role in THREADS:
         _draw_threads(axes, [branch for branch in branches if branch.role is role], role, shown, len(branches))
     again = [point for branch in branches if branch.role is Role.MEASURED for point in branch.points]

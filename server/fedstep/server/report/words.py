@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fedstep.common.hyperparameters import Hyperparameters, Value
+from fedstep.common.phrases import count_text
 from fedstep.server.report.courses import Course
 from fedstep.server.report.units import duration_text
 from fedstep.server.storage.base import RoundRecord, StudyRecord, StudyState
@@ -74,8 +75,3 @@ def number_text(value: float) -> str:
 def short(text: str, length: int) -> str:
     """A text, cut to that many characters, at least two."""
     return text if len(text) <= length else text[: max(length - 1, 1)] + "…"
-
-
-def count_text(count: int, noun: str) -> str:
-    """So many of them: `1 client`, `2 clients`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -39,6 +39,8 @@ class Pace:
         initial: The loss of the initial model; where that was not measured, of what the first generation started from.
             None before.
         standing: How good the line has been.
+        moved: Whether training is known to have led somewhere.
+        restarts: How often it was begun anew.
     """
 
     rho: float
@@ -52,6 +54,8 @@ class Pace:
     settled_from: float | None = None
     initial: float | None = None
     standing: Standing = field(default_factory=Standing)
+    moved: bool = False
+    restarts: int = 0
 
 
 class Generations:
@@ -190,6 +194,32 @@ class Generations:
         self._tuner.deliver(then.arm.parents[0])
         standing = replace(standing, line=back, returns=standing.returns + 1, now=then_score)
         return back, replace(pace, rewinds=0, standing=standing)
+
+    def begun_anew(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
+        """Back to the initial model with a much smaller learning rate, where training has led nowhere.
+
+        Steps that are far too great from the start leave a network whose units are dead, and no challenger that goes on
+        from it can tell. What would not be taken over the initial model after `restart_rounds` is given up, as long as
+        the rest of the budget pays for a beginning. Asked until it is better once.
+        """
+        settings = self._settings
+        slower = self._scales.scaled(line.point, "lr", settings.restart_factor)
+        may = settings.use_rewind and not pace.moved and pace.restarts < settings.most_rewinds
+        asked = line.rounds >= settings.restart_rounds and self._meter.rounds_left >= settings.fork_rounds_left
+        if not (may and asked) or slower == dict(line.point):
+            return line, pace
+        beginning = Line(line.point)
+        by_average = line.averaged and settings.use_averaged_evidence
+        judged = self._phases.averaged(line, pace.generation) if by_average else self.measured(line, pace)
+        then, now = yield from self._phases.train(self.measured(beginning, pace), judged)
+        evidence = self._compared(now, then)
+        if adopts(evidence, False, settings):
+            return line, replace(pace, moved=True)
+        why = f"after {line.rounds} rounds it is no better than the initial model; lr × {settings.restart_factor}"
+        self._tell_rewind(beginning, now, evidence, why)
+        afresh = Pace(settings.rho, pace.generation, forked=pace.generation, history=pace.history, initial=pace.initial)
+        standing = Standing(first=self._score(then))
+        return replace(beginning, point=slower), replace(afresh, standing=standing, restarts=pace.restarts + 1)
 
     # arms --------------------------------------------------------------------------------------------------------
 
@@ -345,9 +375,7 @@ class Generations:
         challenger, incumbent = (moves.losses, moves.cost.seconds), (stays.losses, stays.cost.seconds)
         return compare_priced(challenger, incumbent, start.losses, self._settings.loss_clip)
 
-    def _adopts(
-        self, now: Hyperparameters, new: Hyperparameters, ended: Sequence[Result], evidence: Evidence
-    ) -> bool:
+    def _adopts(self, now: Hyperparameters, new: Hyperparameters, ended: Sequence[Result], evidence: Evidence) -> bool:
         """Whether the challenger's configuration is the incumbent's from now on; tells so, and whose model is best.
 
         Args:

@@ -22,6 +22,7 @@ from fedstep.server.tuning.random_search import RandomOptions, RandomTuner
 from fedstep.server.tuning.ray_names import PAUSING, scheduler_of
 from fedstep.server.tuning.ray_options import RayOptions
 from fedstep.server.tuning.ray_tuner import RayStretchesTuner, RayTuner
+from fedstep.server.tuning.scales import Scales
 from fedstep.server.tuning.stepwise import StepwiseTuner
 from fedstep.server.tuning.stepwise_options import StepwiseOptions
 
@@ -35,13 +36,13 @@ class _Entry:
     Attributes:
         check: Raises InvalidInputError when its options or the space do not suit it; touches no database.
         create: Makes it, after `check`, from the study, the database's URL and every hyper-parameter's default.
-        names_hyperparameters: Whether its options do, so that making it, which touches no database then, says whether
-            there are such.
+        suits: Raises InvalidInputError when its options do not suit every hyper-parameter's default; touches no
+            database.
     """
 
     check: Callable[[StudySpec], None]
     create: Callable[[StudySpec, str, Mapping[str, Value]], Tuner]
-    names_hyperparameters: bool = False
+    suits: Callable[[StudySpec, Mapping[str, Value]], None] | None = None
 
 
 def validate_tuner(spec: StudySpec, defaults: Mapping[str, Value] | None = None) -> None:
@@ -56,8 +57,8 @@ def validate_tuner(spec: StudySpec, defaults: Mapping[str, Value] | None = None)
     """
     entry = _entry(spec)
     entry.check(spec)
-    if defaults is not None and entry.names_hyperparameters:
-        entry.create(spec, "", {**DEFAULTS, **defaults})
+    if defaults is not None and entry.suits is not None:
+        entry.suits(spec, {**DEFAULTS, **defaults})
 
 
 def create_tuner(spec: StudySpec, storage_url: str, defaults: Mapping[str, Value] | None = None) -> Tuner:
@@ -90,10 +91,12 @@ def _tuners() -> dict[str, _Entry]:
         "optuna": _Entry(
             check=_check_optuna,
             create=lambda spec, url, defaults: OptunaTuner(spec, _options(spec, OptunaOptions), url, defaults),
+            suits=_suits_enqueued,
         ),
         "stepwise": _Entry(
             check=_check_stepwise,
             create=lambda spec, url, defaults: StepwiseTuner(spec, _options(spec, StepwiseOptions), url, defaults),
+            suits=_suits_start,
         ),
         "fedex": _Entry(
             check=lambda spec: _check_made(FedexTuner(spec, _options(spec, FedexOptions))),
@@ -110,12 +113,12 @@ def _tuners() -> dict[str, _Entry]:
         "fixed": _Entry(
             check=lambda spec: _check_options(spec, FixedOptions),
             create=lambda spec, url, defaults: FixedTuner(spec, _options(spec, FixedOptions), defaults),
-            names_hyperparameters=True,
+            suits=lambda spec, defaults: _check_made(FixedTuner(spec, _options(spec, FixedOptions), defaults)),
         ),
         "schedule": _Entry(
             check=lambda spec: _check_options(spec, ScheduleOptions),
             create=lambda spec, url, defaults: ScheduleTuner(spec, _options(spec, ScheduleOptions), defaults),
-            names_hyperparameters=True,
+            suits=lambda spec, defaults: _check_made(ScheduleTuner(spec, _options(spec, ScheduleOptions), defaults)),
         ),
         "outside": _Entry(
             check=lambda spec: _options(spec, OutsideOptions).check(spec),
@@ -152,6 +155,27 @@ def _check_stepwise(spec: StudySpec) -> None:
         _options(spec, StepwiseOptions).check(spec)
     except MistakesError as error:
         raise _refusal(list(error.violations)) from None
+
+
+def _suits_enqueued(spec: StudySpec, defaults: Mapping[str, Value]) -> None:
+    points = _options(spec, OptunaOptions).enqueue
+    _check_points(spec, {f"tuner.enqueue.{number}": point for number, point in enumerate(points)}, defaults)
+
+
+def _suits_start(spec: StudySpec, defaults: Mapping[str, Value]) -> None:
+    _check_points(spec, {"tuner.start": _options(spec, StepwiseOptions).start}, defaults)
+
+
+def _check_points(spec: StudySpec, points: Mapping[str, Mapping[str, Value]], defaults: Mapping[str, Value]) -> None:
+    """Whether all that is given exists beside the defaults of what is not given."""
+    scales = Scales(spec, defaults)
+    faults = [
+        FieldViolation(join(field, name), spec.space.nowhere(name))
+        for field, point in points.items()
+        for name in sorted(point.keys() - scales.default_point(point).keys())
+    ]
+    if faults:
+        raise _refusal(faults)
 
 
 def _check_ray(spec: StudySpec) -> None:

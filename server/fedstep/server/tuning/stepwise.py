@@ -76,6 +76,7 @@ class StepwiseTuner(ProgramTuner):
             else:
                 line, pace = yield from generations.advance(line, pace)
             line, pace = yield from generations.recovered(line, pace)
+            line, pace = yield from generations.begun_anew(line, pace)
             meter.goes_on_with(line.point)
 
         return (yield from self._delivery(phases, generations, line, pace))

@@ -124,6 +124,9 @@ class StepwiseSettings:
         rewind_factor: Of the learning rate then. Pilot.
         most_rewinds: After so many in a row, and after so many to the same model, training goes on, whatever its loss:
             a momentum of the server that overshoots does so again from the same model. Ours.
+        restart_rounds: A model that has so many behind it and is no better than the initial one, by `adopt_z`, is given
+            up for a beginning with a smaller learning rate. Ours (docs/benchmarks.md).
+        restart_factor: Of the learning rate then. Ours.
         most_failures: After so many legs in a row that failed the tuner ends. Ours.
         settle_from: Part of the budget after which the learning rate falls, once the loss falls slowly. Pilot: SGDR's
             cosine (Loshchilov and Hutter, ICLR 2017), late, since early decay is the greedy mistake. That it waits for
@@ -196,6 +199,8 @@ class StepwiseSettings:
     rewind_undone: float = _real(0.5, 0.0, 1000.0)
     rewind_factor: float = _real(0.6, 0.01, 0.99)
     most_rewinds: int = _whole(2, 0, 1_000)
+    restart_rounds: int = _whole(20, 1, _NEVER)
+    restart_factor: float = _real(0.25, 0.01, 0.99)
     most_failures: int = _whole(5, 1, 100)
     settle_from: float = _real(0.6, 0.0, 1.0)
     settle_to: float = _real(0.1, 0.0, 1.0)

@@ -171,7 +171,7 @@ def test_enqueued_points_come_first_and_the_default_stands_in_for_what_they_leav
     ("options", "field", "said"),
     [
         ({"enqueue": [{"lr": 0.1}, {"rl": 0.1}]}, "tuner.enqueue.1.rl", "there is no parameter `rl`: .*lr"),
-        ({"enqueue": [{"lr": 5.0}]}, "tuner.enqueue.0.lr", "is 5: `lr` is"),
+        ({"enqueue": [{"lr": 5.0}]}, "tuner.enqueue.0.lr", "is 5.0: `lr` is"),
         ({"enqueue": {"lr": 0.1}}, "tuner.enqueue", "list"),
         ({"enqueue": [{}] * 99}, "tuner.enqueue", "has 99 points for .* trials: leave some out"),
         (

@@ -156,7 +156,7 @@ def test_what_optuna_calls_experimental_is_taken_without_a_warning(tuner: str, s
                 "sampler_options": {"search_space": {"lr": [0.1, 2.0], "optimizer": ["sgd"]}},
             },
             "tuner.sampler_options.search_space.lr",
-            "is 2: `lr` is from 0.001 to 1.",
+            "is 2.0: `lr` is from 0.001 to 1.",
         ),
         (
             {

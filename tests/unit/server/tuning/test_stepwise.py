@@ -480,10 +480,46 @@ def test_what_only_looked_lost_on_other_clients_is_not_gone_back_on() -> None:
             return (1.6, 1.2, 1.4, 1.7)[min(len(trained) - 1, 3)]
         return before if len(trained) < 4 else 1.5
 
-    script = Script(study(bare(use_forks=False, use_settle=False)), loss)
+    script = Script(study(bare(use_forks=False, use_settle=False, constants={"restart_rounds": 999})), loss)
     asked = [batch for batch in script.batches if [arm.phase for arm in batch] == ["measure", "measure"]]
     assert len(asked) == 1  # and not again on the same values
     assert "rewind" not in script.kinds()
+
+
+def test_what_has_led_nowhere_after_twenty_rounds_is_begun_anew_with_a_quarter_of_the_learning_rate() -> None:
+    trained: list[Arm] = []
+
+    def loss(arm: Arm, before: float) -> float:
+        if not arm.rounds:
+            return before
+        trained.append(arm)
+        return before * (0.9 if arm.hyperparameters["lr"] < 0.02 else 1.001)
+
+    script = Script(study(bare(use_forks=False, use_settle=False)), loss)
+    assert [note.kind for note in script.notes].count("rewind") == 1
+    assert "after 20 rounds it is no better than the initial model; lr × 0.25" in script.notes[0].text
+    first = trained[5]
+    assert first.parents == ()
+    assert first.hyperparameters == {**START, "lr": pytest.approx(0.05 / 4)}
+    assert trained[6].parents == (first.number,)  # and it is not asked again once it has led somewhere
+
+
+@pytest.mark.parametrize(
+    ("options", "rounds", "rates"),
+    [
+        ({}, 200, [0.05, 0.05 / 4, 0.05 / 16]),  # twice, and then it goes on
+        ({"use_rewind": False}, 200, [0.05]),
+        ({"constants": {"restart_rounds": 30}}, 60, [0.05]),  # too little is left for a beginning
+    ],
+)
+def test_it_is_begun_anew_twice_at_most_and_while_the_budget_pays_for_it(
+    options: dict[str, Any], rounds: int, rates: list[float]
+) -> None:
+    script = Script(
+        study(bare(use_forks=False, use_settle=False, **options), rounds), lambda arm, before: before * 1.0001
+    )
+    begun = [arm for batch in script.batches for arm in batch if arm.rounds and not arm.parents]
+    assert [arm.hyperparameters["lr"] for arm in begun] == pytest.approx(rates)
 
 
 def test_what_was_gained_counts_from_the_first_generation_that_was_measured() -> None:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import tomli_w
 
+from fedstep.common.phrases import count_text
 from fedstep.common.spec import StudySpec
 from fedstep.common.version import VERSION
 from fedstep.server.report.page.blocks import Block, Code, Section, Table, Words
 from fedstep.server.report.page.story import Holding, Story
-from fedstep.server.report.words import count_text
 
 _STARTED = ("study_started", "study_resumed")
 

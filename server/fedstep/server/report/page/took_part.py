@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from fedstep.common.phrases import count_text
 from fedstep.server.report.page.blocks import Block, Picture, Section, Table, Words
 from fedstep.server.report.page.story import Story
 from fedstep.server.report.participation import Group, Share, groups, left_out, steps_text
-from fedstep.server.report.words import count_text, short
+from fedstep.server.report.words import short
 from fedstep.server.storage.base import Event
 
 _LATE_MEASURING = "client_late evaluate"
