@@ -4,6 +4,7 @@ Clients stand side by side, the one least trained first, so that a few can be to
 """
 
 from collections.abc import Sequence
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,6 +32,9 @@ _TAKEN, _LEFT_OUT, _ASKED = "#1c7ed6", "#c92a2a", "#ced4da"
 _LETTER = 0.075
 """Inches, about, that a letter of a name takes."""
 
+_WIDE_LETTER = 0.065
+"""And one of the words above."""
+
 
 def participation_height(shares: Sequence[Share]) -> float:
     """Inches that it takes: 0 where nobody was asked."""
@@ -54,7 +58,7 @@ def draw_participation(figure: Figure, shares: Sequence[Share], left: float, top
     width = figure.get_size_inches()[0] - left - RIGHT
     axes = add_axes(figure, left, top + _TITLE, width, _BARS)
     said = participation_text(shares, named=False) if in_words else ""
-    axes.set_title(said, loc="left", pad=21, color=INK, fontsize=9.5, parse_math=False)
+    axes.set_title(fill(said, int(width / _WIDE_LETTER)), loc="left", pad=21, color=INK, fontsize=9.5, parse_math=False)
     _draw_counts(axes, ordered, len(out))
     lowest = axes
     if _measured(shares):

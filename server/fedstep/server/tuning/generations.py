@@ -28,6 +28,7 @@ class Pace:
 
     Attributes:
         rho: Width of the trust region.
+        began_with: The configuration of the first generation.
         generation: From 1; 0 before the first. Also the number of its evaluation cohort.
         gain: Smoothed relative gain of a generation; None before the first.
         forked: The last generation with a fork.
@@ -44,6 +45,7 @@ class Pace:
     """
 
     rho: float
+    began_with: Hyperparameters
     generation: int = 0
     gain: float | None = None
     forked: int = 0
@@ -83,7 +85,7 @@ class Generations:
 
     def begun(self, line: Line) -> Part[Pace]:
         """The pace at first. What training gains counts from the initial model, which a screen has left behind."""
-        pace = Pace(self._settings.rho)
+        pace = Pace(self._settings.rho, line.point)
         if line.arm is None or not self._settings.use_rewind:
             return pace  # the first generation starts from it, and measures it
         (start,) = yield from self._phases.train(self.measured(Line(line.point), pace))
@@ -199,16 +201,17 @@ class Generations:
         """Back to the initial model with a much smaller learning rate, where training has led nowhere.
 
         Steps that are far too great from the start leave a network whose units are dead, and no challenger that goes on
-        from it can tell. What would not be taken over the initial model after `restart_rounds` is given up, as long as
-        the rest of the budget pays for a beginning. Asked until it is better once.
+        from it can tell. What would not be taken over the initial model after `restart_rounds` is given up, with all
+        that was adopted on the way, as long as the rest of the budget pays for a beginning. Asked until it is better
+        once.
         """
         settings = self._settings
-        slower = self._scales.scaled(line.point, "lr", settings.restart_factor)
+        beginning = Line(pace.began_with)
+        slower = self._scales.scaled(beginning.point, "lr", settings.restart_factor)
         may = settings.use_rewind and not pace.moved and pace.restarts < settings.most_rewinds
         asked = line.rounds >= settings.restart_rounds and self._meter.rounds_left >= settings.fork_rounds_left
-        if not (may and asked) or slower == dict(line.point):
+        if not (may and asked) or slower == dict(beginning.point):
             return line, pace
-        beginning = Line(line.point)
         by_average = line.averaged and settings.use_averaged_evidence
         judged = self._phases.averaged(line, pace.generation) if by_average else self.measured(line, pace)
         then, now = yield from self._phases.train(self.measured(beginning, pace), judged)
@@ -217,7 +220,7 @@ class Generations:
             return line, replace(pace, moved=True)
         why = f"after {line.rounds} rounds it is no better than the initial model; lr × {settings.restart_factor}"
         self._tell_rewind(beginning, now, evidence, why)
-        afresh = Pace(settings.rho, pace.generation, forked=pace.generation, history=pace.history, initial=pace.initial)
+        afresh = Pace(settings.rho, slower, pace.generation, forked=pace.generation, initial=pace.initial)
         standing = Standing(first=self._score(then))
         return replace(beginning, point=slower), replace(afresh, standing=standing, restarts=pace.restarts + 1)
 

@@ -55,7 +55,7 @@ class StepwiseSettings:
 
     Attributes:
         use_probe: Asks 30 clients for the window of learning rates first.
-        use_rewind: Goes back where the loss rose.
+        use_rewind: Goes back where the loss rose, or where training has led nowhere.
         use_hint: Lets the slope of the clients' step losses choose the direction of a challenger's learning rate.
         use_forks: Tries challengers beside the incumbent.
         use_guard: Asks more of a challenger that would train less, early.
