@@ -121,7 +121,7 @@ def screen(phases: Phases, window: Window, default: Hyperparameters) -> Part[Lin
     best is surely and noticeably better: where the loss falls late, a model that can learn no more guesses best.
     """
     plan = plan_screen(phases.meter.rounds_in_all, phases.settings)
-    default = window.pulled_in(default, phases.scales)
+    default = window.beginning(default, phases.scales)
     if plan is None:
         return Line(default)
     members = [Member(Line(point)) for point in _first_points(phases, window, default, plan.members)]

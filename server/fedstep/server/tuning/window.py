@@ -23,10 +23,12 @@ class Window:
     Attributes:
         lr: Least and greatest log10 of the effective learning rate, by local optimizer; any where one is not named.
         server_lr: Least and greatest effective server learning rate.
+        margin: How far below what trains the least learning rates are, in log10.
     """
 
     lr: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
     server_lr: tuple[float, float] = (0.0, math.inf)
+    margin: float = 0.0
 
     def holds(self, point: Hyperparameters, scales: Scales) -> bool:
         """Whether the point is inside."""
@@ -36,6 +38,16 @@ class Window:
         """The point with its learning rates moved to the window's edge, as far as the space lets them."""
         moved = scales.scaled(point, "lr", self._lr_factor(point, scales))
         return scales.scaled(moved, "server_lr", self._server_factor(moved, scales))
+
+    def beginning(self, point: Hyperparameters, scales: Scales) -> dict[str, Value]:
+        """Where training begins that would begin with the point: at the window's edge where it lies outside.
+
+        The margin below what trains is the benefit of the doubt. What is farther off than that has none, and begins in
+        the middle of it.
+        """
+        nearest = self.pulled_in(point, scales)
+        far = math.log10(scales.effective_lr(nearest) / scales.effective_lr(point)) > self.margin
+        return scales.scaled(nearest, "lr", 10.0 ** (self.margin / 2)) if far else nearest
 
     def _lr_factor(self, point: Hyperparameters, scales: Scales) -> float:
         low, high = self.lr.get(scales.optimizer(point), _OPEN)
@@ -70,7 +82,7 @@ def learnt_window(
         at = math.log10(scales.effective_lr(point))
         by_optimizer.setdefault(scales.optimizer(point), []).append((at, report))
     bounds = {name: _bounds(found, settings) for name, found in by_optimizer.items()}
-    return Window(MappingProxyType(bounds), (settings.least_server_lr, settings.most_server_lr))
+    return Window(MappingProxyType(bounds), (settings.least_server_lr, settings.most_server_lr), settings.lower_margin)
 
 
 def has_diverged(report: ClientReport, settings: StepwiseSettings) -> bool:

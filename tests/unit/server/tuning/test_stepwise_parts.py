@@ -177,6 +177,13 @@ def test_a_probe_where_nothing_diverges_or_nothing_trains_leaves_that_side_open(
     assert low < high == pytest.approx(-2 + 0.3)
 
 
+@pytest.mark.parametrize(("lr", "begins"), [(0.05, 0.05), (0.02, 10**-1.5), (0.0005, 10**-1.25)])
+def test_a_default_far_below_the_window_begins_in_the_middle_of_its_margin(lr: float, begins: float) -> None:
+    window, found = Window({"sgd": (-1.5, 0.0)}, (0.2, 10.0), 0.5), scales()
+    start = window.beginning({**POINT, "lr": lr, "momentum": 0.0}, found)
+    assert start["lr"] == pytest.approx(begins)
+
+
 def test_the_servers_effective_learning_rate_is_kept_between_0_2_and_10() -> None:
     window = Window(server_lr=(0.2, 10.0))
     found = scales()
