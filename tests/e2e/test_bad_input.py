@@ -3,13 +3,18 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from e2e.inside import query
 from e2e.processes import Programs, Ran, fedstep
 from e2e.studies import write_study
+
+from fedstep.api.aio import connect
+from fedstep.common.errors import UnavailableError
+from fedstep.common.spec_proto import spec_to_proto
+from fedstep.common.study_file import read_study
+from fedstep.server.cli import study as study_commands
 
 NOBODY = "127.0.0.1:9"
 
@@ -84,11 +89,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     one_sentence(fedstep("study", "run", tmp_path / "none.toml"), "none.toml", "no such file")
 
 
-def test_a_coordinator_that_nobody_runs(tmp_path: Path) -> None:
-    ran = fedstep("study", "run", write_study(tmp_path / "study.toml"), "--coordinator", NOBODY)
-    waiting, *rest = ran.err.splitlines()
-    assert waiting == f"Nobody answers at {NOBODY} yet; trying for 20 s."
-    one_sentence(replace(ran, err="\n".join(rest)), NOBODY, "fedstep coordinator", "--coordinator")
+async def test_study_run_waits_for_a_coordinator_that_is_only_starting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(study_commands, "START_S", 5.0)
+    spec = spec_to_proto(read_study(write_study(tmp_path / "study.toml")))
+    async with connect(NOBODY) as remote:
+        with pytest.raises(UnavailableError, match=f"{NOBODY}.*fedstep coordinator.*--coordinator"):
+            await study_commands.create(remote, spec)
+    assert capsys.readouterr().err == f"Nobody answers at {NOBODY} yet; trying for 5 s.\n"
+
+
+def test_a_coordinator_that_nobody_runs() -> None:
     for command in (("fleet", "list"), ("study", "watch", "s")):
         one_sentence(fedstep(*command, "--coordinator", NOBODY), NOBODY, "fedstep coordinator", "--coordinator")
 

@@ -84,14 +84,14 @@ def test_a_study_of_ones_own_with_its_task_and_data_takes_the_demos_place(tmp_pa
     assert len(query(tmp_path / "ours", "SELECT name FROM fedstep_clients")) == 3
 
 
-def test_clients_that_end_at_once_end_it_with_what_they_said(tmp_path: Path) -> None:
+def test_clients_that_end_end_it_with_what_they_said(tmp_path: Path) -> None:
     task = tmp_path / "own.py"
     text = (ROOT / "examples" / "my_task.py").read_text()
     task.write_text(text.replace("        index, count =", "        raise KeyError('age')\n        index, count ="))
     study = write_study(tmp_path / "study.toml", task="tumours", round={"min_clients": 2})
     ran = fedstep("demo", study, "--clients", "2", "--task", task, "--data-dir", tmp_path / "ours", timeout_s=60)
     assert ran.code != 0
-    assert "2 clients ended at once: client-1: The task tumours cannot load its data: KeyError: 'age'" in ran.err
+    assert "2 clients ended: client-1: The task tumours cannot load its data: KeyError: 'age'" in ran.err
     assert "Traceback" not in ran.err + ran.out
 
 

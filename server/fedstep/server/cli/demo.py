@@ -142,7 +142,7 @@ async def _minded(processes: Processes, spare: int) -> AsyncIterator[None]:
         if len(ended) <= spare:
             raise
         which = count_text(len(ended), "client")
-        raise UnavailableError(f"{which} ended at once: {ended[0]}: {processes.last_words(ended[0])}") from None
+        raise UnavailableError(f"{which} ended: {ended[0]}: {processes.last_words(ended[0])}") from None
     finally:
         minding.cancel()
 
