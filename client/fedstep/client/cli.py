@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from fedstep.common.task import ClientInfo
 
 
+_DIGITS = 18
+"""Of the longest number of shares that is read."""
+
+
 class _PartitionType(click.ParamType[tuple[int, int]]):
     """`I/N`, counted from 1, as (index, count) counted from 0."""
 
@@ -39,8 +43,9 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """Reads it."""
         index, slash, count = str(value).partition("/")
-        if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            self.fail(f"{value} is not a share: give I/N with I from 1 to N, such as 3/8.", param, ctx)
+        readable = slash and index.isdecimal() and count.isdecimal() and len(count) <= _DIGITS
+        if not readable or len(index) > len(count) or not 1 <= int(index) <= int(count):
+            self.fail(f"{str(value)[:40]} is not a share: give I/N with I from 1 to N, such as 3/8.", param, ctx)
         return int(index) - 1, int(count)
 
 

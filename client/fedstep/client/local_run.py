@@ -86,10 +86,6 @@ class StandardRun:
             if not whole:
                 break
         self._meter.finish()
-        if not self._taken and self.control.go_on():
-            raise InvalidInputError(
-                f"The data set {type(self.samples).__name__} gave no batch: a StopIteration in its __getitem__ ends it."
-            )
         if not self._taken:
             raise AbandonedError(self.control.reason or "told to stop before the first local step")
         last = self.log.losses[begins:]

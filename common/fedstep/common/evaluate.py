@@ -47,7 +47,7 @@ def evaluate(
                 before_batch()
                 size = len(batch[0])
                 for name, mean in _metrics(task, model, batch).items():
-                    totals[name] = totals.get(name, 0.0) + float(mean) * size
+                    totals[name] = totals.get(name, 0.0) + mean * size
                 count += size
     finally:
         model.train(training)
@@ -57,13 +57,22 @@ def evaluate(
     return {name: total / count for name, total in totals.items()}, count
 
 
-def _metrics(task: Task, model: nn.Module, batch: Batch) -> Mapping[str, float]:
+def _metrics(task: Task, model: nn.Module, batch: Batch) -> dict[str, float]:
+    """The task's metrics of a batch, as numbers."""
     metrics: object = task.metrics(model, batch)
     if not isinstance(metrics, Mapping):
         raise InvalidInputError(
             f"The metrics() of the task {task.name} returned {kind_of(metrics)}: let it return means by name."
         )
-    return metrics
+    means = {}
+    for name, mean in metrics.items():
+        try:
+            means[str(name)] = float(mean)
+        except (TypeError, ValueError, RuntimeError):
+            raise InvalidInputError(
+                f"The metrics() of the task {task.name} returned {kind_of(mean)} as {name}: let it be one number."
+            ) from None
+    return means
 
 
 def batches(
@@ -101,12 +110,19 @@ def batches(
     loader: DataLoader[tuple[torch.Tensor, ...]] = DataLoader(
         samples, batch_size, shuffle=generator is not None, generator=generator or torch.Generator()
     )
+    seen = 0
     for drawn in loader:
         if not isinstance(drawn, tuple | list) or len(drawn) != 2:
             raise InvalidInputError(
                 f"The data set {type(samples).__name__} gives no pairs: let its __getitem__ return (input, target)."
             )
+        seen += len(drawn[0])
         yield drawn[0].to(device), drawn[1].to(device)
+    if seen < count:
+        raise InvalidInputError(
+            f"The data set {type(samples).__name__} gave {seen} of its {count} samples: a StopIteration in its "
+            "__getitem__ ends it."
+        )
 
 
 def held_out_samples(task: Task, options: Mapping[str, str]) -> Samples | None:

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 from fedstep.client.image_models import ImageKind, image_model, model_defaults
 from fedstep.client.partitions import Indices
-from fedstep.client.task_options import check_known
+from fedstep.client.task_options import check_known, whole_number
 from fedstep.client.tasks.shares import client_data, name_generator, validation_share
 from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
@@ -146,8 +146,8 @@ class _Archive:
     def writers(self, options: Mapping[str, str]) -> tuple[Indices, Indices]:
         """Held-out and training writers, split by a fixed seed; no writer is both."""
         order = np.random.default_rng(_SEED).permutation(np.unique(self.writer_ids))
-        held_out = _number(options, "held_out_writers", _HELD_OUT_WRITERS, low=0)
-        writers = _number(options, "writers", _WRITERS, low=1)
+        held_out = whole_number(options, "held_out_writers", _HELD_OUT_WRITERS, low=0)
+        writers = whole_number(options, "writers", _WRITERS, low=1)
         if held_out >= len(order):
             raise InvalidInputError(
                 f"held_out_writers = {held_out} leaves none of the {len(order)} writers to train on: give a lower one."
@@ -159,13 +159,6 @@ class _Archive:
         chosen = np.isin(self.writer_ids, writers)
         inputs = torch.from_numpy(self.images[chosen]).unsqueeze(1).to(torch.float32) / 255.0
         return inputs, torch.from_numpy(self.labels[chosen])
-
-
-def _number(options: Mapping[str, str], name: str, default: int, low: int) -> int:
-    text = options.get(name, str(default))
-    if not text.isdecimal() or int(text) < low:
-        raise InvalidInputError(f"The option {name}={text} of mnist-writers must be a whole number, at least {low}.")
-    return int(text)
 
 
 task = MnistWriters()

@@ -290,14 +290,16 @@ class Cohorts:
             others[[self._fleet.member(name).row for name in evaluators[-missing:]]] = True
         return others
 
-    def evaluators(self, cohort: int = 0) -> tuple[str, ...]:
+    def evaluators(self, cohort: int = 0, without: Collection[str] = ()) -> tuple[str, ...]:
         """A cohort that evaluates, the same for all that are compared.
 
         Args:
             cohort: Which one; each number draws another.
+            without: Names of clients that are not asked again.
         """
         there = self._eligible.there()
         there &= self._fleet.roll.validation_samples[: len(there)] > 0
+        there[[self._fleet.member(name).row for name in without]] = False
         names, size = self._fleet.roll.names[: len(there)], self._spec.evaluation.cohort_size
         return self._ranks.cohort(names, np.flatnonzero(there), size, self._rank_seed(cohort))
 

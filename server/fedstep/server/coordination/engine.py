@@ -41,6 +41,9 @@ ATTEMPTS = 3
 """Tries of one round before the fleet is taken to be unable to run it."""
 
 _FAULTY = frozenset({Status.FAILED, Status.REFUSED})
+_OTHERS_COME_S = 2.0
+"""Waited before a model is measured again because it failed at all who were there: others may be about to come."""
+
 _MEND = "Mend what they say, in the task or in its data"
 
 
@@ -390,16 +393,21 @@ class RunEngine:
     async def _evaluate(
         self, run: Run, arm: Arm, evaluating: bool, train_loss: float, outcome: StepOutcome
     ) -> _Measured:
-        """Measures a model on its evaluation cohort; again, on those who are there then, where all came to nothing.
+        """Measures a model on its evaluation cohort; again, on others who are there then, where all came to nothing.
 
         Raises:
-            UnavailableError: Every client's measurement failed, time and again: the task's own code, or its data.
+            UnavailableError: The measurement failed at all who were asked, time and again: the task's own code, or its
+                data.
         """
+        faults: list[OpenAssignment] = []
         for attempt in range(1, ATTEMPTS + 1):
+            if faults:
+                await asyncio.sleep(_OTHERS_COME_S)
             if evaluating and not await self._waited(self.cohorts.wait_to_measure(arm.cohort), outcome):
                 raise StoppedError("the study was over before the model was measured")
             began = self._clock.monotonic()
-            cohort = self.cohorts.evaluators(arm.cohort) if evaluating else ()
+            failed = {assignment.member.name for assignment in faults}
+            cohort = self.cohorts.evaluators(arm.cohort, failed) if evaluating else ()
             members, deadline_s = self.cohorts.members(cohort), self._spec.evaluation.deadline.total_seconds()
             expected_s = self._measuring.expected_s(members, self.cohorts.measuring_s(cohort, run))
             silent = self._measuring.silent(members)
@@ -410,13 +418,15 @@ class RunEngine:
             phase.refuse_outliers()
             outcome.events.extend(narrate.client_faults(run.trial, max(0, run.rounds - 1), phase.faults))
             outcome.assignments.extend(assignment.record() for assignment in phase.assignments)
+            faults += [assignment for assignment in phase.assignments if assignment.status in _FAULTY]
             ends = {assignment.status for assignment in phase.assignments}
             if not evaluating or not ends <= {Status.LOST, *_FAULTY}:
                 break
-            if attempt == ATTEMPTS and ends and ends <= _FAULTY:
+        else:
+            if faults:
                 raise UnavailableError(
-                    f"The model of trial {run.trial} after {count_text(run.rounds, 'round')} could not be measured "
-                    f"{ATTEMPTS} times: {narrate.reasons(phase.faults)}. {_MEND}."
+                    f"The model of trial {run.trial} after {count_text(run.rounds, 'round')} could not be measured: "
+                    f"{narrate.reasons(faults)}. {_MEND}."
                 )
         if evaluating:
             self._experience.measure_s = self._clock.monotonic() - began

@@ -260,8 +260,11 @@ def divergence(diverged: Sequence[OpenAssignment], asked: int) -> str:
 
 
 def reasons(faults: Sequence[OpenAssignment]) -> str:
-    """Why clients' work came to nothing, the first three."""
-    return "; ".join(f"{a.member.name}: {a.note.removesuffix('.')}" for a in faults[:3]) or "nobody answered"
+    """Why clients' work came to nothing, the first three reasons, each with whose it is."""
+    whose: dict[str, list[str]] = {}
+    for fault in faults:
+        whose.setdefault(fault.note.removesuffix("."), []).append(fault.member.name)
+    return "; ".join(f"{names_text(whose[note])}: {note}" for note in [*whose][:3]) or "nobody answered"
 
 
 def trial_ended(spec: StudySpec, trial: TrialRecord) -> NewEvent:
