@@ -1,4 +1,5 @@
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -131,6 +132,31 @@ def test_a_data_set_without_a_length_is_refused() -> None:
 
     with pytest.raises(InvalidInputError, match="Endless has no length"):
         sample_count(Endless())
+
+
+@pytest.mark.parametrize("stops", [0, 3, 5])
+def test_a_data_set_that_ends_before_its_length_is_told(stops: int) -> None:
+    class Stopping(Plain):
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            if index == stops:
+                raise StopIteration
+            return super().__getitem__(index)
+
+    with pytest.raises(InvalidInputError, match=f"Stopping gave {stops - stops % 2} of its 6 samples: a StopIteration"):
+        list(batches(Stopping(6), 2, None, CPU))
+
+
+@pytest.mark.parametrize(("value", "kind"), [("low", "a str"), (torch.zeros(2), "a Tensor"), (None, "None")])
+def test_a_metric_that_is_no_number_is_told(value: object, kind: str) -> None:
+    class Odd(Means):
+        def metrics(self, model: nn.Module, batch: Batch) -> Any:
+            return {"loss": value}
+
+    samples = TensorDataset(torch.zeros(2, 1), torch.zeros(2))
+    with pytest.raises(
+        InvalidInputError, match=rf"metrics\(\) of the task means returned {kind} as loss: let it be one"
+    ):
+        evaluate(Odd(), nn.Identity(), samples, CPU)
 
 
 def test_a_task_that_measures_no_loss_is_told_so() -> None:

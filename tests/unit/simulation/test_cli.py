@@ -96,6 +96,27 @@ def test_what_a_task_of_ones_own_raises_is_a_sentence(
     assert ("Mend what they say, in the task or in its data" in result.output) is bool(code)
 
 
+def test_clients_that_cannot_measure_are_not_asked_again(study_file: Path, tmp_path: Path) -> None:
+    """One measures, out of six of whom only the last one can."""
+    study_file.write_text(kit.STUDY.replace("digits", "own") + "\n[evaluation]\ncohort_size = 2\n")
+    odd = """
+    def load_data(self, client):
+        data = self.samples()
+        data.tensors[0][:] = client.name == "client-5"
+        return ClientData(self.samples(), data)
+
+    def metrics(self, model, batch):
+        return {"loss": 1.0 / float(batch[0].max()), "accuracy": 0.5}
+"""
+    (tmp_path / "own.py").write_text(OWN_TASK + odd)
+    arguments = [str(study_file), "--task", str(tmp_path / "own.py"), "--clients", "6", "--json"]
+    result = CliRunner().invoke(simulate, arguments)
+    assert result.exit_code == 0, result.output
+    events = [json.loads(line) for line in result.output.splitlines()]
+    faults = [event for event in events if event.get("kind") == "client_failed"]
+    assert "client-5" not in {event["details"]["client"] for event in faults}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
