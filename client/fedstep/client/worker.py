@@ -7,6 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from fedstep.common.raised import awaited
+
 T = TypeVar("T")
 
 
@@ -37,7 +39,7 @@ class WorkerThread:
 
         def job() -> None:
             try:
-                result = work()
+                result = awaited(work)
             except BaseException as error:  # whatever it is, it belongs to the one who waits
                 self._busy = False
                 future.set_exception(error)

@@ -68,7 +68,7 @@ def _metrics(task: Task, model: nn.Module, batch: Batch) -> dict[str, float]:
     for name, mean in metrics.items():
         try:
             means[str(name)] = float(mean)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             raise InvalidInputError(
                 f"The metrics() of the task {task.name} returned {kind_of(mean)} as {name}: let it be one number."
             ) from None

@@ -1,12 +1,15 @@
 """What somebody else's code raised, in one sentence: a task of a user's own may raise anything."""
 
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
+from typing import TypeVar
 
-from fedstep.common.errors import FedstepError, InvalidInputError
+from fedstep.common.errors import FedstepError, InternalError, InvalidInputError
+
+T = TypeVar("T")
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _LONGEST = 300
@@ -35,6 +38,18 @@ def in_a_sentence(error: BaseException) -> str:
     return error.message if isinstance(error, FedstepError) else raised(error)
 
 
+def awaited(call: Callable[[], T]) -> T:
+    """What the call answers, for one who awaits it: a StopIteration cannot cross a future, and would never wake him.
+
+    Raises:
+        InternalError: It raised one; in a sentence.
+    """
+    try:
+        return call()
+    except StopIteration as error:
+        raise InternalError(raised(error)) from error
+
+
 @contextmanager
 def somebodys_code(what: str) -> Iterator[None]:
     """Runs somebody's own code, whose errors become one sentence.
@@ -55,7 +70,8 @@ def somebodys_code(what: str) -> Iterator[None]:
 
 def kind_of(value: object) -> str:
     """What somebody's own code answered, in words: `None`, `a list`."""
-    return "None" if value is None else f"a {type(value).__name__}"
+    kind = type(value).__name__
+    return "None" if value is None else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _said(error: BaseException) -> str:

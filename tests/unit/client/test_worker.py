@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from fedstep.client.worker import WorkerThread
+from fedstep.common.errors import InternalError
 
 
 async def test_it_runs_in_its_thread_and_raises_what_is_raised() -> None:
@@ -12,6 +13,10 @@ async def test_it_runs_in_its_thread_and_raises_what_is_raised() -> None:
         assert await worker.run(lambda: threading.current_thread().name) == "busy-bee"
         with pytest.raises(ZeroDivisionError):
             await worker.run(lambda: 1 / 0)
+        with pytest.raises(
+            InternalError, match=r"StopIteration: no message \(test_worker\.py, line "
+        ):  # as futures cannot
+            await worker.run(lambda: next(iter(())))
         assert await worker.run(lambda: 2) == 2
     worker.close()
 

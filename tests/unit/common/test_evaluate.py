@@ -146,7 +146,9 @@ def test_a_data_set_that_ends_before_its_length_is_told(stops: int) -> None:
         list(batches(Stopping(6), 2, None, CPU))
 
 
-@pytest.mark.parametrize(("value", "kind"), [("low", "a str"), (torch.zeros(2), "a Tensor"), (None, "None")])
+@pytest.mark.parametrize(
+    ("value", "kind"), [("low", "a str"), (torch.zeros(2), "a Tensor"), (None, "None"), (10**400, "an int")]
+)
 def test_a_metric_that_is_no_number_is_told(value: object, kind: str) -> None:
     class Odd(Means):
         def metrics(self, model: nn.Module, batch: Batch) -> Any:

@@ -4,6 +4,7 @@ import asyncio
 import platform
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from fedstep.client.agent import Profile
@@ -16,6 +17,7 @@ from fedstep.client.trainer import Trainer
 from fedstep.client.work import AbandonedError, Control, Job
 from fedstep.common.channel import Endpoint
 from fedstep.common.errors import InvalidInputError, PreconditionError
+from fedstep.common.raised import awaited
 from fedstep.common.version import VERSION
 from fedstep.v1 import fleet_pb2 as pb
 
@@ -106,15 +108,14 @@ async def load(patient: Patient) -> Found[Profile]:
         raise SkipError("no --task is given: give the one that the client is to train")
     with ExitStack() as held:
         set_threads = take_cores(patient.threads, held)
-        profile, trainer = await asyncio.to_thread(
-            prepare, reference, info, patient.device, patient.precision, set_threads
-        )
+        made = partial(prepare, reference, info, patient.device, patient.precision, set_threads)
+        profile, trainer = await asyncio.to_thread(awaited, made)
         if not profile.train_samples:
             raise InvalidInputError(
                 f"The task {profile.task} has no training samples for {info.name}: give it a larger share with "
                 "--partition, or other data with --data."
             )
-        await asyncio.to_thread(_try_out, trainer)
+        await asyncio.to_thread(awaited, partial(_try_out, trainer))
     counted = f"{profile.train_samples} training and {profile.validation_samples} validation samples"
     text = f"task {profile.task}: {counted}, a model of {profile.manifest.payload_bytes / 1e6:.3g} MB"
     if not profile.validation_samples:

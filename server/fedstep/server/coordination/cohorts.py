@@ -33,6 +33,9 @@ HASHED_AT_ONCE = 5_000
 _ROOM = 2
 """So many cohorts are to choose from, for those who train apart from who measures."""
 
+_OTHERS = 20
+"""So many are asked at least where all who were asked before could not measure."""
+
 _SURE = 0.9
 """Which quantile of a client's time is what it is expected to take at the most."""
 
@@ -295,12 +298,13 @@ class Cohorts:
 
         Args:
             cohort: Which one; each number draws another.
-            without: Names of clients that are not asked again.
+            without: Names of clients that are not asked again; of others as many as find one who can, then.
         """
         there = self._eligible.there()
         there &= self._fleet.roll.validation_samples[: len(there)] > 0
         there[[self._fleet.member(name).row for name in without]] = False
         names, size = self._fleet.roll.names[: len(there)], self._spec.evaluation.cohort_size
+        size = max(size, _OTHERS) if size and without else size
         return self._ranks.cohort(names, np.flatnonzero(there), size, self._rank_seed(cohort))
 
     def measuring_s(self, cohort: Sequence[str], run: Run) -> dict[str, float]:
@@ -363,11 +367,12 @@ class Cohorts:
             await self._rank(arm.cohort)
         return not self._waiting.over
 
-    async def wait_to_measure(self, cohort: int) -> bool:
+    async def wait_to_measure(self, cohort: int, least: int = 1) -> bool:
         """Waits until somebody is there who can measure.
 
         Args:
             cohort: The evaluation cohort that will be asked for.
+            least: How many have to be there.
 
         Returns:
             False when the study was stopped meanwhile, or its time was used up before anybody came.
@@ -375,7 +380,7 @@ class Cohorts:
         Raises:
             UnavailableError: Nobody came.
         """
-        if not await self._waiting.for_clients(1):
+        if not await self._waiting.for_clients(least):
             return False
         await self._rank(cohort)
         return True

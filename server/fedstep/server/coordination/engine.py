@@ -403,7 +403,8 @@ class RunEngine:
         for attempt in range(1, ATTEMPTS + 1):
             if faults:
                 await asyncio.sleep(_OTHERS_COME_S)
-            if evaluating and not await self._waited(self.cohorts.wait_to_measure(arm.cohort), outcome):
+            least = self._spec.round.min_clients if faults else 1
+            if evaluating and not await self._waited(self.cohorts.wait_to_measure(arm.cohort, least), outcome):
                 raise StoppedError("the study was over before the model was measured")
             began = self._clock.monotonic()
             failed = {assignment.member.name for assignment in faults}

@@ -4,7 +4,10 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
+
+from fedstep.common.raised import awaited
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,8 +27,8 @@ class Executor:
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function on a thread of the pool. It runs to its end even if the caller is cancelled."""
         context = contextvars.copy_context()  # what is logged there concerns what it concerns here
-        call = lambda: context.run(function, *args, **kwargs)  # noqa: E731
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        call = partial(context.run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, awaited, call)
 
     @property
     def waiting(self) -> int:

@@ -77,8 +77,8 @@ def _measured(shares: Sequence[Share]) -> bool:
 
 
 def _draw_counts(axes: Axes, ordered: Sequence[Share], out: int) -> None:
-    """How often each was asked, and over it how often its training was taken."""
-    asked, taken = [share.asked for share in ordered], [share.taken for share in ordered]
+    """How often each was asked, and over it how many whole trainings were taken, parts by their steps."""
+    asked, taken = [share.asked for share in ordered], [share.work for share in ordered]
     count = len(ordered)
     for values, color, first, last in (
         (asked, _ASKED, 0, count),
@@ -93,7 +93,7 @@ def _draw_counts(axes: Axes, ordered: Sequence[Share], out: int) -> None:
     axes.set_ylim(0, max(*asked, 1) * 1.05)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
     axes.set_ylabel("trainings", color=FAINT, fontsize=9)
-    entries = [(_TAKEN, "taken"), (_ASKED, "asked for, not taken")]
+    entries = [(_TAKEN, "taken"), (_ASKED, "asked for, not done or not taken")]
     if out:
         entries.insert(1, (_LEFT_OUT, f"taken of the {out} left out" if out > 1 else "taken of the one left out"))
     handles = [
