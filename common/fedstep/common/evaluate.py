@@ -70,7 +70,8 @@ def _metrics(task: Task, model: nn.Module, batch: Batch) -> dict[str, float]:
             means[str(name)] = float(mean)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             raise InvalidInputError(
-                f"The metrics() of the task {task.name} returned {kind_of(mean)} as {name}: let it be one number."
+                f"The metrics() of the task {task.name} returned {kind_of(mean)} as {name}: let it be one number that "
+                "a float can hold."
             ) from None
     return means
 

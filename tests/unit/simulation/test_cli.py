@@ -96,6 +96,26 @@ def test_what_a_task_of_ones_own_raises_is_a_sentence(
     assert ("Mend what they say, in the task or in its data" in result.output) is bool(code)
 
 
+def test_an_error_that_passes_interrupts_nothing_though_there_is_one_client_only(
+    study_file: Path, tmp_path: Path
+) -> None:
+    study_file.write_text(kit.STUDY.replace("digits", "own"))
+    odd = """
+    measured = 0
+
+    def metrics(self, model, batch):
+        self.measured += 1
+        if self.measured == 1:
+            raise OSError("the disk is away")
+        return {"loss": 1.0, "accuracy": 0.5}
+"""
+    (tmp_path / "own.py").write_text(OWN_TASK + odd)
+    arguments = [str(study_file), "--task", str(tmp_path / "own.py"), "--clients", "1"]
+    result = CliRunner().invoke(simulate, arguments)
+    assert result.exit_code == 0, result.output
+    assert "OSError: the disk is away (own.py" in result.output
+
+
 def test_clients_that_cannot_measure_are_not_asked_again(study_file: Path, tmp_path: Path) -> None:
     """One measures, out of six of whom only the last one can."""
     study_file.write_text(kit.STUDY.replace("digits", "own") + "\n[evaluation]\ncohort_size = 2\n")

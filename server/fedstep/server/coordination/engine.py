@@ -393,7 +393,7 @@ class RunEngine:
     async def _evaluate(
         self, run: Run, arm: Arm, evaluating: bool, train_loss: float, outcome: StepOutcome
     ) -> _Measured:
-        """Measures a model on its evaluation cohort; again, on others who are there then, where all came to nothing.
+        """Measures a model on its evaluation cohort; again where all came to nothing, on others if there are.
 
         Raises:
             UnavailableError: The measurement failed at all who were asked, time and again: the task's own code, or its
@@ -408,7 +408,8 @@ class RunEngine:
                 raise StoppedError("the study was over before the model was measured")
             began = self._clock.monotonic()
             failed = {assignment.member.name for assignment in faults}
-            cohort = self.cohorts.evaluators(arm.cohort, failed) if evaluating else ()
+            others = self.cohorts.evaluators(arm.cohort, failed) if evaluating else ()
+            cohort = others or (self.cohorts.evaluators(arm.cohort) if failed else ())
             members, deadline_s = self.cohorts.members(cohort), self._spec.evaluation.deadline.total_seconds()
             expected_s = self._measuring.expected_s(members, self.cohorts.measuring_s(cohort, run))
             silent = self._measuring.silent(members)

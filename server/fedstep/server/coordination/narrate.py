@@ -261,10 +261,10 @@ def divergence(diverged: Sequence[OpenAssignment], asked: int) -> str:
 
 def reasons(faults: Sequence[OpenAssignment]) -> str:
     """Why clients' work came to nothing, the first three reasons, each with whose it is."""
-    whose: dict[str, list[str]] = {}
+    whose: dict[str, dict[str, None]] = {}
     for fault in faults:
-        whose.setdefault(fault.note.removesuffix("."), []).append(fault.member.name)
-    return "; ".join(f"{names_text(whose[note])}: {note}" for note in [*whose][:3]) or "nobody answered"
+        whose.setdefault(fault.note.removesuffix("."), {})[fault.member.name] = None
+    return "; ".join(f"{names_text([*whose[note]])}: {note}" for note in [*whose][:3]) or "nobody answered"
 
 
 def trial_ended(spec: StudySpec, trial: TrialRecord) -> NewEvent:
