@@ -19,6 +19,7 @@ from fedstep.common.errors import InvalidInputError
 from fedstep.common.handicap_options import BandwidthType, SlowdownType, StallsType
 from fedstep.common.logs import concerning, log_format_option, set_up_logging
 from fedstep.common.options import data_options
+from fedstep.common.phrases import whole_number_of
 from fedstep.common.security import Security
 from fedstep.common.security_options import security_options
 
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from fedstep.common.task import ClientInfo
 
 
-_DIGITS = 18
-"""Of the longest number of shares that is read."""
-
-
 class _PartitionType(click.ParamType[tuple[int, int]]):
     """`I/N`, counted from 1, as (index, count) counted from 0."""
 
@@ -42,11 +39,11 @@ class _PartitionType(click.ParamType[tuple[int, int]]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """Reads it."""
-        index, slash, count = str(value).partition("/")
-        readable = slash and index.isdecimal() and count.isdecimal() and len(count) <= _DIGITS
-        if not readable or len(index) > len(count) or not 1 <= int(index) <= int(count):
+        first, _, second = str(value).partition("/")
+        index, count = whole_number_of(first), whole_number_of(second)
+        if index is None or count is None or not 1 <= index <= count:
             self.fail(f"{str(value)[:40]} is not a share: give I/N with I from 1 to N, such as 3/8.", param, ctx)
-        return int(index) - 1, int(count)
+        return index - 1, count
 
 
 @click.command()

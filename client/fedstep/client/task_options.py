@@ -4,10 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 
 from fedstep.common.errors import InvalidInputError
+from fedstep.common.phrases import whole_number_of
 from fedstep.common.validation import nearest
-
-_DIGITS = 18
-"""Of the longest whole number that is read."""
 
 
 def whole_number(options: Mapping[str, str], name: str, default: int, low: int) -> int:
@@ -17,10 +15,10 @@ def whole_number(options: Mapping[str, str], name: str, default: int, low: int) 
         InvalidInputError: It is none.
     """
     text = options.get(name, str(default))
-    digits = text.lstrip("0")
-    if not (text.isascii() and text.isdecimal()) or len(digits) > _DIGITS or int(text) < low:
+    number = whole_number_of(text)
+    if number is None or number < low:
         raise InvalidInputError(f"The option {name}={text[:40]} must be a whole number, at least {low}.")
-    return int(text)
+    return number
 
 
 def positive_number(options: Mapping[str, str], name: str, default: float, most: float) -> float:

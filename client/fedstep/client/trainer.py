@@ -58,11 +58,11 @@ class Trainer:
 
     def manifest(self) -> Manifest:
         """The layout of the task's model at its default hyper-parameters."""
-        return self.initial().manifest
+        return Manifest.of(self._default_model().state_dict())
 
     def initial(self) -> Model:
         """A model of the task's at its default hyper-parameters."""
-        state = self._models.for_training(full_hyperparameters(self._task, {})).state_dict()
+        state = self._default_model().state_dict()
         manifest = Manifest.of(state)
         return Model(manifest, tensors.pack(state, manifest))
 
@@ -92,6 +92,9 @@ class Trainer:
             return self._trained(job, control, StepLog(steps))
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory() from error
+
+    def _default_model(self) -> nn.Module:
+        return self._models.for_training(full_hyperparameters(self._task, {}))
 
     def _trained(self, job: Job, control: Control, log: StepLog) -> Trained:
         values = full_hyperparameters(self._task, job.hyperparameters)

@@ -67,8 +67,10 @@ def _metrics(task: Task, model: nn.Module, batch: Batch) -> dict[str, float]:
     means = {}
     for name, mean in metrics.items():
         try:
+            if isinstance(mean, torch.Tensor) and mean.numel() != 1:
+                raise ValueError
             means[str(name)] = float(mean)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
+        except (TypeError, ValueError, OverflowError):  # no RuntimeError: a device's own come up here, too
             raise InvalidInputError(
                 f"The metrics() of the task {task.name} returned {kind_of(mean)} as {name}: let it be one number that "
                 "a float can hold."

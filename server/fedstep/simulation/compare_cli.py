@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedstep.common.options import data_options
+from fedstep.common.phrases import whole_number_of
 from fedstep.common.study_file import read_study
 from fedstep.server.cli.show import json_option
 from fedstep.simulation.cli_types import Finite, hardship_options, spread_option
@@ -21,10 +22,10 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         """The numbers of a text."""
-        parts = [part.strip() for part in str(value).split(",")]
-        if not all(part.isdecimal() and int(part) >= 1 for part in parts):
-            self.fail(f"{value} is no list of whole numbers from 1: write them as 60,180,600.", param, ctx)
-        return tuple(sorted({int(part) for part in parts}))
+        numbers = [whole_number_of(part.strip()) for part in str(value).split(",")]
+        if not all(numbers):
+            self.fail(f"{str(value)[:40]} is no list of whole numbers from 1: write them as 60,180,600.", param, ctx)
+        return tuple(sorted({number for number in numbers if number}))
 
 
 @click.command()
