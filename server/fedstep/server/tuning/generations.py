@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from fedstep.common.hyperparameters import Hyperparameters, describe
 from fedstep.server.tuning.affordable import affordable
 from fedstep.server.tuning.base import Arm
 from fedstep.server.tuning.lineage import Line, Phases
-from fedstep.server.tuning.paired import Evidence, adopts, compare, compare_priced, mean_losses
+from fedstep.server.tuning.memory import Pace, Standing
+from fedstep.server.tuning.paired import Evidence, adopts, compare_priced, mean_losses, surely_better
 from fedstep.server.tuning.program import Part, Result
 from fedstep.server.tuning.proposers import Attempt, Proposal, Proposer, Question, displacement_space
-from fedstep.server.tuning.standing import Standing
 from fedstep.server.tuning.steps import StepSummary
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings
 from fedstep.server.tuning.trust_region import TrustRegion
@@ -20,44 +20,6 @@ from fedstep.server.tuning.window import Window
 
 _FAILED_VALUE = -1.0
 """A challenger that failed is told to the sampler as one that doubled the loss."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """What the generations remember.
-
-    Attributes:
-        rho: Width of the trust region.
-        began_with: The configuration of the first generation.
-        generation: From 1; 0 before the first. Also the number of its evaluation cohort.
-        gain: Smoothed relative gain of a generation; None before the first.
-        forked: The last generation with a fork.
-        failures: Generations in a row in which every leg failed: they may have cost nothing.
-        rewinds: Generations in a row that were gone back on because the loss rose.
-        history: What the challengers were worth.
-        steps: What the clients' steps told of the incumbent's last leg.
-        settled_from: Part of the budget that was spent when settling began; None before.
-        initial: The loss of the initial model; where that was not measured, of what the first generation started from.
-            None before.
-        standing: How good the line has been.
-        moved: Whether training is known to have led somewhere.
-        restarts: How often it was begun anew.
-    """
-
-    rho: float
-    began_with: Hyperparameters
-    generation: int = 0
-    gain: float | None = None
-    forked: int = 0
-    failures: int = 0
-    rewinds: int = 0
-    history: tuple[Attempt, ...] = ()
-    steps: StepSummary = field(default_factory=StepSummary)
-    settled_from: float | None = None
-    initial: float | None = None
-    standing: Standing = field(default_factory=Standing)
-    moved: bool = False
-    restarts: int = 0
 
 
 class Generations:
@@ -88,9 +50,9 @@ class Generations:
         pace = Pace(self._settings.rho, line.point)
         if line.arm is None or not self._settings.use_rewind:
             return pace  # the first generation starts from it, and measures it
-        (start,) = yield from self._phases.train(self.measured(Line(line.point), pace))
+        (start,) = yield from self._phases.train(self._phases.measured(Line(line.point), pace.generation))
         (loss,) = mean_losses([start.losses], self._settings.loss_clip)
-        return replace(pace, initial=loss, standing=Standing(first=self._score(start))) if start.losses else pace
+        return replace(pace, initial=loss, standing=Standing(first=self._phases.score(start))) if start.losses else pace
 
     # which one is next -------------------------------------------------------------------------------------------
 
@@ -103,9 +65,14 @@ class Generations:
         """Whether the loss falls slowly."""
         return pace.gain is not None and pace.gain < self._settings.slow_gain
 
-    def forking(self, pace: Pace) -> bool:
-        """Whether this generation tries a challenger: every second one, every one once the loss falls slowly."""
+    def forking(self, line: Line, pace: Pace) -> bool:
+        """Whether this generation tries a challenger: every second one, every one once the loss falls slowly.
+
+        None as long as a young model is not surely better than the initial one: what is compared then is chance.
+        """
         settings = self._settings
+        if not pace.moved and line.rounds < settings.restart_rounds:
+            return False
         least = max(settings.fork_rounds_left, 2 * settings.leg_least)
         if not settings.use_forks or self._meter.fraction >= settings.forks_until or self._meter.rounds_left < least:
             return False
@@ -116,11 +83,13 @@ class Generations:
     def advance(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
         """The incumbent trains one leg."""
         rounds = self._leg(line)
-        before = self.measured(line, pace)
+        before = self._phases.measured(line, pace.generation)
         leg = self._trained(line, line.point, rounds, pace, "advance")
         start, end = yield from self._phases.train(before, leg)
         _, (before_it, after_it) = yield from self._judged(line, [start, end], pace)
-        return self._on_from_best(line, line.point, rounds, pace, self._compared(after_it, before_it), start, [end])
+        return self._on_from_best(
+            line, line.point, rounds, pace, self._phases.compared(after_it, before_it), start, [end]
+        )
 
     def fork(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
         """A challenger trains beside the incumbent: from the same model, on the same cohorts and seeds.
@@ -133,7 +102,7 @@ class Generations:
         if proposal is None:
             return (yield from self.advance(line, pace))
         rounds = self._leg(line, children=1 + self._meter.relative(proposal.point))
-        before = self.measured(line, pace)
+        before = self._phases.measured(line, pace.generation)
         incumbent = self._trained(line, line.point, rounds, pace, "fork")
         challenger = self._trained(line, proposal.point, rounds, pace, "fork")
         start, stays, moves = yield from self._phases.train(before, incumbent, challenger)
@@ -144,7 +113,7 @@ class Generations:
         point = proposal.point if adopted else line.point
         children = [moves, stays] if adopted else [stays, moves]
         alive = [each for each in judged[1:] if not each.failed] or judged[1:]
-        since = min((self._compared(each, judged[0]) for each in alive), key=lambda evidence: evidence.mean)
+        since = min((self._phases.compared(each, judged[0]) for each in alive), key=lambda evidence: evidence.mean)
         return self._on_from_best(line, point, rounds, pace, since, start, [*children, *means])
 
     def settle(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
@@ -155,13 +124,13 @@ class Generations:
         if pace.settled_from is None:
             pace = self._begins_to_settle(line, pace)
         rounds = self._leg(line)
-        before = self.measured(line, pace)
+        before = self._phases.measured(line, pace.generation)
         leg = self._trained(line, self._cooled(line, rounds, pace), rounds, pace, "settle")
         start, end = yield from self._phases.train(before, leg)
         _, (before_it, after_it) = yield from self._judged(line, [start, end], pace)
-        evidence = self._compared(after_it, before_it)
+        evidence = self._phases.compared(after_it, before_it)
         if not end.failed and self._hurt(evidence, pace):
-            self._tell_rewind(line, end, evidence, "settling hurt; the next leg is gentler")
+            self._phases.tell_rewind(line, end, evidence, "settling hurt; the next leg is gentler")
             gone, pace = line, replace(pace, rewinds=pace.rewinds + 1)
         else:
             gone, pace = self._on_from_best(line, line.point, rounds, pace, evidence, start, [end])
@@ -169,72 +138,7 @@ class Generations:
         self._deliver_best(gone, own, its)
         return gone, pace
 
-    def recovered(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
-        """Back to the best there was, where generations have lost most of it, each too little to be gone back on.
-
-        Asked after every generation; where the standing is suspicious, both models are measured on the same clients,
-        and go by the objective: a loss rises where a model learns its clients by heart, and that is no collapse. By the
-        last models: an average hides for long that training has gone astray. From the same model it is done
-        `most_rewinds` times, with a smaller learning rate each time.
-        """
-        settings, standing = self._settings, pace.standing
-        best, may_return = standing.line, settings.use_rewind and standing.returns < settings.most_rewinds
-        if not may_return or best is None or standing.lost < settings.rewind_undone:
-            return line, pace
-        back = replace(best, point=self._scales.scaled(best.point, "lr", settings.rewind_factor))
-        if back.point == line.point:
-            return line, pace  # the same would happen again
-        now, then = yield from self._phases.train(self.measured(line, pace), self.measured(best, pace))
-        rise, now_score, then_score = self._compared(now, then), self._score(now), self._score(then)
-        if now_score is None or then_score is None:
-            return line, pace
-        if rise.z < -settings.guard_z or standing.lost_between(then_score, now_score) < settings.rewind_undone:
-            # It looked so on other clients only: what these say of the best is what counts from here on.
-            return line, replace(pace, standing=replace(standing, best=then_score))
-        slower = f"; lr × {settings.rewind_factor}" if back.point != best.point else ""
-        self._tell_rewind(best, now, rise, f"it had lost most of what it had learnt{slower}")
-        self._tuner.deliver(then.arm.parents[0])
-        standing = replace(standing, line=back, returns=standing.returns + 1, now=then_score)
-        return back, replace(pace, rewinds=0, standing=standing)
-
-    def begun_anew(self, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
-        """Back to the initial model with a much smaller learning rate, where training has led nowhere.
-
-        Steps that are far too great from the start leave a network whose units are dead, and no challenger that goes on
-        from it can tell. What would not be taken over the initial model after `restart_rounds` is given up, with all
-        that was adopted on the way, as long as the rest of the budget pays for a beginning. Asked until it is better
-        once.
-        """
-        settings = self._settings
-        beginning = Line(pace.began_with)
-        slower = self._scales.scaled(beginning.point, "lr", settings.restart_factor)
-        may = settings.use_rewind and not pace.moved and pace.restarts < settings.most_rewinds
-        asked = line.rounds >= settings.restart_rounds and self._meter.rounds_left >= settings.fork_rounds_left
-        if not (may and asked) or slower == dict(beginning.point):
-            return line, pace
-        by_average = line.averaged and settings.use_averaged_evidence
-        judged = self._phases.averaged(line, pace.generation) if by_average else self.measured(line, pace)
-        then, now = yield from self._phases.train(self.measured(beginning, pace), judged)
-        evidence = self._compared(now, then)
-        if adopts(evidence, False, settings):
-            return line, replace(pace, moved=True)
-        why = f"after {line.rounds} rounds it is no better than the initial model; lr × {settings.restart_factor}"
-        self._tell_rewind(beginning, now, evidence, why)
-        afresh = Pace(settings.rho, slower, pace.generation, forked=pace.generation, initial=pace.initial)
-        standing = Standing(first=self._score(then))
-        return replace(beginning, point=slower), replace(afresh, standing=standing, restarts=pace.restarts + 1)
-
     # arms --------------------------------------------------------------------------------------------------------
-
-    def measured(self, line: Line, pace: Pace) -> Arm:
-        """The line's model on this generation's clients."""
-        point = self._phases.last_point(line)
-        return self._tuner.arm(point, parents=line.parents, rounds=0, **self._shared(pace, "measure"))
-
-    def measured_average(self, line: Line, pace: Pace) -> list[Arm]:
-        """The average of the line's model on this generation's clients; none where none is kept."""
-        wanted = line.averaged and self._settings.use_average
-        return [self._phases.averaged(line, pace.generation)] if wanted else []
 
     def _judged(self, line: Line, found: Sequence[Result], pace: Pace) -> Part[tuple[list[Result], list[Result]]]:
         """The mean of a fork's two children, and what a generation is judged by: the averages of its models.
@@ -315,21 +219,23 @@ class Generations:
         settings = self._settings
         best = self._best(ended)
         slower = self._scales.scaled(point, "lr", settings.rewind_factor)
-        own = self._compared(best, start)
+        own = self._phases.compared(best, start)
         if pace.initial is None and own.n:
             pace = replace(pace, initial=own.base)
+        if line.arm is None:
+            pace = replace(pace, moved=any(surely_better(each, settings) for each in (own, evidence)))
         rise = own if self._undone(own, pace) and own.relative > evidence.relative else evidence
         rose = self._may_rewind(pace) and rise.relative > settings.rewind_rise and slower != dict(point)
         if best.failed or rose:
             why = best.failed.rstrip(".") or f"the loss rose by {rise.relative:.0%}"
-            self._tell_rewind(line, best, rise, f"{why}; lr × {settings.rewind_factor}")
+            self._phases.tell_rewind(line, best, rise, f"{why}; lr × {settings.rewind_factor}")
             failures, rewinds = (pace.failures + 1, pace.rewinds) if best.failed else (0, pace.rewinds + 1)
             return replace(line, point=slower), replace(pace, failures=failures, rewinds=rewinds)
         self._tuner.deliver(best.arm)
         gain = self._smoothed(pace.gain, -evidence.relative) if evidence.n else pace.gain
         steps = next(result.steps for result in ended if not result.failed)
         gone = Line(point, best.arm.number, line.rounds + rounds, averaged=bool(settings.decay))
-        standing = pace.standing.after(gone, self._score(start), self._score(best))
+        standing = pace.standing.after(gone, self._phases.score(start), self._phases.score(best))
         self._tuner.keep(*{best.arm.number, *(standing.line.parents if standing.line else ())})
         return gone, replace(pace, failures=0, rewinds=0, gain=gain, steps=steps, standing=standing)
 
@@ -338,11 +244,6 @@ class Generations:
         alive = [result for result in ended if not result.failed]
         means = mean_losses([result.losses for result in alive], self._settings.loss_clip)
         return alive[means.index(min(means))] if alive else ended[0]
-
-    def _score(self, result: Result) -> float | None:
-        """Its objective, greater being better."""
-        minimize = self._tuner.spec.objective.direction == "minimize"
-        return None if result.value is None else -result.value if minimize else result.value
 
     def _may_rewind(self, pace: Pace) -> bool:
         """Whether a rise of the loss is gone back on. Where it rises time after time, it is not the learning rate."""
@@ -359,9 +260,6 @@ class Generations:
         surely = evidence.z > settings.settle_hurt_z and evidence.relative > settings.settle_hurt_rise
         return surely and self._may_rewind(pace)
 
-    def _compared(self, end: Result, start: Result) -> Evidence:
-        return compare(end.losses, start.losses, self._settings.loss_clip)
-
     def _smoothed(self, gain: float | None, new: float) -> float:
         memory = self._settings.gain_memory
         return new if gain is None else memory * gain + (1 - memory) * new
@@ -374,7 +272,7 @@ class Generations:
     def _evidence(self, start: Result, stays: Result, moves: Result) -> Evidence:
         """The challenger against the incumbent; where seconds are spent, by improvement per second."""
         if not self._priced:
-            return self._compared(moves, stays)
+            return self._phases.compared(moves, stays)
         challenger, incumbent = (moves.losses, moves.cost.seconds), (stays.losses, stays.cost.seconds)
         return compare_priced(challenger, incumbent, start.losses, self._settings.loss_clip)
 
@@ -413,7 +311,7 @@ class Generations:
 
     def _deliver_best(self, line: Line, own: Result, judged: Result) -> None:
         """Would end with the line's model, or with the average kept of it, whichever these clients like better."""
-        averaged = judged.arm.of_average and self._settings.use_average and self._compared(judged, own).mean < 0
+        averaged = judged.arm.of_average and self._settings.use_average and self._phases.compared(judged, own).mean < 0
         if averaged:
             self._tuner.deliver(judged.arm)
         elif line.arm is not None:
@@ -429,14 +327,6 @@ class Generations:
             hyperparameters=dict(line.point),
         )
         return replace(pace, settled_from=self._meter.fraction)
-
-    def _tell_rewind(self, line: Line, end: Result, evidence: Evidence, why: str) -> None:
-        self._tuner.note(
-            "rewind",
-            f"Back to {'the start' if line.arm is None else f'arm {line.arm}'} from arm {end.arm.number}: {why}.",
-            arms=[*line.parents, end.arm.number],
-            **evidence.details(),
-        )
 
     # challengers -------------------------------------------------------------------------------------------------
 

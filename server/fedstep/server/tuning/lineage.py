@@ -10,6 +10,7 @@ from fedstep.common.hyperparameters import Hyperparameters, Value
 from fedstep.common.space import Space
 from fedstep.server.tuning.base import Arm
 from fedstep.server.tuning.meter import Meter
+from fedstep.server.tuning.paired import Evidence, compare
 from fedstep.server.tuning.program import Part, ProgramTuner, Result
 from fedstep.server.tuning.scales import Scales
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings
@@ -70,10 +71,33 @@ class Phases:
         """What the line's model was trained with last: its point, but for a learning rate that fell on the way."""
         return line.point if line.arm is None else self.last_points[line.arm]
 
+    def measured(self, line: Line, cohort: int) -> Arm:
+        """The line's model, measured on a cohort."""
+        settings: dict[str, Any] = {"phase": "measure", "cohort": cohort, "average": self.settings.decay}
+        return self.tuner.arm(self.last_point(line), parents=line.parents, rounds=0, every_round=False, **settings)
+
     def averaged(self, line: Line, cohort: int) -> Arm:
         """The average of the line's model, measured on a cohort."""
         settings: dict[str, Any] = {"phase": "average", "cohort": cohort, "of_average": True}
         return self.tuner.arm(self.last_point(line), parents=line.parents, rounds=0, **settings)
+
+    def compared(self, end: Result, start: Result) -> Evidence:
+        """The evidence for the one against the other, client by client."""
+        return compare(end.losses, start.losses, self.settings.loss_clip)
+
+    def score(self, result: Result) -> float | None:
+        """Its objective, greater being better."""
+        minimize = self.tuner.spec.objective.direction == "minimize"
+        return None if result.value is None else -result.value if minimize else result.value
+
+    def tell_rewind(self, line: Line, end: Result, evidence: Evidence, why: str) -> None:
+        """Notes that the line goes on, and not what the arm ended with."""
+        self.tuner.note(
+            "rewind",
+            f"Back to {'the start' if line.arm is None else f'arm {line.arm}'} from arm {end.arm.number}: {why}.",
+            arms=[*line.parents, end.arm.number],
+            **evidence.details(),
+        )
 
 
 def sobol_points(space: Space, count: int, seed: Sequence[int]) -> list[dict[str, Value]]:

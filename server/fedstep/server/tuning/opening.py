@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.server.tuning.base import Arm, Cost
 from fedstep.server.tuning.lineage import Line, Phases, sobol_points
-from fedstep.server.tuning.paired import Evidence, compare, compare_priced, mean_losses
+from fedstep.server.tuning.paired import Evidence, compare, compare_priced, mean_losses, surely_better
 from fedstep.server.tuning.program import Part, Result
 from fedstep.server.tuning.stepwise_settings import StepwiseSettings
 from fedstep.server.tuning.window import Window, has_diverged, learnt_window
@@ -238,8 +238,7 @@ def _winner(
     for other in alive[1:]:
         if other.line.point == default:
             evidence = _evidence(best, other, start, settings)
-            surely = evidence.z < settings.guard_z and evidence.relative < -settings.screen_gain
-            return best if surely else other
+            return best if surely_better(evidence, settings) else other
     return best
 
 

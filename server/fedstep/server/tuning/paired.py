@@ -108,6 +108,11 @@ def adopts(evidence: Evidence, weaker: bool, settings: StepwiseSettings) -> bool
     return evidence.z < (settings.guard_z if weaker else settings.adopt_z)
 
 
+def surely_better(evidence: Evidence, settings: StepwiseSettings) -> bool:
+    """Whether the challenger's loss is surely (`guard_z`) and noticeably (`screen_gain`) less."""
+    return evidence.z < settings.guard_z and evidence.relative < -settings.screen_gain
+
+
 def _evidence(differences: list[float], base: float) -> Evidence:
     n, mean = len(differences), fmean(differences)
     spread = stdev(differences) / math.sqrt(n) if n > 1 else _LONE_SPREAD * base

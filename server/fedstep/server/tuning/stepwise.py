@@ -10,14 +10,14 @@ from dataclasses import replace
 
 from fedstep.common.hyperparameters import Value
 from fedstep.common.spec import StudySpec
-from fedstep.server.tuning.generations import Generations, Pace
+from fedstep.server.tuning.generations import Generations
 from fedstep.server.tuning.lineage import Line, Phases
 from fedstep.server.tuning.meter import Meter
 from fedstep.server.tuning.opening import probe, screen
-from fedstep.server.tuning.paired import compare
 from fedstep.server.tuning.program import Program, ProgramTuner
 from fedstep.server.tuning.proposers import RANDOM, GaussianProposer, OptunaProposer, Proposer
 from fedstep.server.tuning.ray_proposer import PREFIX, RayProposer
+from fedstep.server.tuning.returns import begun_anew, recovered
 from fedstep.server.tuning.scales import Scales
 from fedstep.server.tuning.stepwise_options import StepwiseOptions
 from fedstep.server.tuning.substudies import SubStudies
@@ -71,25 +71,24 @@ class StepwiseTuner(ProgramTuner):
             pace = replace(pace, generation=pace.generation + 1)
             if generations.settling(pace):
                 line, pace = yield from generations.settle(line, pace)
-            elif generations.forking(pace):
+            elif generations.forking(line, pace):
                 line, pace = yield from generations.fork(line, pace)
             else:
                 line, pace = yield from generations.advance(line, pace)
-            line, pace = yield from generations.recovered(line, pace)
-            line, pace = yield from generations.begun_anew(line, pace)
+            line, pace = yield from recovered(phases, line, pace)
+            line, pace = yield from begun_anew(phases, line, pace)
             meter.goes_on_with(line.point)
 
-        return (yield from self._delivery(phases, generations, line, pace))
+        return (yield from self._delivery(phases, line, pace.generation + 1))
 
-    def _delivery(self, phases: Phases, generations: Generations, line: Line, pace: Pace) -> Program:
+    def _delivery(self, phases: Phases, line: Line, cohort: int) -> Program:
         """The line's last model, or its average where that measures better on clients not asked before."""
         if line.arm is None:
             return None
         chosen = line.arm
-        pace = replace(pace, generation=pace.generation + 1)
-        if averaged := generations.measured_average(line, pace):
-            last, average = yield from phases.train(generations.measured(line, pace), *averaged)
-            evidence = compare(average.losses, last.losses, self._settings.loss_clip)
+        if line.averaged and self._settings.use_average:
+            last, average = yield from phases.train(phases.measured(line, cohort), phases.averaged(line, cohort))
+            evidence = phases.compared(average, last)
             better = not average.failed and evidence.mean < 0
             chosen = average.arm.number if better else chosen
             self.note(

@@ -296,8 +296,31 @@ def test_every_second_generation_forks_while_the_loss_falls() -> None:
 
 
 def test_every_generation_forks_once_the_loss_falls_slowly() -> None:
-    script = Script(study(bare(use_settle=False)), lambda arm, before: before * 0.999 if arm.rounds else before)
+    def loss(arm: Arm, before: float) -> float:
+        return before * (0.999 if arm.parents else 0.97) if arm.rounds else before
+
+    script = Script(study(bare(use_settle=False)), loss)
     assert [batch[-1].phase for batch in script.legs()][:5] == ["advance"] + ["fork"] * 4
+
+
+def test_nothing_forks_for_twenty_rounds_while_the_model_is_hardly_better_than_the_initial_one() -> None:
+    script = Script(study(bare(use_settle=False)), lambda arm, before: before * 0.999 if arm.rounds else before)
+    assert [batch[-1].phase for batch in script.legs()][:7] == ["advance"] * 5 + ["fork"] * 2
+
+
+def test_forks_begin_as_soon_as_the_model_is_surely_better_than_the_initial_one() -> None:
+    script = Script(study(bare(use_settle=False)), lambda arm, before: before * 0.992 if arm.rounds else before)
+    # 0.8 % and 1.6 % are less than the 2 % of `screen_gain`, and the third leg's 2.4 % are more.
+    assert [batch[-1].phase for batch in script.legs()][:5] == ["advance"] * 3 + ["fork"] * 2
+
+
+def test_nor_does_what_is_begun_anew() -> None:
+    script = Script(study(bare(use_settle=False)), lambda arm, before: before * 1.0001 if arm.rounds else before)
+    legs = [batch[-1] for batch in script.legs()]
+    beginnings = [k for k, arm in enumerate(legs) if not arm.parents]
+    assert len(beginnings) == 3
+    assert all(arm.phase == "advance" for begun in beginnings for arm in legs[begun : begun + 5])
+    assert legs[beginnings[-1] + 5].phase == "fork"  # it has been given up twice: challengers are all that is left
 
 
 def test_both_children_start_from_one_model_and_train_as_long() -> None:

@@ -1,9 +1,12 @@
-"""How good a step-wise training has been, so that what is lost little by little is noticed."""
+"""What the generations of a step-wise training remember: how good it has been, and what was tried."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.server.tuning.lineage import Line
+from fedstep.server.tuning.proposers import Attempt
+from fedstep.server.tuning.steps import StepSummary
 
 _STILL = 0.1
 """A model that has lost less than this part of what training had gained is as good as the best one, and newer."""
@@ -49,3 +52,41 @@ class Standing:
         if self.first is None or best <= self.first:
             return 0.0
         return (best - now) / (best - self.first)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What the generations remember.
+
+    Attributes:
+        rho: Width of the trust region.
+        began_with: The configuration of the first generation.
+        generation: From 1; 0 before the first. Also the number of its evaluation cohort.
+        gain: Smoothed relative gain of a generation; None before the first.
+        forked: The last generation with a fork.
+        failures: Generations in a row in which every leg failed: they may have cost nothing.
+        rewinds: Generations in a row that were gone back on because the loss rose.
+        history: What the challengers were worth.
+        steps: What the clients' steps told of the incumbent's last leg.
+        settled_from: Part of the budget that was spent when settling began; None before.
+        initial: The loss of the initial model; where that was not measured, of what the first generation started from.
+            None before.
+        standing: How good the line has been.
+        moved: Whether the model is known to be better than the initial one.
+        restarts: How often training was begun anew.
+    """
+
+    rho: float
+    began_with: Hyperparameters
+    generation: int = 0
+    gain: float | None = None
+    forked: int = 0
+    failures: int = 0
+    rewinds: int = 0
+    history: tuple[Attempt, ...] = ()
+    steps: StepSummary = field(default_factory=StepSummary)
+    settled_from: float | None = None
+    initial: float | None = None
+    standing: Standing = field(default_factory=Standing)
+    moved: bool = False
+    restarts: int = 0

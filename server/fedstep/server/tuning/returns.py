@@ -1,0 +1,67 @@
+"""Going back further than a leg: to the best that there was, or to the beginning."""
+
+from dataclasses import replace
+
+from fedstep.server.tuning.lineage import Line, Phases
+from fedstep.server.tuning.memory import Pace, Standing
+from fedstep.server.tuning.paired import adopts, surely_better
+from fedstep.server.tuning.program import Part
+
+
+def recovered(phases: Phases, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
+    """Back to the best there was, where generations have lost most of it, each too little to be gone back on.
+
+    Asked after every generation; where the standing is suspicious, both models are measured on the same clients, and go
+    by the objective: a loss rises where a model learns its clients by heart, and that is no collapse. By the last
+    models: an average hides for long that training has gone astray. From the same model it is done `most_rewinds`
+    times, with a smaller learning rate each time.
+    """
+    settings, standing = phases.settings, pace.standing
+    best, may_return = standing.line, settings.use_rewind and standing.returns < settings.most_rewinds
+    if not may_return or best is None or standing.lost < settings.rewind_undone:
+        return line, pace
+    back = replace(best, point=phases.scales.scaled(best.point, "lr", settings.rewind_factor))
+    if back.point == line.point:
+        return line, pace  # the same would happen again
+    now, then = yield from phases.train(*(phases.measured(each, pace.generation) for each in (line, best)))
+    rise, now_score, then_score = phases.compared(now, then), phases.score(now), phases.score(then)
+    if now_score is None or then_score is None:
+        return line, pace
+    if rise.z < -settings.guard_z or standing.lost_between(then_score, now_score) < settings.rewind_undone:
+        # It looked so on other clients only: what these say of the best is what counts from here on.
+        return line, replace(pace, standing=replace(standing, best=then_score))
+    slower = f"; lr × {settings.rewind_factor}" if back.point != best.point else ""
+    phases.tell_rewind(best, now, rise, f"it had lost most of what it had learnt{slower}")
+    phases.tuner.deliver(then.arm.parents[0])
+    standing = replace(standing, line=back, returns=standing.returns + 1, now=then_score)
+    return back, replace(pace, rewinds=0, standing=standing)
+
+
+def begun_anew(phases: Phases, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
+    """Back to the initial model with a much smaller learning rate, where training has led nowhere.
+
+    Steps that are far too great from the start leave a network whose units are dead, and no challenger that goes on
+    from it can tell. So until the model is surely better than the initial one, both are measured after every
+    generation. What would not even be taken over the initial model after `restart_rounds` is given up, with all that
+    was adopted on the way, `most_rewinds` times and as long as the rest of the budget pays for a beginning.
+    """
+    settings, beginning = phases.settings, Line(pace.began_with)
+    slower = phases.scales.scaled(beginning.point, "lr", settings.restart_factor)
+    may = settings.use_rewind and pace.restarts < settings.most_rewinds and slower != beginning.point
+    young = line.rounds < settings.restart_rounds
+    asked = line.arm is not None and not pace.moved and phases.meter.rounds_left >= settings.fork_rounds_left
+    if not asked or not (young or may):
+        return line, pace
+    by_average = line.averaged and settings.use_averaged_evidence
+    judged = (phases.averaged if by_average else phases.measured)(line, pace.generation)
+    then, now = yield from phases.train(phases.measured(beginning, pace.generation), judged)
+    evidence = phases.compared(now, then)
+    if young:
+        return line, replace(pace, moved=surely_better(evidence, settings))
+    if adopts(evidence, False, settings):
+        return line, replace(pace, moved=True)
+    why = f"after {line.rounds} rounds it is no better than the initial model; lr × {settings.restart_factor}"
+    phases.tell_rewind(beginning, now, evidence, why)
+    afresh = Pace(settings.rho, slower, pace.generation, forked=pace.generation, initial=pace.initial)
+    standing = Standing(first=phases.score(then))
+    return replace(beginning, point=slower), replace(afresh, standing=standing, restarts=pace.restarts + 1)
