@@ -16,6 +16,7 @@ NAMES = (
     "watchers",
     "snapshots",
     "tls",
+    "tables",
 )
 
 

@@ -6,6 +6,7 @@ from fedstep.server.tuning.lineage import Line, Phases
 from fedstep.server.tuning.memory import Pace, Standing
 from fedstep.server.tuning.paired import adopts, surely_better
 from fedstep.server.tuning.program import Part
+from fedstep.server.tuning.window import Window
 
 
 def recovered(phases: Phases, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
@@ -37,17 +38,19 @@ def recovered(phases: Phases, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]
     return back, replace(pace, rewinds=0, standing=standing)
 
 
-def begun_anew(phases: Phases, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
+def begun_anew(phases: Phases, window: Window, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
     """Back to the initial model with a much smaller learning rate, where training has led nowhere.
 
     Steps that are far too great from the start leave a network whose units are dead, and no challenger that goes on
     from it can tell. So until the model is surely better than the initial one, both are measured after every
     generation. What would not even be taken over the initial model after `restart_rounds` is given up, with all that
-    was adopted on the way, `most_rewinds` times and as long as the rest of the budget pays for a beginning.
+    was adopted on the way, `most_rewinds` times and as long as the rest of the budget pays for a beginning. Not where
+    the smaller learning rate is outside of the window: then it is too small already, and the model only slow.
     """
     settings, beginning = phases.settings, Line(pace.began_with)
     slower = phases.scales.scaled(beginning.point, "lr", settings.restart_factor)
-    may = settings.use_rewind and pace.restarts < settings.most_rewinds and slower != beginning.point
+    worthwhile = slower != beginning.point and window.holds(slower, phases.scales)
+    may = settings.use_rewind and pace.restarts < settings.most_rewinds and worthwhile
     young = line.rounds < settings.restart_rounds
     asked = line.arm is not None and not pace.moved and phases.meter.rounds_left >= settings.fork_rounds_left
     if not asked or not (young or may):

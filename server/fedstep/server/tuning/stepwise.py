@@ -76,7 +76,7 @@ class StepwiseTuner(ProgramTuner):
             else:
                 line, pace = yield from generations.advance(line, pace)
             line, pace = yield from recovered(phases, line, pace)
-            line, pace = yield from begun_anew(phases, line, pace)
+            line, pace = yield from begun_anew(phases, window, line, pace)
             meter.goes_on_with(line.point)
 
         return (yield from self._delivery(phases, line, pace.generation + 1))

@@ -125,7 +125,8 @@ class StepwiseSettings:
         most_rewinds: After so many in a row, and after so many to the same model, training goes on, whatever its loss:
             a momentum of the server that overshoots does so again from the same model. Ours.
         restart_rounds: A model that has so many behind it and is no better than the initial one, by `adopt_z`, is given
-            up for a beginning with a smaller learning rate. Ours (docs/benchmarks.md).
+            up for a beginning with a smaller learning rate. With fewer nothing is forked, unless the model is better by
+            `guard_z` and `screen_gain`. Ours (docs/benchmarks.md).
         restart_factor: Of the learning rate then. Ours.
         most_failures: After so many legs in a row that failed the tuner ends. Ours.
         settle_from: Part of the budget after which the learning rate falls, once the loss falls slowly. Pilot: SGDR's

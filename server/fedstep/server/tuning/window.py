@@ -42,12 +42,15 @@ class Window:
     def beginning(self, point: Hyperparameters, scales: Scales) -> dict[str, Value]:
         """Where training begins that would begin with the point: at the window's edge where it lies outside.
 
-        The margin below what trains is the benefit of the doubt. What is farther off than that has none, and begins in
-        the middle of it.
+        What lies farther off than the margin says nothing of where to begin: that is the middle of the window.
         """
         nearest = self.pulled_in(point, scales)
-        far = math.log10(scales.effective_lr(nearest) / scales.effective_lr(point)) > self.margin
-        return scales.scaled(nearest, "lr", 10.0 ** (self.margin / 2)) if far else nearest
+        at = math.log10(scales.effective_lr(nearest))
+        if abs(at - math.log10(scales.effective_lr(point))) <= self.margin:
+            return nearest
+        low, high = self.lr[scales.optimizer(point)]
+        least, most = (math.log10(scales.effective_lr(scales.scaled(nearest, "lr", far))) for far in (1e-12, 1e12))
+        return scales.scaled(nearest, "lr", 10.0 ** ((max(low, least) + min(high, most)) / 2 - at))
 
     def _lr_factor(self, point: Hyperparameters, scales: Scales) -> float:
         low, high = self.lr.get(scales.optimizer(point), _OPEN)

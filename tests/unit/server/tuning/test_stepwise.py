@@ -1,7 +1,7 @@
 """The step-wise tuner, rule by rule of `algorithm.md`, on losses that a test makes up; then on a small federation."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from fedstep.common.errors import InvalidInputError
 from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.common.spec import StudySpec
 from fedstep.server.tuning.base import Arm, ClientReport, Cost
+from fedstep.server.tuning.lineage import Phases
 from fedstep.server.tuning.program import Result
 from fedstep.server.tuning.registry import create_tuner, validate_tuner
 from fedstep.server.tuning.scales import Scales
 from fedstep.server.tuning.stepwise import StepwiseTuner
 from fedstep.server.tuning.stepwise_options import StepwiseOptions
 from fedstep.server.tuning.stepwise_settings import BOUNDS, StepwiseSettings, constant_faults
+from fedstep.server.tuning.window import Window
 
 SPACE: dict[str, Any] = {
     "lr": {"low": 1e-4, "high": 1.0, "log": True},
@@ -525,6 +527,21 @@ def test_what_has_led_nowhere_after_twenty_rounds_is_begun_anew_with_a_quarter_o
     assert first.parents == ()
     assert first.hyperparameters == {**START, "lr": pytest.approx(0.05 / 4)}
     assert trained[6].parents == (first.number,)  # and it is not asked again once it has led somewhere
+
+
+@pytest.mark.parametrize(("least", "beginnings"), [(-1.7, 1), (-2.0, 2), (-2.6, 3)])
+def test_a_learning_rate_that_would_be_too_small_is_no_beginning(
+    least: float, beginnings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 0.05 a quarter is 10^-1.9, and a quarter of that 10^-2.5."""
+
+    def found(phases: Phases) -> Generator[list[Arm], list[Result], Window]:
+        yield from ()
+        return Window({"sgd": (least, 1.0)})
+
+    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", found)
+    script = Script(study(bare(use_settle=False)), lambda arm, before: before * 1.0001 if arm.rounds else before)
+    assert sum(batch[-1].parents == () for batch in script.legs()) == beginnings
 
 
 @pytest.mark.parametrize(

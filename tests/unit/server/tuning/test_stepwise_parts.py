@@ -177,9 +177,19 @@ def test_a_probe_where_nothing_diverges_or_nothing_trains_leaves_that_side_open(
     assert low < high == pytest.approx(-2 + 0.3)
 
 
-@pytest.mark.parametrize(("lr", "begins"), [(0.05, 0.05), (0.02, 10**-1.5), (0.0005, 10**-1.25)])
-def test_a_default_far_below_the_window_begins_in_the_middle_of_its_margin(lr: float, begins: float) -> None:
-    window, found = Window({"sgd": (-1.5, 0.0)}, (0.2, 10.0), 0.5), scales()
+@pytest.mark.parametrize(
+    ("lr", "high", "begins"),
+    [
+        (0.05, 0.0, 0.05),
+        (0.02, 0.0, 10**-1.5),
+        (0.0005, 0.0, 10**-0.75),
+        (0.0005, math.inf, 10**-0.75),  # the space ends at 1
+        (0.2, -0.9, 10**-0.9),
+        (0.8, -0.9, 10**-1.2),
+    ],
+)
+def test_a_default_far_outside_of_the_window_begins_in_its_middle(lr: float, high: float, begins: float) -> None:
+    window, found = Window({"sgd": (-1.5, high)}, (0.2, 10.0), 0.5), scales()
     start = window.beginning({**POINT, "lr": lr, "momentum": 0.0}, found)
     assert start["lr"] == pytest.approx(begins)
 
