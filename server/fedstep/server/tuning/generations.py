@@ -57,9 +57,9 @@ class Generations:
     # which one is next -------------------------------------------------------------------------------------------
 
     def settling(self, pace: Pace) -> bool:
-        """Whether the learning rate falls: late, and not before the loss hardly does."""
+        """Whether the learning rate falls: late, and not before the loss has fallen and hardly does any more."""
         late = self._settings.use_settle and self._meter.fraction >= self._settings.settle_from
-        return late and (pace.settled_from is not None or self._slow(pace))
+        return late and (pace.settled_from is not None or (pace.moved and self._slow(pace)))
 
     def _slow(self, pace: Pace) -> bool:
         """Whether the loss falls slowly."""
@@ -293,7 +293,10 @@ class Generations:
         adopted = not moves.failed and (bool(stays.failed) or adopts(evidence, weaker, settings))
         changed = {name: value for name, value in new.items() if now.get(name) != value}
         failed = (moves.failed or stays.failed).rstrip(".")
-        said = failed or f"z = {evidence.z:.2f} on {evidence.n} client{'s' if evidence.n != 1 else ''}"
+        clients = (
+            f"{evidence.n} client{'s' if evidence.n != 1 else ''}" if evidence.n else "no clients that measured both"
+        )
+        said = failed or f"z = {evidence.z:.2f} on {clients}"
         said += ", by improvement per second" if evidence.priced and not failed else ""
         guarded = " (it trains less, so more is asked)" if weaker else ""
         owners = {stays.arm.number: "the incumbent's", moves.arm.number: "the challenger's"}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from fedstep.common.hyperparameters import Hyperparameters
+from fedstep.common.hyperparameters import Hyperparameters, describe
 from fedstep.server.tuning.base import Arm, Cost
 from fedstep.server.tuning.lineage import Line, Phases, sobol_points
 from fedstep.server.tuning.paired import Evidence, compare, compare_priced, mean_losses, surely_better
@@ -121,7 +121,7 @@ def screen(phases: Phases, window: Window, default: Hyperparameters) -> Part[Lin
     best is surely and noticeably better: where the loss falls late, a model that can learn no more guesses best.
     """
     plan = plan_screen(phases.meter.rounds_in_all, phases.settings)
-    default = window.beginning(default, phases.scales)
+    default = _begun_inside(phases, window, default)
     if plan is None:
         return Line(default)
     members = [Member(Line(point)) for point in _first_points(phases, window, default, plan.members)]
@@ -265,6 +265,17 @@ def _rung_sizes(members: int, settings: StepwiseSettings) -> list[int]:
     while sizes[-1] > settings.keep_least:
         sizes.append(min(_survivors(sizes[-1], settings), sizes[-1] - 1))
     return sizes
+
+
+def _begun_inside(phases: Phases, window: Window, default: Hyperparameters) -> Hyperparameters:
+    """The default where it is inside the window; else what training begins with instead, which is told."""
+    point = window.beginning(default, phases.scales)
+    changed = {name: value for name, value in point.items() if value != default[name]}
+    if changed:
+        old = describe({name: default[name] for name in changed})
+        text = f"The default's {old} is outside of the window: training begins with {describe(changed)}."
+        phases.tuner.note("window", text, arms=[], changed=changed)
+    return point
 
 
 def _all_failed(phases: Phases, members: Sequence[Member]) -> Line:

@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+from fedstep.common.hyperparameters import Hyperparameters
 from fedstep.server.tuning.lineage import Line, Phases
 from fedstep.server.tuning.memory import Pace, Standing
 from fedstep.server.tuning.paired import adopts, surely_better
 from fedstep.server.tuning.program import Part
 from fedstep.server.tuning.window import Window
+
+_MUCH_SLOWER = 0.5
+"""With more of its learning rate a beginning ends as the one before: the space has nothing as small as was meant."""
 
 
 def recovered(phases: Phases, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
@@ -47,24 +51,32 @@ def begun_anew(phases: Phases, window: Window, line: Line, pace: Pace) -> Part[t
     was adopted on the way, `most_rewinds` times and as long as the rest of the budget pays for a beginning. Not where
     the smaller learning rate is outside of the window: then it is too small already, and the model only slow.
     """
-    settings, beginning = phases.settings, Line(pace.began_with)
-    slower = phases.scales.scaled(beginning.point, "lr", settings.restart_factor)
-    worthwhile = slower != beginning.point and window.holds(slower, phases.scales)
-    may = settings.use_rewind and pace.restarts < settings.most_rewinds and worthwhile
-    young = line.rounds < settings.restart_rounds
-    asked = line.arm is not None and not pace.moved and phases.meter.rounds_left >= settings.fork_rounds_left
-    if not asked or not (young or may):
+    if line.arm is None or pace.moved:
         return line, pace
+    settings, beginning = phases.settings, Line(pace.began_with)
     by_average = line.averaged and settings.use_averaged_evidence
     judged = (phases.averaged if by_average else phases.measured)(line, pace.generation)
     then, now = yield from phases.train(phases.measured(beginning, pace.generation), judged)
-    evidence = phases.compared(now, then)
-    if young:
-        return line, replace(pace, moved=surely_better(evidence, settings))
-    if adopts(evidence, False, settings):
+    evidence, young = phases.compared(now, then), line.rounds < settings.restart_rounds
+    if surely_better(evidence, settings) or (not young and adopts(evidence, False, settings)):
         return line, replace(pace, moved=True)
-    why = f"after {line.rounds} rounds it is no better than the initial model; lr × {settings.restart_factor}"
-    phases.tell_rewind(beginning, now, evidence, why)
+    may = settings.use_rewind and pace.restarts < settings.most_rewinds
+    pays = phases.meter.rounds_left >= settings.fork_rounds_left
+    slower = _slower(phases, window, beginning)
+    if young or not evidence.n or not may or not pays or slower is None:
+        return line, pace
+    rates = f"lr {beginning.point['lr']:.3g} → {slower['lr']:.3g}"
+    phases.tell_rewind(
+        beginning, now, evidence, f"after {line.rounds} rounds it is no better than the initial model; {rates}"
+    )
     afresh = Pace(settings.rho, slower, pace.generation, forked=pace.generation, initial=pace.initial)
     standing = Standing(first=phases.score(then))
     return replace(beginning, point=slower), replace(afresh, standing=standing, restarts=pace.restarts + 1)
+
+
+def _slower(phases: Phases, window: Window, beginning: Line) -> Hyperparameters | None:
+    """The beginning with `restart_factor` of its learning rate; None where space or window have none so small."""
+    scales = phases.scales
+    slower = scales.scaled(beginning.point, "lr", phases.settings.restart_factor)
+    much = scales.effective_lr(slower) < _MUCH_SLOWER * scales.effective_lr(beginning.point)
+    return slower if much and window.trains(slower, scales) else None

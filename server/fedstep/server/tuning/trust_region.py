@@ -1,5 +1,6 @@
 """The neighbourhood of the incumbent in which challengers are looked for."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -39,7 +40,11 @@ class TrustRegion:
         Args:
             displacement: Of parameters that it does not name, nothing moves.
         """
-        return self.window.pulled_in(self._at(displacement), self.scales)
+        point = self.window.pulled_in(self._at(displacement), self.scales)
+        # The window's edge is found by logarithms: what is pulled back to where it was has not moved.
+        return {
+            name: self.center[name] if _same(value, self.center.get(name)) else value for name, value in point.items()
+        }
 
     def _at(self, displacement: Displacement) -> dict[str, Value]:
         units = self.scales.space.to_unit(self.center)
@@ -55,6 +60,12 @@ class TrustRegion:
                 unit = _reflected(units.get(name, 0.5) + width * float(step or 0.0))
                 point[name] = parameter.from_unit(unit)
         return point
+
+
+def _same(value: Value, other: Value | None) -> bool:
+    if isinstance(value, bool | str) or isinstance(other, bool | str) or other is None:
+        return value == other
+    return math.isclose(value, other, rel_tol=1e-9)
 
 
 def _reflected(unit: float) -> float:

@@ -32,7 +32,11 @@ class Window:
 
     def holds(self, point: Hyperparameters, scales: Scales) -> bool:
         """Whether the point is inside."""
-        return self._lr_factor(point, scales) == 1.0 and self._server_factor(point, scales) == 1.0
+        return self.trains(point, scales) and self._server_factor(point, scales) == 1.0
+
+    def trains(self, point: Hyperparameters, scales: Scales) -> bool:
+        """Whether its learning rate is inside, whatever the server's is."""
+        return self._lr_factor(point, scales) == 1.0
 
     def pulled_in(self, point: Hyperparameters, scales: Scales) -> dict[str, Value]:
         """The point with its learning rates moved to the window's edge, as far as the space lets them."""

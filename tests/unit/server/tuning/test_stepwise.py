@@ -144,6 +144,16 @@ def challenged(gain: float) -> Losses:
     return loss
 
 
+def probed(window: Window) -> Callable[[Phases], Generator[list[Arm], list[Result], Window]]:
+    """A probe that asks nobody and finds a window."""
+
+    def probe(phases: Phases) -> Generator[list[Arm], list[Result], Window]:
+        yield from ()
+        return window
+
+    return probe
+
+
 # the opening -----------------------------------------------------------------------------------------------------
 
 
@@ -522,11 +532,40 @@ def test_what_has_led_nowhere_after_twenty_rounds_is_begun_anew_with_a_quarter_o
 
     script = Script(study(bare(use_forks=False, use_settle=False)), loss)
     assert [note.kind for note in script.notes].count("rewind") == 1
-    assert "after 20 rounds it is no better than the initial model; lr × 0.25" in script.notes[0].text
+    assert "after 20 rounds it is no better than the initial model; lr 0.05 → 0.0125" in script.notes[0].text
     first = trained[5]
     assert first.parents == ()
     assert first.hyperparameters == {**START, "lr": pytest.approx(0.05 / 4)}
     assert trained[6].parents == (first.number,)  # and it is not asked again once it has led somewhere
+
+
+def test_where_the_initial_model_is_not_measured_nothing_is_begun_anew() -> None:
+    def loss(arm: Arm, before: float) -> float:
+        lost = arm.phase == "measure" and not arm.parents and arm.cohort > 1
+        return -1.0 if lost else before * 1.0001 if arm.rounds else before
+
+    assert "rewind" not in Script(study(bare(use_forks=False)), loss).kinds()
+
+
+def test_a_space_without_a_much_smaller_learning_rate_has_no_other_beginning() -> None:
+    for low, rewinds in [(0.03, 0), (0.02, 1)]:
+        space = {**SPACE, "lr": {"low": low, "high": 1.0, "log": True}}
+        script = Script(study(bare(use_forks=False), space=space), lambda arm, before: before * 1.0001)
+        assert script.kinds().count("rewind") == rewinds
+
+
+def test_what_never_learnt_does_not_settle() -> None:
+    options = bare(use_forks=False, use_rewind=False)
+    assert (
+        "settling" not in Script(study(options), lambda arm, before: before * 1.0001 if arm.rounds else before).kinds()
+    )
+
+
+def test_a_default_outside_of_the_window_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(Window({"sgd": (-1.0, 1.0)}, margin=0.5)))
+    script = Script(study(bare()), falling)
+    assert script.notes[0].kind == "window"
+    assert script.notes[0].text == "The default's lr 0.05 is outside of the window: training begins with lr 0.1."
 
 
 @pytest.mark.parametrize(("least", "beginnings"), [(-1.7, 1), (-2.0, 2), (-2.6, 3)])
@@ -534,12 +573,7 @@ def test_a_learning_rate_that_would_be_too_small_is_no_beginning(
     least: float, beginnings: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From 0.05 a quarter is 10^-1.9, and a quarter of that 10^-2.5."""
-
-    def found(phases: Phases) -> Generator[list[Arm], list[Result], Window]:
-        yield from ()
-        return Window({"sgd": (least, 1.0)})
-
-    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", found)
+    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(Window({"sgd": (least, 1.0)})))
     script = Script(study(bare(use_settle=False)), lambda arm, before: before * 1.0001 if arm.rounds else before)
     assert sum(batch[-1].parents == () for batch in script.legs()) == beginnings
 

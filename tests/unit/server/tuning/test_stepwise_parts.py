@@ -194,6 +194,13 @@ def test_a_default_far_outside_of_the_window_begins_in_its_middle(lr: float, hig
     assert start["lr"] == pytest.approx(begins)
 
 
+def test_what_the_windows_edge_pulls_back_to_the_incumbent_has_not_moved() -> None:
+    center = {**POINT, "server_lr": 1.0, "server_momentum": 0.9}
+    region = TrustRegion(scales(), center, 0.2, Window(server_lr=(0.2, 10.0)))
+    assert region.at({"server_lr": 0.7}) == center
+    assert region.at({"server_lr": -0.7})["server_lr"] < 1
+
+
 def test_the_servers_effective_learning_rate_is_kept_between_0_2_and_10() -> None:
     window = Window(server_lr=(0.2, 10.0))
     found = scales()
