@@ -129,6 +129,18 @@ def _kinds(stepwise: str) -> tuple[str, str]:
     return f"{stepwise}:use_probe=false:use_hint=false", f"{stepwise}{local}"
 
 
+def _few_forks(federation: Federation) -> Table:
+    until_60, early = "fork_rounds_left=0", "forks_until=0.25"
+    changed = (until_60, f"{until_60},fork_every=4", f"{until_60},{early}")
+    limited = (f"stepwise:constants={{{constants}}}" for constants in changed)
+    return Table(federation, ("stepwise", *limited, *_without("forks"), "fixed"), (60,))
+
+
+def _screen(federation: Federation, seeds: int) -> Table:
+    changed = ("screen_decides=0", "screen_from_rounds=100000")
+    return Table(federation, ("stepwise", *(f"stepwise:constants={{{each}}}" for each in changed)), (600,), seeds)
+
+
 TABLES: Mapping[str, Table] = {
     "perceptron": Table(
         PERCEPTRON,
@@ -164,7 +176,12 @@ TABLES: Mapping[str, Table] = {
     ),
     "noise-3": Table(PERCEPTRON, _RIVALS, evaluators=3),
     "noise-9": Table(PERCEPTRON, _RIVALS, evaluators=9),
-    "noise-20": Table(PERCEPTRON, _RIVALS),
+    "forks-60": _few_forks(PERCEPTRON),
+    "forks-60-cnn": _few_forks(CNN),
+    "forks-60-cifar4k": _few_forks(CIFAR),
+    "screen": _screen(PERCEPTRON, 5),
+    "screen-cnn": _screen(CNN, 3),
+    "screen-cifar4k": _screen(CIFAR, 5),
     "cifar4k": Table(CIFAR, (*_RIVALS, *_RAY), (60, 180)),
     "cnn": Table(CNN, (*_RIVALS, *_RAY), (60, 180)),
     "perceptron-600": Table(PERCEPTRON, (*_RIVALS, *_RAY), (600,), seeds=5),

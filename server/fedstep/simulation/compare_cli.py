@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedstep.common.errors import InvalidInputError
 from fedstep.common.options import data_options
 from fedstep.common.phrases import whole_number_of
 from fedstep.common.study_file import read_study
+from fedstep.common.validation import show
 from fedstep.server.cli.show import json_option
 from fedstep.simulation.cli_types import Finite, hardship_options, spread_option
 
@@ -92,6 +94,9 @@ def compare(
     from fedstep.simulation.compare_show import Report, carry_on
     from fedstep.simulation.tuners import read_contenders, with_selectors
 
+    if late := [rounds for rounds in at or () if rounds > max(budgets)]:
+        named = f"--at has {show(late[0])}, which is after the {show(max(budgets))} rounds of --budget"
+        raise InvalidInputError(f"{named}: read the curves at {show(max(budgets))} rounds at most.")
     study = read_study(file)
     setting = Setting(
         task=task or study.task,

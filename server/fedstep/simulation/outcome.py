@@ -173,6 +173,6 @@ def _check_setting(folder: Path, setting: Mapping[str, object]) -> None:
     differing = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
     if differing:
         raise InvalidInputError(
-            f"{folder} holds a comparison with another {', '.join(differing)}: give another folder with --out, or set "
-            "it back."
+            f"{folder} holds a comparison that differs in {', '.join(differing)}: give another folder with --out, or "
+            "set it back."
         )

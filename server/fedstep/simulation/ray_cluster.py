@@ -43,7 +43,8 @@ def connected(address: str) -> Iterator[None]:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             why = str(error).strip().split("\n")[0].rstrip(".")
-            raise UnavailableError(f"No Ray cluster can be used at {address} ({why}): {_FIX}.") from None
+            where = "on this machine" if address == AUTO else f"at {address}"
+            raise UnavailableError(f"No Ray cluster can be used {where} ({why}): {_FIX}.") from None
         try:
             yield
         finally:

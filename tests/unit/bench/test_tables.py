@@ -31,7 +31,7 @@ def test_a_table_of_evaluation_noise_has_others_measure(monkeypatch: pytest.Monk
     monkeypatch.setattr("tests.bench.tables._RUNS", tmp_path)
     file = Path(TABLES["noise-3"].command("noise-3", Path("data"))[2])
     assert (read_study(file).evaluation.cohort_size, read_study(file).round.cohort_size) == (3, 10)
-    assert TABLES["noise-20"].command("noise-20", Path("data"))[2] == "tests/bench/studies/real_writers.toml"
+    assert TABLES["parts"].command("parts", Path("data"))[2] == "tests/bench/studies/real_writers.toml"
 
 
 def test_the_page_names_all_of_them_and_no_other() -> None:

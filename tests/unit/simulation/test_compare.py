@@ -177,6 +177,7 @@ def test_all_that_it_writes_is_there(folder: Path) -> None:
         ("--tuners randm --budget 2", "did you mean `random`?"),
         ("--tuners fixed:hyperparameters={lrr=1.0} --budget 2", "did you mean `lr`"),
         ("--tuners random --selectors randm --budget 2", "did you mean `random`?"),
+        ("--tuners random --budget 2 --at 1,3", "--at has 3, which is after the 2 rounds of --budget"),
         ("--tuners random --budget 2 --clients 2", "--clients 2 is fewer than the 3 that a round"),
         ("--tuners random --budget 2 --task digits", "is for the task points, but --task digits is digits"),
     ],

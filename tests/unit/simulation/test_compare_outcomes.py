@@ -44,7 +44,7 @@ def test_a_line_that_was_cut_short_is_lost_alone(tmp_path: Path) -> None:
 
 def test_another_setting_is_refused_and_named(tmp_path: Path) -> None:
     Journal(tmp_path, SETTING).__exit__()
-    with pytest.raises(InvalidInputError, match=r"another clients: give another folder with --out"):
+    with pytest.raises(InvalidInputError, match=r"differs in clients: give another folder with --out"):
         Journal(tmp_path, {**SETTING, "clients": 11})
 
 
