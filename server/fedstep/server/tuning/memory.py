@@ -72,7 +72,7 @@ class Pace:
         initial: The loss of the initial model; where that was not measured, of what the first generation started from.
             None before.
         standing: How good the line has been.
-        moved: Whether the model is known to be better than the initial one.
+        moved: Whether the model was judged better than the initial one, once.
         restarts: How often training was begun anew.
     """
 

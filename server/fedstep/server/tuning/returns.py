@@ -1,5 +1,6 @@
 """Going back further than a leg: to the best that there was, or to the beginning."""
 
+import math
 from dataclasses import replace
 
 from fedstep.common.hyperparameters import Hyperparameters
@@ -8,9 +9,6 @@ from fedstep.server.tuning.memory import Pace, Standing
 from fedstep.server.tuning.paired import adopts, surely_better
 from fedstep.server.tuning.program import Part
 from fedstep.server.tuning.window import Window
-
-_MUCH_SLOWER = 0.5
-"""With more of its learning rate a beginning ends as the one before: the space has nothing as small as was meant."""
 
 
 def recovered(phases: Phases, line: Line, pace: Pace) -> Part[tuple[Line, Pace]]:
@@ -49,7 +47,8 @@ def begun_anew(phases: Phases, window: Window, line: Line, pace: Pace) -> Part[t
     from it can tell. So until the model is surely better than the initial one, both are measured after every
     generation. What would not even be taken over the initial model after `restart_rounds` is given up, with all that
     was adopted on the way, `most_rewinds` times and as long as the rest of the budget pays for a beginning. Not where
-    the smaller learning rate is outside of the window: then it is too small already, and the model only slow.
+    the smaller learning rate is outside of the window: then it is too small already, and the model only slow. Nor where
+    most clients did not measure both, or all losses are clipped: that says nothing.
     """
     if line.arm is None or pace.moved:
         return line, pace
@@ -60,23 +59,35 @@ def begun_anew(phases: Phases, window: Window, line: Line, pace: Pace) -> Part[t
     evidence, young = phases.compared(now, then), line.rounds < settings.restart_rounds
     if surely_better(evidence, settings) or (not young and adopts(evidence, False, settings)):
         return line, replace(pace, moved=True)
+    told = 2 * evidence.n > max(len(then.losses), len(now.losses)) and evidence.base < settings.loss_clip
     may = settings.use_rewind and pace.restarts < settings.most_rewinds
-    pays = phases.meter.rounds_left >= settings.fork_rounds_left
-    slower = _slower(phases, window, beginning)
-    if young or not evidence.n or not may or not pays or slower is None:
+    pays = phases.meter.rounds_left >= max(settings.fork_rounds_left, settings.restart_rounds)
+    slower = _slower(phases, window, beginning, line)
+    if young or not told or not may or not pays or slower is None:
         return line, pace
     rates = f"lr {beginning.point['lr']:.3g} → {slower['lr']:.3g}"
     phases.tell_rewind(
         beginning, now, evidence, f"after {line.rounds} rounds it is no better than the initial model; {rates}"
     )
-    afresh = Pace(settings.rho, slower, pace.generation, forked=pace.generation, initial=pace.initial)
-    standing = Standing(first=phases.score(then))
-    return replace(beginning, point=slower), replace(afresh, standing=standing, restarts=pace.restarts + 1)
+    afresh = Pace(
+        settings.rho,
+        slower,
+        generation=pace.generation,
+        forked=pace.generation,
+        initial=pace.initial,
+        standing=Standing(first=phases.score(then)),
+        restarts=pace.restarts + 1,
+    )
+    return replace(beginning, point=slower), afresh
 
 
-def _slower(phases: Phases, window: Window, beginning: Line) -> Hyperparameters | None:
-    """The beginning with `restart_factor` of its learning rate; None where space or window have none so small."""
-    scales = phases.scales
-    slower = scales.scaled(beginning.point, "lr", phases.settings.restart_factor)
-    much = scales.effective_lr(slower) < _MUCH_SLOWER * scales.effective_lr(beginning.point)
+def _slower(phases: Phases, window: Window, beginning: Line, line: Line) -> Hyperparameters | None:
+    """The beginning with `restart_factor` of its learning rate, or of the line's, where that was gone back on.
+
+    None where space or window have nothing that is much smaller: it would end as before.
+    """
+    scales, factor = phases.scales, phases.settings.restart_factor
+    began, now = (scales.effective_lr(each.point) for each in (beginning, line))
+    slower = scales.scaled(beginning.point, "lr", factor * min(1.0, now / began))
+    much = scales.effective_lr(slower) < math.sqrt(factor) * began
     return slower if much and window.trains(slower, scales) else None

@@ -547,6 +547,28 @@ def test_where_the_initial_model_is_not_measured_nothing_is_begun_anew() -> None
     assert "rewind" not in Script(study(bare(use_forks=False)), loss).kinds()
 
 
+def test_losses_that_are_all_clipped_say_nothing_of_a_beginning() -> None:
+    script = Script(study(bare(use_forks=False)), lambda arm, before: (before if arm.parents else 30.0) * 0.99)
+    assert "rewind" not in script.kinds()
+
+
+def test_what_is_begun_anew_is_slower_than_what_was_gone_back_on() -> None:
+    """Two legs that ran away take 0.36 of the learning rate; a quarter of what is left begins."""
+
+    trained: list[Arm] = []
+
+    def loss(arm: Arm, before: float) -> float:
+        if not arm.rounds:
+            return before
+        trained.append(arm)
+        return -1 if len(trained) <= 2 else before * 1.0001
+
+    script = Script(study(bare(use_forks=False)), loss)
+    begun = [arm.hyperparameters["lr"] for arm in trained if not arm.parents]
+    assert begun[:4] == pytest.approx([0.05, 0.03, 0.018, 0.0045])
+    assert "lr 0.05 → 0.0045" in [note.text for note in script.notes if note.kind == "rewind"][2]
+
+
 def test_a_space_without_a_much_smaller_learning_rate_has_no_other_beginning() -> None:
     for low, rewinds in [(0.03, 0), (0.02, 1)]:
         space = {**SPACE, "lr": {"low": low, "high": 1.0, "log": True}}
