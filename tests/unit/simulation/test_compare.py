@@ -115,7 +115,7 @@ def test_a_folder_goes_on_with_the_same_hardship_only(folder: Path) -> None:
     call(folder, f"{budget} --out other --away 0.2 --slowdown 2")
     assert len(outcomes(folder, "other")) == 1
     assert outcomes(folder, "other") != outcomes(folder)
-    with pytest.raises(InvalidInputError, match="another hardship"):
+    with pytest.raises(InvalidInputError, match="differs in hardship"):
         call(folder, f"{budget} --out other --away 0.3 --slowdown 2")
 
 

@@ -231,7 +231,7 @@ def test_where_no_cluster_is_found_the_fix_is_told(study_file: Path, alone: pyte
     alone.setattr("ray.init", nothing)  # Ray looks at all processes of the machine, other tests' clusters among them
     error = invoked(study_file, "--engine", "ray")
     assert isinstance(error, UnavailableError)
-    assert "at auto (Could not find any running Ray instance" in error.message
+    assert "on this machine (Could not find any running Ray instance" in error.message
     assert "`ray start --head`" in error.message
 
 
