@@ -16,7 +16,9 @@ from pathlib import Path
 
 _RUNS = Path("fedstep-runs/tables")
 _STUDIES = Path("tests/bench/studies")
-_EVALUATORS = "[evaluation]\ncohort_size = 20\n"
+_EVALUATORS = "[evaluation]\ncohort_size = {}\n"
+_MANY = 20
+"""So many evaluation clients the study files have."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Table:
     tuners: tuple[str, ...]
     budgets: tuple[int, ...] = (180,)
     seeds: int = 10
-    evaluators: int = 20
+    evaluators: int = _MANY
     retrain: bool = False
 
     def command(self, name: str, data: Path) -> list[str]:
@@ -68,12 +70,12 @@ class Table:
             OSError: The copy cannot be written.
         """
         federation, study = self.federation, _STUDIES / self.federation.study
-        if self.evaluators != 20:
-            text = study.read_text()
-            assert _EVALUATORS in text
+        if self.evaluators != _MANY:
+            text, theirs = study.read_text(), _EVALUATORS.format(_MANY)
+            assert theirs in text
             study = _RUNS / f"{name}.toml"
             study.parent.mkdir(parents=True, exist_ok=True)
-            study.write_text(text.replace(_EVALUATORS, _EVALUATORS.replace("20", str(self.evaluators))))
+            study.write_text(text.replace(theirs, _EVALUATORS.format(self.evaluators)))
         task = ["--task", federation.task] if federation.task else []
         return [
             *("fedstep", "compare", str(study), *task, "--clients", str(federation.clients)),
@@ -95,7 +97,6 @@ _RAY = (
 _RIVALS = ("stepwise", "fixed", *_BY_TRIALS)
 _SCREENED = "constants={screen_from_rounds=30}"
 _LAST = "stepwise:use_averaged_evidence=false"
-
 
 _TOO_SMALL, _TOO_LARGE = "0.0005", "0.5"
 """Learning rates: the default's, 0.05, a hundred times less and ten times more."""

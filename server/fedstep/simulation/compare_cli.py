@@ -94,9 +94,10 @@ def compare(
     from fedstep.simulation.compare_show import Report, carry_on
     from fedstep.simulation.tuners import read_contenders, with_selectors
 
-    if late := [rounds for rounds in at or () if rounds > max(budgets)]:
-        named = f"--at has {show(late[0])}, which is after the {show(max(budgets))} rounds of --budget"
-        raise InvalidInputError(f"{named}: read the curves at {show(max(budgets))} rounds at most.")
+    most = max(budgets)
+    if late := [rounds for rounds in at or () if rounds > most]:
+        named = f"--at has {show(late[0])}, which is after the {show(most)} rounds of --budget"
+        raise InvalidInputError(f"{named}: read the curves at {show(most)} rounds at most.")
     study = read_study(file)
     setting = Setting(
         task=task or study.task,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedstep.common.hyperparameters import Hyperparameters, describe
+from fedstep.common.phrases import count_text
 from fedstep.server.tuning.affordable import affordable
 from fedstep.server.tuning.base import Arm
 from fedstep.server.tuning.lineage import Line, Phases
@@ -293,9 +294,7 @@ class Generations:
         adopted = not moves.failed and (bool(stays.failed) or adopts(evidence, weaker, settings))
         changed = {name: value for name, value in new.items() if now.get(name) != value}
         failed = (moves.failed or stays.failed).rstrip(".")
-        clients = (
-            f"{evidence.n} client{'s' if evidence.n != 1 else ''}" if evidence.n else "no clients that measured both"
-        )
+        clients = count_text(evidence.n, "client") if evidence.n else "no clients that measured both"
         said = failed or f"z = {evidence.z:.2f} on {clients}"
         said += ", by improvement per second" if evidence.priced and not failed else ""
         guarded = " (it trains less, so more is asked)" if weaker else ""

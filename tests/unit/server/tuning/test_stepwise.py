@@ -134,6 +134,28 @@ def levelling(arm: Arm, before: float) -> float:
     return before * 0.99 if arm.rounds else before
 
 
+def stuck(arm: Arm, before: float) -> float:
+    """Training leads nowhere: every leg adds a ten thousandth to the loss."""
+    return before * 1.0001 if arm.rounds else before
+
+
+def by_leg(worth: Callable[[Arm, int, float], float]) -> tuple[list[Arm], Losses]:
+    """Losses by leg: of its arm, how many there were with it, and the loss before; a measurement changes nothing.
+
+    Returns:
+        The arms that have trained, in their order, and the losses.
+    """
+    trained: list[Arm] = []
+
+    def loss(arm: Arm, before: float) -> float:
+        if not arm.rounds:
+            return before
+        trained.append(arm)
+        return worth(arm, len(trained), before)
+
+    return trained, loss
+
+
 def challenged(gain: float) -> Losses:
     """What is not the default ends with that much less loss than the default beside it."""
 
@@ -327,7 +349,7 @@ def test_forks_begin_as_soon_as_the_model_is_surely_better_than_the_initial_one(
 
 
 def test_nor_does_what_is_begun_anew() -> None:
-    script = Script(study(bare(use_settle=False)), lambda arm, before: before * 1.0001 if arm.rounds else before)
+    script = Script(study(bare(use_settle=False)), stuck)
     legs = [batch[-1] for batch in script.legs()]
     beginnings = [k for k, arm in enumerate(legs) if not arm.parents]
     assert len(beginnings) == 3
@@ -469,15 +491,11 @@ def test_a_last_model_that_undoes_half_of_what_was_gained_is_gone_back_on_though
 
 
 def test_what_is_lost_little_by_little_is_gone_back_on_too() -> None:
-    trained: list[Arm] = []
-
-    def loss(arm: Arm, before: float) -> float:
-        if not arm.rounds:
-            return before
-        trained.append(arm)
+    def worth(arm: Arm, legs: int, before: float) -> float:
         slower = arm.hyperparameters["lr"] < START["lr"]
-        return before * (0.9 if slower or len(trained) <= 6 else 1.2)
+        return before * (0.9 if slower or legs <= 6 else 1.2)
 
+    trained, loss = by_leg(worth)
     script = Script(study(bare(use_forks=False, use_settle=False)), loss)
     assert script.kinds().count("rewind") == 1
     assert trained[9].parents == (trained[5].number,)  # three times a fifth more undo half of what six legs gained
@@ -491,14 +509,7 @@ def test_what_is_lost_little_by_little_is_gone_back_on_too() -> None:
     ("space", "rates"), [(SPACE, [0.05 * 0.6, 0.05 * 0.36]), ({"local_epochs": {"low": 1, "high": 5}}, [])]
 )
 def test_what_is_lost_again_from_the_same_model_is_let_pass(space: dict[str, Any], rates: list[float]) -> None:
-    trained: list[Arm] = []
-
-    def loss(arm: Arm, before: float) -> float:
-        if arm.rounds:
-            trained.append(arm)
-            return before * (0.9 if len(trained) <= 6 else 1.2)
-        return before
-
+    trained, loss = by_leg(lambda arm, legs, before: before * (0.9 if legs <= 6 else 1.2))
     options = bare(use_forks=False, use_settle=False, start={name: START[name] for name in space})
     script = Script(study(options, space=space), loss)
     assert script.kinds().count("rewind") == len(rates)
@@ -522,14 +533,7 @@ def test_what_only_looked_lost_on_other_clients_is_not_gone_back_on() -> None:
 
 
 def test_what_has_led_nowhere_after_twenty_rounds_is_begun_anew_with_a_quarter_of_the_learning_rate() -> None:
-    trained: list[Arm] = []
-
-    def loss(arm: Arm, before: float) -> float:
-        if not arm.rounds:
-            return before
-        trained.append(arm)
-        return before * (0.9 if arm.hyperparameters["lr"] < 0.02 else 1.001)
-
+    trained, loss = by_leg(lambda arm, legs, before: before * (0.9 if arm.hyperparameters["lr"] < 0.02 else 1.001))
     script = Script(study(bare(use_forks=False, use_settle=False)), loss)
     assert [note.kind for note in script.notes].count("rewind") == 1
     assert "after 20 rounds it is no better than the initial model; lr 0.05 → 0.0125" in script.notes[0].text
@@ -542,7 +546,7 @@ def test_what_has_led_nowhere_after_twenty_rounds_is_begun_anew_with_a_quarter_o
 def test_where_the_initial_model_is_not_measured_nothing_is_begun_anew() -> None:
     def loss(arm: Arm, before: float) -> float:
         lost = arm.phase == "measure" and not arm.parents and arm.cohort > 1
-        return -1.0 if lost else before * 1.0001 if arm.rounds else before
+        return -1.0 if lost else stuck(arm, before)
 
     assert "rewind" not in Script(study(bare(use_forks=False)), loss).kinds()
 
@@ -555,14 +559,7 @@ def test_losses_that_are_all_clipped_say_nothing_of_a_beginning() -> None:
 def test_what_is_begun_anew_is_slower_than_what_was_gone_back_on() -> None:
     """Two legs that ran away take 0.36 of the learning rate; a quarter of what is left begins."""
 
-    trained: list[Arm] = []
-
-    def loss(arm: Arm, before: float) -> float:
-        if not arm.rounds:
-            return before
-        trained.append(arm)
-        return -1 if len(trained) <= 2 else before * 1.0001
-
+    trained, loss = by_leg(lambda arm, legs, before: -1 if legs <= 2 else stuck(arm, before))
     script = Script(study(bare(use_forks=False)), loss)
     begun = [arm.hyperparameters["lr"] for arm in trained if not arm.parents]
     assert begun[:4] == pytest.approx([0.05, 0.03, 0.018, 0.0045])
@@ -572,15 +569,12 @@ def test_what_is_begun_anew_is_slower_than_what_was_gone_back_on() -> None:
 def test_a_space_without_a_much_smaller_learning_rate_has_no_other_beginning() -> None:
     for low, rewinds in [(0.03, 0), (0.02, 1)]:
         space = {**SPACE, "lr": {"low": low, "high": 1.0, "log": True}}
-        script = Script(study(bare(use_forks=False), space=space), lambda arm, before: before * 1.0001)
+        script = Script(study(bare(use_forks=False), space=space), stuck)
         assert script.kinds().count("rewind") == rewinds
 
 
 def test_what_never_learnt_does_not_settle() -> None:
-    options = bare(use_forks=False, use_rewind=False)
-    assert (
-        "settling" not in Script(study(options), lambda arm, before: before * 1.0001 if arm.rounds else before).kinds()
-    )
+    assert "settling" not in Script(study(bare(use_forks=False, use_rewind=False)), stuck).kinds()
 
 
 def test_a_default_outside_of_the_window_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -596,7 +590,7 @@ def test_a_learning_rate_that_would_be_too_small_is_no_beginning(
 ) -> None:
     """From 0.05 a quarter is 10^-1.9, and a quarter of that 10^-2.5."""
     monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(Window({"sgd": (least, 1.0)})))
-    script = Script(study(bare(use_settle=False)), lambda arm, before: before * 1.0001 if arm.rounds else before)
+    script = Script(study(bare(use_settle=False)), stuck)
     assert sum(batch[-1].parents == () for batch in script.legs()) == beginnings
 
 
@@ -611,9 +605,7 @@ def test_a_learning_rate_that_would_be_too_small_is_no_beginning(
 def test_it_is_begun_anew_twice_at_most_and_while_the_budget_pays_for_it(
     options: dict[str, Any], rounds: int, rates: list[float]
 ) -> None:
-    script = Script(
-        study(bare(use_forks=False, use_settle=False, **options), rounds), lambda arm, before: before * 1.0001
-    )
+    script = Script(study(bare(use_forks=False, use_settle=False, **options), rounds), stuck)
     begun = [arm for batch in script.batches for arm in batch if arm.rounds and not arm.parents]
     assert [arm.hyperparameters["lr"] for arm in begun] == pytest.approx(rates)
 
