@@ -64,12 +64,18 @@ def states(snapshot: pb.Snapshot) -> dict[str, str]:
     }
 
 
+def told(snapshot: pb.Snapshot) -> int:
+    """Local steps, of all clients of the one phase there is."""
+    return sum(len(one.losses) for phase in snapshot.phases for one in phase.clients)
+
+
 async def test_a_round_is_seen_while_it_goes_on(tmp_path: Path) -> None:
     slow = closed()
     async with inside(tmp_path) as host, tiny_agent(host.address, "a"), tiny_agent(host.address, "b", slow):
         await host.create(spec(round={"min_clients": 2}, hyperparameters={"local_epochs": 2}))
         async with watching(host) as snapshots:
-            seen = await first(snapshots, lambda s: states(s) == {"b": "TRAINING", "a": "DONE"})
+            # a's update and its last steps come by two streams, in any order.
+            seen = await first(snapshots, lambda s: states(s) == {"b": "TRAINING", "a": "DONE"} and told(s) == 3)
             assert (seen.study, seen.state, seen.task, seen.tuner) == ("s", "running", "tiny", "random")
             assert (seen.metric, seen.by_trials) == ("accuracy", True)
             fleet = seen.fleet

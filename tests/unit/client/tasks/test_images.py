@@ -2,6 +2,7 @@ import functools
 import gzip
 import hashlib
 import pickle
+import shutil
 import tarfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -286,8 +287,7 @@ def test_cifar_is_downloaded_and_unpacked(
 
 @pytest.mark.skipif(not REAL.is_file(), reason="../shared/data/cifar10_lossless4k_py.tar.gz is not here")
 def test_the_real_images_load(tmp_path: Path) -> None:
-    with tarfile.open(REAL) as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(REAL, tmp_path)
     with cifar10.loading_many():
         shares = [load(cifar10, tmp_path, (index, 30), alpha="0.3", **OWN) for index in range(30)]
     assert sum(size(share) for share in shares) == 3000
