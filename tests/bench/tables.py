@@ -114,6 +114,10 @@ def _without(*parts: str) -> tuple[str, ...]:
     return tuple(f"stepwise:use_{part}=false" for part in parts)
 
 
+def _middle(federation: Federation) -> Table:
+    return Table(federation, ("stepwise", *_without("middle"), "fixed"), (60, 180))
+
+
 def _bad_starts(federation: Federation, seeds: int) -> Table:
     rates = _TOO_SMALL, _TOO_LARGE
     return Table(federation, ("stepwise", "fixed", *map(_started, rates), *map(_throughout, rates)), seeds=seeds)
@@ -160,10 +164,13 @@ TABLES: Mapping[str, Table] = {
         PERCEPTRON,
         (
             *("stepwise", *_without("forks", "averaged_evidence"), f"stepwise:{_SCREENED}", f"{_LAST}:{_SCREENED}"),
-            *_without("average", "hint", "probe", "guard", "rewind", "settle"),
+            *_without("average", "hint", "probe", "middle", "guard", "rewind", "settle"),
             *("stepwise:sampler=TPESampler", "stepwise:sampler=GPSampler"),
         ),
     ),
+    "middle": _middle(PERCEPTRON),
+    "middle-cnn": _middle(CNN),
+    "middle-cifar4k": _middle(CIFAR),
     "bad-starts": _bad_starts(PERCEPTRON, 10),
     "bad-starts-cnn": _bad_starts(CNN, 5),
     "bad-starts-cifar4k": _bad_starts(CIFAR, 10),

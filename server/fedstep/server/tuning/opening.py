@@ -268,13 +268,15 @@ def _rung_sizes(members: int, settings: StepwiseSettings) -> list[int]:
 
 
 def _begun_inside(phases: Phases, window: Window, default: Hyperparameters) -> Hyperparameters:
-    """The default where it is inside the window; else what training begins with instead, which is told."""
-    point = window.beginning(default, phases.scales)
+    """What training begins with; where that is not the default, it is told."""
+    inside = window.pulled_in(default, phases.scales)
+    point = window.beginning(default, phases.scales) if phases.settings.use_middle else inside
     changed = {name: value for name, value in point.items() if value != default[name]}
     if changed:
-        old = describe({name: default[name] for name in changed})
-        text = f"The default's {old} is outside of the window: training begins with {describe(changed)}."
-        phases.tuner.note("window", text, arms=[], changed=changed)
+        old, new = describe({name: default[name] for name in changed}), describe(changed)
+        why = "is not in the middle" if inside == default else "is outside"
+        text = f"The default's {old} {why} of the window: training begins with {new}."
+        phases.tuner.note("window", text, arms=[0], changed=changed)  # the probe
     return point
 
 

@@ -38,6 +38,7 @@ class StepwiseOptions(BaseModel):
         start: Values of the default configuration, where they are not the task's.
         screen_only: Parameters that are chosen by the screen and stay: those that change the model's shape.
         use_probe: See `StepwiseSettings`.
+        use_middle: See `StepwiseSettings`.
         use_rewind: See `StepwiseSettings`.
         use_hint: See `StepwiseSettings`.
         use_forks: See `StepwiseSettings`.
@@ -57,6 +58,7 @@ class StepwiseOptions(BaseModel):
     start: dict[str, Value] = Field(default_factory=dict)
     screen_only: list[str] = Field(default_factory=list)
     use_probe: bool = Field(default=True, strict=True)
+    use_middle: bool = Field(default=True, strict=True)
     use_rewind: bool = Field(default=True, strict=True)
     use_hint: bool = Field(default=True, strict=True)
     use_forks: bool = Field(default=True, strict=True)

@@ -55,6 +55,9 @@ class StepwiseSettings:
 
     Attributes:
         use_probe: Asks 30 clients for the window of learning rates first.
+        use_middle: Begins in the middle of a window both of whose ends the probe found, or that is far from the
+            default's learning rate; else the default begins, at the window's edge where it is outside. Ours
+            (docs/benchmarks.md).
         use_rewind: Goes back where the loss rose, or where training has led nowhere.
         use_hint: Lets the slope of the clients' step losses choose the direction of a challenger's learning rate.
         use_forks: Tries challengers beside the incumbent.
@@ -146,6 +149,7 @@ class StepwiseSettings:
     """
 
     use_probe: bool = True
+    use_middle: bool = True
     use_rewind: bool = True
     use_hint: bool = True
     use_forks: bool = True

@@ -44,15 +44,17 @@ class Window:
         return scales.scaled(moved, "server_lr", self._server_factor(moved, scales))
 
     def beginning(self, point: Hyperparameters, scales: Scales) -> dict[str, Value]:
-        """Where training begins that would begin with the point: at the window's edge where it lies outside.
+        """Where training begins that would begin with the point.
 
-        What lies farther off than the margin says nothing of where to begin: that is the middle of the window.
+        In the middle of a window both of whose ends probing has found, and of any window that the point is farther off
+        than the margin; else with the point itself, at the window's edge where it lies outside.
         """
         nearest = self.pulled_in(point, scales)
+        low, high = self.lr.get(scales.optimizer(point), _OPEN)
         at = math.log10(scales.effective_lr(nearest))
-        if abs(at - math.log10(scales.effective_lr(point))) <= self.margin:
+        both_found = math.isfinite(low) and math.isfinite(high)
+        if not both_found and abs(at - math.log10(scales.effective_lr(point))) <= self.margin:
             return nearest
-        low, high = self.lr[scales.optimizer(point)]
         least, most = (math.log10(scales.effective_lr(scales.scaled(nearest, "lr", far))) for far in (1e-12, 1e12))
         return scales.scaled(nearest, "lr", 10.0 ** ((max(low, least) + min(high, most)) / 2 - at))
 

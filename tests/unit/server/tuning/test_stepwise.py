@@ -1,6 +1,7 @@
 """The step-wise tuner, rule by rule of `algorithm.md`, on losses that a test makes up; then on a small federation."""
 
 import itertools
+import math
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -577,11 +578,32 @@ def test_what_never_learnt_does_not_settle() -> None:
     assert "settling" not in Script(study(bare(use_forks=False, use_rewind=False)), stuck).kinds()
 
 
-def test_a_default_outside_of_the_window_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(Window({"sgd": (-1.0, 1.0)}, margin=0.5)))
-    script = Script(study(bare()), falling)
-    assert script.notes[0].kind == "window"
-    assert script.notes[0].text == "The default's lr 0.05 is outside of the window: training begins with lr 0.1."
+@pytest.mark.parametrize(
+    ("low", "high", "options", "text"),
+    [
+        (
+            -1.0,
+            1.0,
+            {"use_middle": False},
+            "The default's lr 0.05 is outside of the window: training begins with lr 0.1.",
+        ),
+        (-1.0, math.inf, {}, "The default's lr 0.05 is outside of the window: training begins with lr 0.1."),
+        (-3.0, -1.0, {}, "The default's lr 0.05 is not in the middle of the window: training begins with lr 0.01."),
+    ],
+)
+def test_what_training_begins_with_instead_of_the_default_is_told(
+    low: float, high: float, options: dict[str, bool], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = Window({"sgd": (low, high)}, margin=0.5)
+    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(window))
+    script = Script(study(bare(**options)), falling)
+    assert [(note.kind, note.text) for note in script.notes[:1]] == [("window", text)]
+
+
+def test_a_default_that_is_trusted_begins_wherever_it_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(Window({"sgd": (-3.0, -1.0)}, margin=0.5)))
+    script = Script(study(bare(use_middle=False)), falling)
+    assert script.legs()[0][0].hyperparameters["lr"] == 0.05
 
 
 @pytest.mark.parametrize(("least", "beginnings"), [(-1.7, 1), (-2.0, 2), (-2.6, 3)])
@@ -589,7 +611,7 @@ def test_a_learning_rate_that_would_be_too_small_is_no_beginning(
     least: float, beginnings: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From 0.05 a quarter is 10^-1.9, and a quarter of that 10^-2.5."""
-    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(Window({"sgd": (least, 1.0)})))
+    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(Window({"sgd": (least, math.inf)})))
     script = Script(study(bare(use_settle=False)), stuck)
     assert sum(batch[-1].parents == () for batch in script.legs()) == beginnings
 

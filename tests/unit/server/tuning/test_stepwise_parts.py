@@ -180,15 +180,18 @@ def test_a_probe_where_nothing_diverges_or_nothing_trains_leaves_that_side_open(
 @pytest.mark.parametrize(
     ("lr", "high", "begins"),
     [
-        (0.05, 0.0, 0.05),
-        (0.02, 0.0, 10**-1.5),
+        (0.05, 0.0, 10**-0.75),
+        (0.02, 0.0, 10**-0.75),
         (0.0005, 0.0, 10**-0.75),
-        (0.0005, math.inf, 10**-0.75),  # the space ends at 1
-        (0.2, -0.9, 10**-0.9),
         (0.8, -0.9, 10**-1.2),
+        (0.05, math.inf, 0.05),  # nothing diverged
+        (0.02, math.inf, 10**-1.5),
+        (0.0005, math.inf, 10**-0.75),  # the space ends at 1
     ],
 )
-def test_a_default_far_outside_of_the_window_begins_in_its_middle(lr: float, high: float, begins: float) -> None:
+def test_training_begins_in_the_middle_of_a_window_that_is_known_or_far_off(
+    lr: float, high: float, begins: float
+) -> None:
     window, found = Window({"sgd": (-1.5, high)}, (0.2, 10.0), 0.5), scales()
     start = window.beginning({**POINT, "lr": lr, "momentum": 0.0}, found)
     assert start["lr"] == pytest.approx(begins)
