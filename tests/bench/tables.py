@@ -29,18 +29,20 @@ class Federation:
         study: Its study file in `tests/bench/studies`.
         clients: How many there are.
         data: The name of its file.
+        lr: The learning rate of its default.
         task: Where the task is; empty for a built-in one.
     """
 
     study: str
     clients: int
     data: str
+    lr: float
     task: str = ""
 
 
-PERCEPTRON = Federation("real_writers.toml", 300, "mnist_by_writer.npz", "tests/bench/writers_mlp.py")
-CNN = Federation("mnist_writers.toml", 300, "mnist_by_writer.npz")
-CIFAR = Federation("cifar4k.toml", 100, "cifar10_lossless4k_py.tar.gz", "tests/bench/cifar4k.py")
+PERCEPTRON = Federation("real_writers.toml", 300, "mnist_by_writer.npz", 0.05, "tests/bench/writers_mlp.py")
+CNN = Federation("mnist_writers.toml", 300, "mnist_by_writer.npz", 0.1)
+CIFAR = Federation("cifar4k.toml", 100, "cifar10_lossless4k_py.tar.gz", 0.05, "tests/bench/cifar4k.py")
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,12 @@ _RIVALS = ("stepwise", "fixed", *_BY_TRIALS)
 _SCREENED = "constants={screen_from_rounds=30}"
 _LAST = "stepwise:use_averaged_evidence=false"
 
-_TOO_SMALL, _TOO_LARGE = "0.0005", "0.5"
-"""Learning rates: the default's, 0.05, a hundred times less and ten times more."""
 
-
-def _started(rate: str) -> str:
+def _started(rate: float) -> str:
     return f"stepwise:start={{lr={rate}}}"
 
 
-def _throughout(rate: str) -> str:
+def _throughout(rate: float) -> str:
     return f"fixed:hyperparameters={{lr={rate}}}"
 
 
@@ -119,13 +118,18 @@ def _middle(federation: Federation) -> Table:
 
 
 def _bad_starts(federation: Federation, seeds: int) -> Table:
-    rates = _TOO_SMALL, _TOO_LARGE
+    rates = federation.lr / 100, federation.lr * 10
     return Table(federation, ("stepwise", "fixed", *map(_started, rates), *map(_throughout, rates)), seeds=seeds)
 
 
 def _feedback(federation: Federation, seeds: int) -> Table:
     periodic = (f"stepwise:constants={{leg_least={k},leg_most={k}}}" for k in (5, 20, 60))
     return Table(federation, ("stepwise", *periodic, *_kinds("stepwise"), "fixed"), seeds=seeds)
+
+
+def _feedback_bad_start(federation: Federation) -> Table:
+    rate = federation.lr / 100
+    return Table(federation, (_started(rate), *_kinds(_started(rate)), _throughout(rate)))
 
 
 def _kinds(stepwise: str) -> tuple[str, str]:
@@ -179,9 +183,7 @@ TABLES: Mapping[str, Table] = {
     ),
     "settling": Table(PERCEPTRON, ("stepwise", *_without("settle")), (60, 180)),
     "feedback": _feedback(PERCEPTRON, 10),
-    "feedback-bad-start": Table(
-        PERCEPTRON, (_started(_TOO_SMALL), *_kinds(_started(_TOO_SMALL)), _throughout(_TOO_SMALL))
-    ),
+    "feedback-bad-start": _feedback_bad_start(PERCEPTRON),
     "noise-3": Table(PERCEPTRON, _RIVALS, evaluators=3),
     "noise-9": Table(PERCEPTRON, _RIVALS, evaluators=9),
     "forks-60": _few_forks(PERCEPTRON),

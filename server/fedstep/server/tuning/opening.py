@@ -268,15 +268,21 @@ def _rung_sizes(members: int, settings: StepwiseSettings) -> list[int]:
 
 
 def _begun_inside(phases: Phases, window: Window, default: Hyperparameters) -> Hyperparameters:
-    """What training begins with; where that is not the default, it is told."""
-    inside = window.pulled_in(default, phases.scales)
-    point = window.beginning(default, phases.scales) if phases.settings.use_middle else inside
+    """What training begins with; what of it is not the default's is told, each with its reason."""
+    settings, scales = phases.settings, phases.scales
+    inside = window.pulled_in(default, scales)
+    point = window.beginning(default, scales) if settings.use_middle else inside
     changed = {name: value for name, value in point.items() if value != default[name]}
-    if changed:
-        old, new = describe({name: default[name] for name in changed}), describe(changed)
-        why = "is not in the middle" if inside == default else "is outside"
-        text = f"The default's {old} {why} of the window: training begins with {new}."
-        phases.tuner.note("window", text, arms=[0], changed=changed)  # the probe
+    least, most = window.server_lr
+    reasons = {"server_lr": f"server_lr / (1 - server_momentum) is kept between {least:g} and {most:g}"}
+    if "lr" in changed:
+        low, high = (10**end for end in window.span(point, scales))
+        where = "the nearest end" if point["lr"] == inside["lr"] else "the middle"
+        reasons["lr"] = f"{where} of the effective rates from {low:.2g} to {high:.2g}, which window and space allow"
+    for name in changed:
+        old, new = describe({name: default[name]}), describe({name: point[name]})
+        text = f"Training begins with {new} instead of the default's {old}: {reasons[name]}."
+        phases.tuner.note("window", text, arms=[0] if window.lr else [], changed={name: point[name]})
     return point
 
 

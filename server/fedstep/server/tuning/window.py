@@ -44,19 +44,31 @@ class Window:
         return scales.scaled(moved, "server_lr", self._server_factor(moved, scales))
 
     def beginning(self, point: Hyperparameters, scales: Scales) -> dict[str, Value]:
-        """Where training begins that would begin with the point.
+        """Where training begins that would begin with the point: with itself, or at the window's edge if it is outside.
 
-        In the middle of a window both of whose ends probing has found, and of any window that the point is farther off
-        than the margin; else with the point itself, at the window's edge where it lies outside.
+        In the middle of what window and space allow instead, where a client diverged; where the point is farther
+        outside than the margin; and where it is that near to the upper end of a space in which nobody diverged, and
+        above the middle: twenty steps have not shown that so much is safe.
         """
         nearest = self.pulled_in(point, scales)
-        low, high = self.lr.get(scales.optimizer(point), _OPEN)
-        at = math.log10(scales.effective_lr(nearest))
-        both_found = math.isfinite(low) and math.isfinite(high)
-        if not both_found and abs(at - math.log10(scales.effective_lr(point))) <= self.margin:
+        if scales.optimizer(point) not in self.lr:
             return nearest
-        least, most = (math.log10(scales.effective_lr(scales.scaled(nearest, "lr", far))) for far in (1e-12, 1e12))
-        return scales.scaled(nearest, "lr", 10.0 ** ((max(low, least) + min(high, most)) / 2 - at))
+        (least, most), (low, high) = self.lr[scales.optimizer(point)], self.span(nearest, scales)
+        at, own, middle = (
+            math.log10(scales.effective_lr(nearest)),
+            math.log10(scales.effective_lr(point)),
+            (low + high) / 2,
+        )
+        trusted = math.isinf(most) and abs(at - own) <= self.margin and own <= max(high - self.margin, middle)
+        if trusted or math.isinf(least):  # with no lower end there is no middle
+            return nearest
+        return scales.scaled(nearest, "lr", 10.0 ** (middle - at))
+
+    def span(self, point: Hyperparameters, scales: Scales) -> tuple[float, float]:
+        """Least and greatest log10 of the effective learning rate, of window and space, at the point's momentum."""
+        low, high = self.lr.get(scales.optimizer(point), _OPEN)
+        least, most = (math.log10(scales.effective_lr(scales.scaled(point, "lr", far))) for far in (1e-12, 1e12))
+        return max(low, least), min(high, most)
 
     def _lr_factor(self, point: Hyperparameters, scales: Scales) -> float:
         low, high = self.lr.get(scales.optimizer(point), _OPEN)

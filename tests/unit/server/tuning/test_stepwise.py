@@ -579,25 +579,44 @@ def test_what_never_learnt_does_not_settle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "options", "text"),
+    ("low", "high", "options", "reason"),
     [
         (
             -1.0,
             1.0,
             {"use_middle": False},
-            "The default's lr 0.05 is outside of the window: training begins with lr 0.1.",
+            "0.1 instead of the default's lr 0.05: the nearest end of the effective rates from 0.1 to 1",
         ),
-        (-1.0, math.inf, {}, "The default's lr 0.05 is outside of the window: training begins with lr 0.1."),
-        (-3.0, -1.0, {}, "The default's lr 0.05 is not in the middle of the window: training begins with lr 0.01."),
+        (
+            -1.0,
+            math.inf,
+            {},
+            "0.1 instead of the default's lr 0.05: the nearest end of the effective rates from 0.1 to 1",
+        ),
+        (-3.0, -1.0, {}, "0.01 instead of the default's lr 0.05: the middle of the effective rates from 0.001 to 0.1"),
     ],
 )
 def test_what_training_begins_with_instead_of_the_default_is_told(
-    low: float, high: float, options: dict[str, bool], text: str, monkeypatch: pytest.MonkeyPatch
+    low: float, high: float, options: dict[str, bool], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window = Window({"sgd": (low, high)}, margin=0.5)
     monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(window))
     script = Script(study(bare(**options)), falling)
-    assert [(note.kind, note.text) for note in script.notes[:1]] == [("window", text)]
+    told = f"Training begins with lr {reason}, which window and space allow."
+    assert [(note.kind, note.text) for note in script.notes[:1]] == [("window", told)]
+
+
+def test_each_value_that_is_not_the_defaults_has_its_own_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window({"sgd": (-3.0, -1.0)}, (0.2, 10.0), 0.5)
+    monkeypatch.setattr("fedstep.server.tuning.stepwise.probe", probed(window))
+    space = {**SPACE, "server_lr": {"low": 0.1, "high": 3.0}}
+    script = Script(study(bare(start={"server_lr": 0.1}), space=space), falling)
+    told = [note.text for note in script.notes if note.kind == "window"]
+    assert [text.partition(":")[0] for text in told] == [
+        "Training begins with lr 0.01 instead of the default's lr 0.05",
+        "Training begins with server_lr 0.2 instead of the default's server_lr 0.1",
+    ]
+    assert told[1].endswith(": server_lr / (1 - server_momentum) is kept between 0.2 and 10.")
 
 
 def test_a_default_that_is_trusted_begins_wherever_it_is_inside(monkeypatch: pytest.MonkeyPatch) -> None:

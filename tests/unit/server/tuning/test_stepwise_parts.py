@@ -183,18 +183,24 @@ def test_a_probe_where_nothing_diverges_or_nothing_trains_leaves_that_side_open(
         (0.05, 0.0, 10**-0.75),
         (0.02, 0.0, 10**-0.75),
         (0.0005, 0.0, 10**-0.75),
+        (0.05, 1.0, 10**-0.75),  # the space ends at 1
         (0.8, -0.9, 10**-1.2),
         (0.05, math.inf, 0.05),  # nothing diverged
+        (0.3, math.inf, 0.3),
+        (0.5, math.inf, 10**-0.75),  # near to the space's end
         (0.02, math.inf, 10**-1.5),
-        (0.0005, math.inf, 10**-0.75),  # the space ends at 1
+        (0.0005, math.inf, 10**-0.75),
     ],
 )
-def test_training_begins_in_the_middle_of_a_window_that_is_known_or_far_off(
-    lr: float, high: float, begins: float
-) -> None:
+def test_training_begins_in_the_middle_where_the_default_says_little(lr: float, high: float, begins: float) -> None:
     window, found = Window({"sgd": (-1.5, high)}, (0.2, 10.0), 0.5), scales()
     start = window.beginning({**POINT, "lr": lr, "momentum": 0.0}, found)
     assert start["lr"] == pytest.approx(begins)
+
+
+def test_a_window_without_a_lower_end_has_no_middle() -> None:
+    found = scales({"lr": {"low": 0.0, "high": 1.0}})
+    assert Window({"sgd": (-math.inf, -1.4)}, margin=0.5).beginning({"lr": 0.3}, found)["lr"] == pytest.approx(10**-1.4)
 
 
 def test_what_the_windows_edge_pulls_back_to_the_incumbent_has_not_moved() -> None:
