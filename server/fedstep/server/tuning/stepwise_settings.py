@@ -244,7 +244,9 @@ def constant_faults(constants: Mapping[str, object]) -> Iterator[FieldViolation]
     """What is wrong with constants by name, each fault with the value and what is legal."""
     wrong = set()
     for name, value in constants.items():
-        if name not in BOUNDS:
+        if name not in BOUNDS and name in vars(StepwiseSettings()):
+            yield FieldViolation(name, "is no constant but an option: write it in [tuner] itself.")
+        elif name not in BOUNDS:
             yield FieldViolation(name, f"there is no such constant: {one_of(name, BOUNDS)}")
         elif not BOUNDS[name].allow(value):
             wrong.add(name)

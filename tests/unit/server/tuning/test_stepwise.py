@@ -1000,6 +1000,7 @@ def test_all_arms_are_trials_of_the_study_itself_each_with_the_curve_from_its_fi
         ({"start": {"lr": 7.0}}, "tuner.start.lr", "from 0.0001 to 1"),
         ({"screen_only": ["width"]}, "tuner.screen_only", "no parameter"),
         ({"constants": {"rhoo": 1}}, "tuner.constants.rhoo", "did you mean `rho`?"),
+        ({"constants": {"use_middle": False}}, "tuner.constants.use_middle", "write it in [tuner] itself"),
         ({"constants": {"leg_least": 1.5}}, "tuner.constants.leg_least", "whole number"),
         (
             {"constants": {"leg_least": 0}},
