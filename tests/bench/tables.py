@@ -150,6 +150,21 @@ def _screen(federation: Federation, seeds: int) -> Table:
     return Table(federation, ("stepwise", *(f"stepwise:constants={{{each}}}" for each in changed)), (600,), seeds)
 
 
+def _pilot_screens() -> Table:
+    """The pilot's rows with a screen: five or six Sobol members, with the default or without."""
+    without, plain = "use_forks=false", "use_settle=false:use_average=false"
+    with_default, sobol_only = "stepwise:screen_members={}", "stepwise:screen_members=6:screen_default=false"
+    rows = (
+        f"{with_default.format(6)}:{without}:{plain}",
+        f"{sobol_only}:{without}:{plain}",
+        f"{sobol_only}:{without}",
+        f"{with_default.format(7)}:{without}",
+        with_default.format(7),
+        f"{with_default.format(6)}:{plain}",
+    )
+    return Table(PERCEPTRON, tuple(f"{row}:{_SCREENED}" for row in rows), seeds=8)
+
+
 TABLES: Mapping[str, Table] = {
     "perceptron": Table(
         PERCEPTRON,
@@ -163,6 +178,7 @@ TABLES: Mapping[str, Table] = {
         ),
         (60, 180),
     ),
+    "pilot-screens": _pilot_screens(),
     "retrained": Table(PERCEPTRON, _RIVALS, retrain=True),
     "parts": Table(
         PERCEPTRON,
