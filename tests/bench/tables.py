@@ -151,16 +151,16 @@ def _screen(federation: Federation, seeds: int) -> Table:
 
 
 def _pilot_screens() -> Table:
-    """The pilot's rows with a screen: five or six Sobol members, with the default or without."""
-    without, plain = "use_forks=false", "use_settle=false:use_average=false"
-    with_default, sobol_only = "stepwise:screen_members={}", "stepwise:screen_members=6:screen_default=false"
+    """The pilot's rows with a screen: of five or six Sobol members and the default, or of six without it."""
+    five, six = "stepwise:screen_members=6", "stepwise:screen_members=7"
+    six_only, without, plain = f"{five}:screen_default=false", "use_forks=false", "use_settle=false:use_average=false"
     rows = (
-        f"{with_default.format(6)}:{without}:{plain}",
-        f"{sobol_only}:{without}:{plain}",
-        f"{sobol_only}:{without}",
-        f"{with_default.format(7)}:{without}",
-        with_default.format(7),
-        f"{with_default.format(6)}:{plain}",
+        f"{five}:{without}:{plain}",
+        f"{six_only}:{without}:{plain}",
+        f"{six_only}:{without}",
+        f"{six}:{without}",
+        six,
+        f"{five}:{plain}",
     )
     return Table(PERCEPTRON, tuple(f"{row}:{_SCREENED}" for row in rows), seeds=8)
 

@@ -273,8 +273,7 @@ def _begun_inside(phases: Phases, window: Window, default: Hyperparameters) -> H
     inside = window.pulled_in(default, scales)
     point = window.beginning(default, scales) if settings.use_middle else inside
     changed = {name: value for name, value in point.items() if value != default[name]}
-    least, most = window.server_lr
-    reasons = {"server_lr": f"server_lr / (1 - server_momentum) is kept between {least:g} and {most:g}"}
+    reasons = {"server_lr": "server_lr / (1 - server_momentum) is kept between {:g} and {:g}".format(*window.server_lr)}
     if "lr" in changed:
         low, high = (10**end for end in window.span(point, scales))
         where = "the nearest end" if point["lr"] == inside["lr"] else "the middle"

@@ -55,8 +55,8 @@ class StepwiseSettings:
 
     Attributes:
         use_probe: Asks 30 clients for the window of learning rates first.
-        use_middle: Begins in the middle of a window both of whose ends the probe found, or that is far from the
-            default's learning rate; else the default begins, at the window's edge where it is outside. Ours
+        use_middle: Begins in the middle of the learning rates that window and space allow, where the default's says
+            little (`Window.beginning`); else the default begins, at the window's edge where it is outside. Ours
             (docs/benchmarks.md).
         use_rewind: Goes back where the loss rose, or where training has led nowhere.
         use_hint: Lets the slope of the clients' step losses choose the direction of a challenger's learning rate.
@@ -242,9 +242,9 @@ _ORDERED = (
 
 def constant_faults(constants: Mapping[str, object]) -> Iterator[FieldViolation]:
     """What is wrong with constants by name, each fault with the value and what is legal."""
-    wrong = set()
+    wrong, defaults = set(), vars(StepwiseSettings())
     for name, value in constants.items():
-        if name not in BOUNDS and name in vars(StepwiseSettings()):
+        if name not in BOUNDS and name in defaults:
             yield FieldViolation(name, "is no constant but an option: write it in [tuner] itself.")
         elif name not in BOUNDS:
             yield FieldViolation(name, f"there is no such constant: {one_of(name, BOUNDS)}")
@@ -252,7 +252,7 @@ def constant_faults(constants: Mapping[str, object]) -> Iterator[FieldViolation]
             wrong.add(name)
             said = repr(value) if isinstance(value, float) else show(value)  # 6.0 is not 6
             yield FieldViolation(name, f"is {said}: it must be {BOUNDS[name].describe()}.")
-    values = {**vars(StepwiseSettings()), **constants}
+    values = {**defaults, **constants}
     for least, most in _ORDERED:
         if not wrong & {least, most} and values[least] > values[most]:
             given, other = (least, most) if least in constants else (most, least)

@@ -48,19 +48,17 @@ class Window:
 
         In the middle of what window and space allow instead, where a client diverged; where the point is farther
         outside than the margin; and where it is that near to the upper end of a space in which nobody diverged, and
-        above the middle: twenty steps have not shown that so much is safe.
+        above the middle: twenty steps have not shown that so much is safe. Not in a window without a lower end.
         """
         nearest = self.pulled_in(point, scales)
-        if scales.optimizer(point) not in self.lr:
+        found = self.lr.get(scales.optimizer(point), _OPEN)
+        if math.isinf(found[0]):  # with no lower end there is no middle
             return nearest
-        (least, most), (low, high) = self.lr[scales.optimizer(point)], self.span(nearest, scales)
-        at, own, middle = (
-            math.log10(scales.effective_lr(nearest)),
-            math.log10(scales.effective_lr(point)),
-            (low + high) / 2,
-        )
-        trusted = math.isinf(most) and abs(at - own) <= self.margin and own <= max(high - self.margin, middle)
-        if trusted or math.isinf(least):  # with no lower end there is no middle
+        low, high = self.span(nearest, scales)
+        middle = (low + high) / 2
+        at, own = (math.log10(scales.effective_lr(each)) for each in (nearest, point))
+        near_enough = abs(at - own) <= self.margin and own <= max(high - self.margin, middle)
+        if math.isinf(found[1]) and near_enough:
             return nearest
         return scales.scaled(nearest, "lr", 10.0 ** (middle - at))
 
